@@ -1,0 +1,98 @@
+"""Lineament measures local linear structure in neural networks: which directions are real, and how long they last.
+
+Public names, in the order data flow: problem and parameter space, vectors, bases, measurements, claims. Names are
+imported on first use, so that `import lineament` and `lineament --help` are quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lineament.api import Results as Results
+    from lineament.api import measure as measure
+    from lineament.bases import Basis as Basis
+    from lineament.bases import capture as capture
+    from lineament.bases import from_vectors as from_vectors
+    from lineament.bases import krylov as krylov
+    from lineament.bases import overlap as overlap
+    from lineament.bases import principal_angles as principal_angles
+    from lineament.bases import project as project
+    from lineament.bases import random_basis as random_basis
+    from lineament.bases import top_directions as top_directions
+    from lineament.bases import top_eigenvectors as top_eigenvectors
+    from lineament.claims import Claim as Claim
+    from lineament.claims import evaluate as evaluate_claims
+    from lineament.errors import InputError as InputError
+    from lineament.errors import LineamentError as LineamentError
+    from lineament.errors import SpaceMismatchError as SpaceMismatchError
+    from lineament.parameters import ParameterSpace as ParameterSpace
+    from lineament.parameters import Space as Space
+    from lineament.parameters import Vectors as Vectors
+    from lineament.problems.in_memory import InMemoryProblem as InMemoryProblem
+    from lineament.problems.problem import Batch as Batch
+    from lineament.problems.problem import Problem as Problem
+    from lineament.records import Figure as Figure
+    from lineament.records import Record as Record
+    from lineament.records import load_records as load_records
+    from lineament.streams import Streams as Streams
+    from lineament.study import Study as Study
+    from lineament.vectors.gradients import HessianOperator as HessianOperator
+    from lineament.vectors.gradients import gradient_gram as gradient_gram
+    from lineament.vectors.gradients import group_gradients as group_gradients
+    from lineament.vectors.trajectories import Recorder as Recorder
+    from lineament.vectors.trajectories import Trajectory as Trajectory
+    from lineament.vectors.trajectories import TrajectoryGram as TrajectoryGram
+
+# Public name -> (module, name there), in pipeline order.
+PUBLIC: dict[str, tuple[str, str]] = {
+    "measure": ("api", "measure"),
+    "Results": ("api", "Results"),
+    "Streams": ("streams", "Streams"),
+    "ParameterSpace": ("parameters", "ParameterSpace"),
+    "Space": ("parameters", "Space"),
+    "Vectors": ("parameters", "Vectors"),
+    "Problem": ("problems.problem", "Problem"),
+    "Batch": ("problems.problem", "Batch"),
+    "InMemoryProblem": ("problems.in_memory", "InMemoryProblem"),
+    "group_gradients": ("vectors.gradients", "group_gradients"),
+    "gradient_gram": ("vectors.gradients", "gradient_gram"),
+    "HessianOperator": ("vectors.gradients", "HessianOperator"),
+    "Recorder": ("vectors.trajectories", "Recorder"),
+    "Trajectory": ("vectors.trajectories", "Trajectory"),
+    "TrajectoryGram": ("vectors.trajectories", "TrajectoryGram"),
+    "Basis": ("bases", "Basis"),
+    "from_vectors": ("bases", "from_vectors"),
+    "top_directions": ("bases", "top_directions"),
+    "top_eigenvectors": ("bases", "top_eigenvectors"),
+    "krylov": ("bases", "krylov"),
+    "random_basis": ("bases", "random_basis"),
+    "project": ("bases", "project"),
+    "capture": ("bases", "capture"),
+    "overlap": ("bases", "overlap"),
+    "principal_angles": ("bases", "principal_angles"),
+    "Study": ("study", "Study"),
+    "Figure": ("records", "Figure"),
+    "Record": ("records", "Record"),
+    "load_records": ("records", "load_records"),
+    "Claim": ("claims", "Claim"),
+    "evaluate_claims": ("claims", "evaluate"),
+    "LineamentError": ("errors", "LineamentError"),
+    "InputError": ("errors", "InputError"),
+    "SpaceMismatchError": ("errors", "SpaceMismatchError"),
+}
+__all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'lineament' has no attribute {name!r}")
+    module, attribute = PUBLIC[name]
+    return getattr(importlib.import_module(f"lineament.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

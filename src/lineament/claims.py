@@ -1,0 +1,448 @@
+"""Claims: from records over seeds to verdicts, by the rules that the protocol fixed before any result (section 6).
+
+"low" and "high" are interval ends. `supported`: the whole interval satisfies the rule; `not_supported`: the whole
+interval violates it; `inconclusive`: it straddles, or there is one seed. A claim that does not hold is a finding.
+To add a claim, write one function `(Evidence) -> Claim | None` and one line in `CLAIMS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from lineament.intervals import LEVEL, Interval, over_seeds, paired
+from lineament.measurements.families import STATIC
+from lineament.records import Label, Record, write_json
+
+Verdict = Literal["supported", "not_supported", "inconclusive"]
+WHOLE: dict[str, Label] = {"definition": "whole", "at": "T", "space_of": "parameters"}
+REST: dict[str, Label] = {**WHOLE, "definition": "rest"}
+# Figures of the paper's LoRA study (arXiv 2606.10929); they apply to LoRA runs only.
+PAPER_PREFIX, PAPER_STATIC = 0.77, 0.15
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One verdict with the figure it rests on; fields as in claims.json."""
+
+    id: str
+    task: str
+    space: str
+    rank: int | None
+    definition: str
+    paper: float | None
+    measured: float | None
+    low: float | None
+    high: float | None
+    null: float | None
+    unit: str
+    rule: str
+    verdict: Verdict
+    level: float = LEVEL
+    reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The records of one target over seeds.
+
+    Attributes:
+        records: (measurement, seed) -> record.
+        rank: the headline rank.
+    """
+
+    task: str
+    rank: int
+    records: Mapping[tuple[str, int], Record]
+
+    @property
+    def space(self) -> str:
+        """Space of the records."""
+        return next(iter(self.records.values())).space
+
+    def per_seed(self, measurement: str, quantity: str, **labels: Label) -> dict[int, float]:
+        """Seed -> value, for seeds where it is defined."""
+        found = {}
+        for (name, seed), record in sorted(self.records.items()):
+            value = record.value(quantity, **labels) if name == measurement else None
+            if value is not None:
+                found[seed] = value
+        return found
+
+    def nulls(self, measurement: str, quantity: str, **labels: Label) -> list[float]:
+        """The structured null's values over seeds."""
+        chosen = [
+            record.select(quantity, **labels) for (name, _), record in self.records.items() if name == measurement
+        ]
+        return [f.null for figures in chosen for f in figures if f.null is not None]
+
+    def capture(self, basis: str, rank: int | None = None, **labels: Label) -> dict[int, float]:
+        """Seed -> capture by a basis at the headline rank, whole unless labelled otherwise."""
+        which = {**WHOLE, **labels, "basis": basis, "rank": rank or self.rank}
+        return self.per_seed("basis_capture", "capture", **which)
+
+    def best_static(self) -> dict[int, float]:
+        """Seed -> the largest capture among static bases, each at the headline rank or its own largest below it."""
+        best: dict[int, float] = {}
+        for name in STATIC:
+            for rank in range(self.rank, 0, -1):
+                found = self.capture(name, rank)
+                if found:
+                    best |= {seed: max(value, best.get(seed, 0.0)) for seed, value in found.items()}
+                    break
+        return best
+
+
+def evaluate(records: Iterable[Record], rank: int) -> list[Claim]:
+    """Every claim that the records allow, for every target; a claim not measured is absent."""
+    by_target: dict[str, dict[tuple[str, int], Record]] = {}
+    for record in records:
+        by_target.setdefault(record.target, {})[record.measurement, record.seed] = record
+    claims = [make(Evidence(task, rank, found)) for task, found in by_target.items() for make in CLAIMS.values()]
+    return [claim for claim in claims if claim is not None]
+
+
+def write_claims(run: Path, records: Sequence[Record], rank: int) -> list[Claim]:
+    """Write RUN/claims.json; returns the claims."""
+    claims = evaluate(records, rank)
+    body = {
+        "schema": 1,
+        "problem": records[0].problem if records else None,
+        "model": records[0].model if records else None,
+        "n_seeds": len({record.seed for record in records}),
+        "claims": [asdict(claim) for claim in claims],
+    }
+    write_json(run / "claims.json", body)
+    return claims
+
+
+def gradient_low_rank(e: Evidence) -> Claim | None:
+    """Strong local low-rank structure: k90 / n of minibatch gradients at theta_broken."""
+    labels: dict[str, Label] = {
+        "point": "broken",
+        "gradients": "minibatch",
+        "centred": "False",
+        "unit_norm": "False",
+    }
+    n = max((int(f.labels["n"]) for r in e.records.values() for f in r.select("k90_share", **labels)), default=0)
+    share = e.per_seed("gradient_rank", "k90_share", labels="true", n=n, **labels)
+    shuffled = e.per_seed("gradient_rank", "k90_share", labels="shuffled", n=n, **labels)
+    if not share:
+        return None
+    interval = over_seeds(list(share.values()), fraction=True)
+    difference = _paired(share, shuffled)
+    return _claim(
+        e,
+        "gradient_low_rank",
+        interval,
+        [_below(interval, 0.5), _below(difference, 0.0)],
+        "high < 0.5 and below shuffled labels (paired)",
+        f"k90 / n of uncentred minibatch gradients at theta_broken, n = {n}",
+        null=_mean(shuffled.values()),
+        details={"n": n, "difference_to_shuffled": asdict(difference)},
+    )
+
+
+def static_plane_misses(e: Evidence) -> Claim | None:
+    """No fixed task plane holds the recovery."""
+    best = e.best_static()
+    if not best:
+        return None
+    interval = over_seeds(list(best.values()), fraction=True)
+    return _claim(
+        e,
+        "static_plane_misses",
+        interval,
+        [_below(interval, 0.5)],
+        "high < 0.5",
+        "whole capture by the best static basis of each seed",
+        paper=PAPER_STATIC if e.space == "lora_factors" else None,
+        null=_mean(e.capture("null_other_task").values()),
+        rank=e.rank,
+        details=_capture_details(e),
+    )
+
+
+def prefix_captures(e: Evidence) -> Claim | None:
+    """The first updates span much of the recovery."""
+    prefix, best, noise = e.capture("prefix"), e.best_static(), e.capture("null_noise_prefix")
+    if not prefix:
+        return None
+    interval = over_seeds(list(prefix.values()), fraction=True)
+    over_static, over_noise = _paired(prefix, best), _paired(prefix, noise)
+    rest = e.capture("prefix", definition="rest")
+    return _claim(
+        e,
+        "prefix_captures",
+        interval,
+        [_above(over_static, 0.0), _above(over_noise, 0.0)],
+        "prefix - best static paired low > 0 and above noise prefix",
+        "whole",
+        paper=PAPER_PREFIX if e.space == "lora_factors" else None,
+        null=_mean(noise.values()),
+        rank=e.rank,
+        details={
+            **_capture_details(e),
+            "rest_interval": asdict(over_seeds(list(rest.values()), fraction=True)) if rest else None,
+            "minus_best_static": asdict(over_static),
+            "minus_noise_prefix": asdict(over_noise),
+            "share_of_steps": _mean(e.per_seed("basis_capture", "prefix_share_of_steps", rank=e.rank).values()),
+        },
+    )
+
+
+def basis_drifts(e: Evidence) -> Claim | None:
+    """The useful basis changes within the recovery."""
+    labels: dict[str, Label] = {"from": "broken"}
+    values = e.per_seed("basis_drift", "overlap_at_claim_lag", **labels)
+    if not values:
+        return None
+    interval = over_seeds(list(values.values()))
+    life = e.per_seed("basis_drift", "half_life", **labels)
+    return _claim(
+        e,
+        "basis_drifts",
+        interval,
+        [_below(interval, 0.5)],
+        "high < 0.5",
+        "rescaled overlap with the plane at theta_broken at lag min(100, T / 2)",
+        null=_mean(e.nulls("basis_drift", "overlap_at_claim_lag", **labels)),
+        details={"half_life_steps": {str(seed): value for seed, value in life.items()}},
+    )
+
+
+def krylov_prefix(e: Evidence) -> Claim | None:
+    """The prefix is a Krylov-like space of the local quadratic model, in the optimizer's metric."""
+    labels: dict[str, Label] = {"basis": "krylov_preconditioned", "rank": e.rank}
+    values = e.per_seed("basis_capture", "krylov_prefix_overlap", **labels)
+    if not values:
+        return None
+    interval = over_seeds(list(values.values()), fraction=True)
+    raw = e.per_seed("basis_capture", "krylov_prefix_overlap", basis="krylov", rank=e.rank)
+    return _claim(
+        e,
+        "krylov_prefix",
+        interval,
+        [_above(interval, 0.5)],
+        "low > 0.5",
+        "overlap of K_k(P^-1 H, P^-1 g) with the prefix",
+        null=_mean(e.nulls("basis_capture", "krylov_prefix_overlap", **labels)),
+        rank=e.rank,
+        details={"raw_metric": _mean(raw.values())},
+    )
+
+
+def prefix_is_privileged(e: Evidence) -> Claim | None:
+    """Early updates hold more of the recovery than updates at random times."""
+    whole = _paired(e.capture("prefix"), e.capture("control_random_times"))
+    rest = _paired(e.capture("prefix", definition="rest"), e.capture("control_random_times", definition="rest"))
+    if not whole.n_seeds or not rest.n_seeds:
+        return None
+    noise = _paired(e.capture("null_noise_prefix"), e.capture("control_random_times"))
+    return _claim(
+        e,
+        "prefix_is_privileged",
+        whole,
+        [_above(whole, 0.0), _above(rest, 0.0)],
+        "prefix - random times, whole and rest, paired: both low > 0",
+        "whole; difference of captures at equal rank",
+        null=noise.mean if noise.n_seeds else None,
+        rank=e.rank,
+        details={"whole": asdict(whole), "rest": asdict(rest)},
+    )
+
+
+def static_gap_is_metric(e: Evidence) -> Claim | None:
+    """How much of the gap between static plane and prefix the optimizer's metric explains."""
+    prefix, static, preconditioned = e.capture("prefix"), e.best_static(), e.capture("control_preconditioned")
+    shares = [
+        (preconditioned[seed] - static[seed]) / (prefix[seed] - static[seed])
+        for seed in prefix
+        if seed in static and seed in preconditioned and prefix[seed] > static[seed]
+    ]
+    if not shares:
+        return None
+    interval = over_seeds(shares)
+    noise = e.capture("null_noise_prefix")
+    nulls = [(noise[s] - static[s]) / (prefix[s] - static[s]) for s in prefix if s in noise and prefix[s] > static[s]]
+    return _claim(
+        e,
+        "static_gap_is_metric",
+        interval,
+        [_above(interval, 0.25)],
+        "low > 0.25",
+        "(preconditioned - best static) / (prefix - best static), whole",
+        null=_mean(nulls),
+        rank=e.rank,
+    )
+
+
+def capture_predicts_recovery(e: Evidence) -> Claim | None:
+    """Bases that capture more also allow a lower loss when training inside them."""
+    correlations = {}
+    for (name, seed), record in sorted(e.records.items()):
+        if name == "basis_capture" and (found := _rank_correlation(record, e.rank)) is not None:
+            correlations[seed] = found
+    if not correlations:
+        return None
+    interval = _clipped(over_seeds(list(correlations.values())), -1.0, 1.0)
+    return _claim(
+        e,
+        "capture_predicts_recovery",
+        interval,
+        [_above(interval, 0.5)],
+        "low > 0.5",
+        "Spearman correlation over bases: whole capture with minus the held-out loss after training inside",
+        unit="rank correlation",
+        null=0.0,
+        rank=e.rank,
+    )
+
+
+def drift_follows_loss(e: Evidence) -> Claim | None:
+    """The basis drifts while the loss falls and settles once it is low."""
+    before = e.per_seed("basis_drift", "drift_rate", phase="before")
+    after = e.per_seed("basis_drift", "drift_rate", phase="after")
+    difference = _paired(before, after)
+    if not difference.n_seeds:
+        return None
+    return _claim(
+        e,
+        "drift_follows_loss",
+        difference,
+        [_above(difference, 0.0)],
+        "low > 0",
+        "drift rate before minus after 90 % of the loss is recovered",
+        unit="per step",
+        null=0.0,
+        details={"before": _mean(before.values()), "after": _mean(after.values())},
+    )
+
+
+CLAIMS: dict[str, Callable[[Evidence], Claim | None]] = {
+    make.__name__: make
+    for make in (
+        gradient_low_rank,
+        static_plane_misses,
+        prefix_captures,
+        basis_drifts,
+        krylov_prefix,
+        prefix_is_privileged,
+        static_gap_is_metric,
+        capture_predicts_recovery,
+        drift_follows_loss,
+    )
+}
+
+
+def verdict_of(conditions: Sequence[bool | None]) -> Verdict:
+    """True: the whole interval satisfies it; False: the whole interval violates it; None: undecided."""
+    if any(condition is False for condition in conditions):
+        return "not_supported"
+    return "supported" if all(conditions) else "inconclusive"
+
+
+def _claim(
+    e: Evidence,
+    id: str,
+    interval: Interval,
+    conditions: Sequence[bool | None],
+    rule: str,
+    definition: str,
+    *,
+    unit: str = "fraction",
+    paper: float | None = None,
+    null: float | None = None,
+    rank: int | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Claim:
+    one = interval.n_seeds < 2
+    return Claim(
+        id=id,
+        task=e.task,
+        space=e.space,
+        rank=rank,
+        definition=definition,
+        paper=paper,
+        measured=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        null=null,
+        unit=unit,
+        rule=rule,
+        verdict="inconclusive" if one else verdict_of(conditions),
+        reason="one seed" if one else None,
+        details={"n_seeds": interval.n_seeds, **(details or {})},
+    )
+
+
+def _clipped(interval: Interval, lowest: float, highest: float) -> Interval:
+    """An interval of a bounded statistic shown within its bounds; no verdict depends on what lies outside."""
+    if interval.low is None or interval.high is None:
+        return interval
+    return replace(interval, low=max(lowest, interval.low), high=min(highest, interval.high))
+
+
+def _below(interval: Interval, bound: float) -> bool | None:
+    if interval.low is None or interval.high is None:
+        return None
+    return True if interval.high < bound else False if interval.low >= bound else None
+
+
+def _above(interval: Interval, bound: float) -> bool | None:
+    if interval.low is None or interval.high is None:
+        return None
+    return True if interval.low > bound else False if interval.high <= bound else None
+
+
+def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval:
+    seeds = [seed for seed in first if seed in second]
+    if not seeds:
+        return Interval(0.0, None, None, 0)
+    return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return float(np.mean(found)) if found else None
+
+
+def _rank_correlation(record: Record, rank: int) -> float | None:
+    captures, losses = [], []
+    for figure in record.select("trained_inside", rank=rank, statistic="loss"):
+        value = record.value("capture", **WHOLE, basis=figure.labels["basis"], rank=rank)
+        if value is not None and figure.value is not None:
+            captures.append(value)
+            losses.append(figure.value)
+    if len(captures) < 4:
+        return None
+    found = float(stats.spearmanr(captures, [-loss for loss in losses]).statistic)
+    return found if np.isfinite(found) else None
+
+
+def _capture_details(e: Evidence) -> dict[str, Any]:
+    """Mean captures over seeds: definition -> basis -> rank, and what training inside reached."""
+    details: dict[str, Any] = {}
+    sums: dict[tuple[str, str, str], list[float]] = {}
+    inside: dict[tuple[str, str], list[float]] = {}
+    for (name, _), record in sorted(e.records.items()):
+        if name != "basis_capture":
+            continue
+        for f in record.select("capture", at="T", space_of="parameters"):
+            if f.value is not None:
+                key = (str(f.labels["definition"]), str(f.labels["basis"]), str(f.labels["rank"]))
+                sums.setdefault(key, []).append(f.value)
+        for f in record.select("trained_inside", statistic="accuracy"):
+            if f.value is not None:
+                inside.setdefault((str(f.labels["basis"]), str(f.labels["rank"])), []).append(f.value)
+    for (definition, basis, rank), values in sums.items():
+        details.setdefault(definition, {}).setdefault(basis, {})[rank] = float(np.mean(values))
+    for (basis, rank), values in inside.items():
+        details.setdefault("trained_inside_accuracy", {}).setdefault(basis, {})[rank] = float(np.mean(values))
+    return details

@@ -1,0 +1,242 @@
+"""The command line: parse, call, print. Every flag is a typed field below; settings are keys of `Settings`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from lineament import __version__
+from lineament.errors import InputError, LineamentError
+from lineament.settings import PRESETS, Settings, flat_keys, from_file, parse_assignment, resolve
+
+
+@dataclass(frozen=True)
+class Run:
+    """Train, damage, recover and measure; writes a run folder with records, claims and report.
+
+    Settings are chosen by --preset, --config and --set; `lineament keys` lists every key with meaning and default.
+    """
+
+    problem: tyro.conf.Positional[Literal["synthetic", "lm"] | None] = None
+    """synthetic: the embedded transformer; lm: a causal language model. Optional with --config"""
+    out: Path | None = None
+    """run folder; default runs/PROBLEM-PRESET"""
+    model: str | None = None
+    """smollm2-135m, a local folder, a .gguf file or a hub name (lm only; default smollm2-135m)"""
+    preset: str | None = None
+    """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
+    seeds: int | None = None
+    """number of independent seeds; one seed gives no interval"""
+    measure: str | None = None
+    """measurements, comma separated: gradient_rank,basis_capture,basis_drift"""
+    device: str | None = None
+    """auto, cpu or cuda"""
+    threads: int | None = None
+    """torch threads per job"""
+    executor: Literal["serial", "processes"] = "serial"
+    """where jobs run; the records are the same"""
+    workers: int = 2
+    """processes of --executor processes"""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """key=value, repeatable, e.g. --set recovery.lr=1e-3 --set damage.kind=ascent"""
+    config: Path | None = None
+    """TOML file with settings, e.g. the config.toml of another run"""
+    resume: bool = False
+    """go on with, or extend, the run in --out"""
+    require_interval: bool = False
+    """refuse to run with one seed"""
+    dry_run: bool = False
+    """print the estimated time, memory and disk, and stop"""
+    quiet: bool = False
+    """no progress"""
+    debug: bool = False
+    """show tracebacks"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html again from a run's records; needs no model."""
+
+    run: tyro.conf.Positional[Path]
+    """run folder"""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Print a run's verdicts."""
+
+    run: tyro.conf.Positional[Path]
+    """run folder"""
+    json: bool = False
+    """print claims.json instead of a table"""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs below a folder."""
+
+    root: tyro.conf.Positional[Path] = Path("runs")
+    """folder to look in"""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Show two runs' claims side by side, and the settings in which they differ."""
+
+    first: tyro.conf.Positional[Path]
+    """run folder"""
+    second: tyro.conf.Positional[Path]
+    """run folder"""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Print every figure of a run, one row each."""
+
+    run: tyro.conf.Positional[Path]
+    """run folder"""
+    csv: bool = False
+    """as CSV"""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """List or delete cached base models."""
+
+    action: tyro.conf.Positional[Literal["list", "clear"]] = "list"
+    """list or clear"""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """List every settings key with its type and default."""
+
+
+COMMANDS = {
+    "run": Run,
+    "report": Report,
+    "claims": Claims,
+    "runs": Runs,
+    "compare": Compare,
+    "export": Export,
+    "cache": Cache,
+    "keys": Keys,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 1 the run failed, 2 bad usage or input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        print(f"lineament {__version__}")
+        return 0
+    command: Any = tyro.cli(_commands(), args=given, prog="lineament", description=__doc__)
+    try:
+        return _dispatch(command)
+    except LineamentError as error:
+        if getattr(command, "debug", False):
+            raise
+        print(f"lineament: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(
+            "lineament: interrupted; what was finished stays. Run the same command with --resume.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _commands() -> Any:
+    """A union of dataclasses that tyro turns into subcommands."""
+    kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in COMMANDS.items()]
+    union: Any = kinds[0]
+    for kind in kinds[1:]:
+        union = union | kind
+    return union
+
+
+def _dispatch(command: Any) -> int:
+    # torch and transformers take seconds to import; --help and usage errors do without them
+    from lineament import commands
+
+    match command:
+        case Run():
+            return _run(command)
+        case Report():
+            return commands.report(command.run)
+        case Claims():
+            return commands.claims(command.run, command.json)
+        case Runs():
+            return commands.runs(command.root)
+        case Compare():
+            return commands.compare(command.first, command.second)
+        case Export():
+            return commands.export(command.run, command.csv)
+        case Cache():
+            return commands.cache(command.action)
+        case _:
+            return _print_keys()
+
+
+def _run(options: Run) -> int:
+    from lineament import commands
+
+    settings = settings_of(options)
+    out = options.out or Path("runs") / f"{settings.problem}-{settings.preset}"
+    workers = options.workers if options.executor == "processes" else 1
+    if options.workers < 1:
+        raise InputError(f"--workers {options.workers}: at least 1.")
+    if options.dry_run:
+        return commands.show_plan(settings, workers)
+    return commands.run(
+        settings,
+        out,
+        resume=options.resume,
+        workers=workers,
+        quiet=options.quiet,
+        require_interval=options.require_interval,
+    )
+
+
+def settings_of(options: Run) -> Settings:
+    """Defaults < preset < --config < --set < flags."""
+    file = from_file(options.config) if options.config else {}
+    problem = options.problem or file.get("problem")
+    if problem is None:
+        raise InputError("say what to run: `lineament run synthetic`, `lineament run lm`, or --config FILE.")
+    if options.problem and file.get("problem", problem) != problem:
+        raise InputError(f"{options.config} is for problem {file['problem']!r}, but {problem!r} was asked for.")
+    if options.model and problem == "synthetic":
+        raise InputError("--model is for `lineament run lm`; the synthetic model is set by --set model.width=... .")
+    flags = {
+        "model.name": options.model,
+        "seeds": options.seeds,
+        "measure": options.measure,
+        "device": options.device,
+        "threads": options.threads,
+    }
+    layers = [
+        (str(options.config), file),
+        ("--set", dict(parse_assignment(text) for text in options.set)),
+        ("a flag", {key: value for key, value in flags.items() if value is not None}),
+    ]
+    return resolve(problem, options.preset or file.get("preset", "full"), layers)
+
+
+def _print_keys() -> int:
+    defaults = {problem: resolve(problem, preset, []) for problem, preset in PRESETS if preset == "full"}
+    for key, kind in flat_keys().items():
+        value: Any = defaults["synthetic"]
+        for part in key.split("."):
+            value = getattr(value, part)
+        print(f"{key} = {value!r}  ({getattr(kind, '__name__', str(kind)).replace('typing.', '')})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

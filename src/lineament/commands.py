@@ -1,0 +1,195 @@
+"""What each command does, as plain functions of parsed options. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lineament.claims import Claim
+from lineament.errors import InputError, LineamentError
+from lineament.executors import run_in_processes, run_serially
+from lineament.experiment import make_problem, seeds_of, validate, write_results
+from lineament.planning import Plan, plan
+from lineament.problems.synthetic import cache_folder
+from lineament.records import load_records, read_json
+from lineament.run_folder import RunFolder
+from lineament.settings import Settings
+from lineament.terminal import claims_table, job_progress
+
+console = Console(highlight=False, soft_wrap=False)
+
+
+def run(settings: Settings, out: Path, *, resume: bool, workers: int, quiet: bool, require_interval: bool) -> int:
+    """Run every missing job, then write claims and report; returns the exit code."""
+    if require_interval and settings.seeds < 2:
+        raise InputError("--require-interval needs at least two seeds; one was asked for. Use --seeds 3.")
+    validate(settings)
+    seeds = list(seeds_of(settings))
+    # A language model is loaded before anything is written: a wrong name or module leaves no trace.
+    ready = make_problem(settings, seeds[0]) if settings.problem == "lm" else None
+    folder = RunFolder(out)
+    _refuse_foreign_folder(folder)
+    with folder.locked():
+        folder.open(settings, resume)
+        for seed in seeds:
+            folder.mark(f"seed{seed}", "planned")
+        with job_progress(quiet) as progress:
+            if workers > 1 and len(seeds) > 1:
+                failures = run_in_processes(settings, seeds, out, progress, min(workers, len(seeds)))
+            else:
+                failures = run_serially(settings, seeds, out, progress, ready)
+        for failure in failures:
+            print(f"seed {failure.seed} failed: {failure.message}", file=sys.stderr)
+        if not any(folder.records.glob("*.json")):
+            raise LineamentError(f"no record was finished; see {out / 'log.txt'}. Fix the cause and use --resume.")
+        claims = write_results(out)
+    _print_results(out, claims, settings)
+    return 1 if failures else 0
+
+
+def show_plan(settings: Settings, workers: int) -> int:
+    """Print what the run would take, measured on a probe; writes nothing."""
+    validate(settings)
+    found: Plan = plan(settings, workers)
+    table = Table("stage", "passes", "minutes", title="one job (a seed with all its targets)", title_justify="left")
+    for stage in found.stages:
+        table.add_row(stage.name, f"{stage.examples:,} examples", f"{stage.seconds / 60:.1f}")
+    console.print(table)
+    console.print(
+        f"{found.n_jobs} jobs over {workers} process(es): about {found.seconds / 60:.0f} min, "
+        f"{found.memory_bytes / 2**30:.1f} GiB memory per process, {found.disk_bytes / 2**20:.0f} MiB disk."
+    )
+    return 0
+
+
+def report(path: Path) -> int:
+    """Rewrite claims.json and report.html from the records alone."""
+    folder = RunFolder(path)
+    folder.settings()
+    with folder.locked():
+        write_results(path)
+    print(path / "report.html")
+    return 0
+
+
+def claims(path: Path, as_json: bool) -> int:
+    """Print the verdicts."""
+    body = _claims_of(path)
+    if as_json:
+        print(json.dumps(body, indent=1))
+    else:
+        console.print(claims_table([Claim(**claim) for claim in body["claims"]]))
+    return 0
+
+
+def runs(root: Path) -> int:
+    """List run folders below a folder."""
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder.")
+    table = Table("run", "problem", "model", "seeds", "jobs done")
+    table.columns[0].overflow = "fold"
+    for config in sorted(root.glob("**/config.toml")):
+        folder = RunFolder(config.parent)
+        settings = folder.settings()
+        jobs = read_json(folder.state)["jobs"] if folder.state.exists() else {}
+        done = sum(job["status"] == "done" for job in jobs.values())
+        row = [
+            str(config.parent.relative_to(root)),
+            settings.problem,
+            settings.model.name,
+            str(settings.seeds),
+            f"{done}/{len(jobs)}",
+        ]
+        table.add_row(*row)
+    console.print(table)
+    return 0
+
+
+def compare(first: Path, second: Path) -> int:
+    """Claims of two runs side by side, and the settings in which they differ."""
+    pairs = [{(c["id"], c["task"]): c for c in _claims_of(path)["claims"]} for path in (first, second)]
+    table = Table("claim", "task", first.name, second.name)
+    for key in dict.fromkeys([*pairs[0], *pairs[1]]):
+        table.add_row(*key, *(_short(found.get(key)) for found in pairs))
+    console.print(table)
+    for line in _differences(RunFolder(first).settings(), RunFolder(second).settings()):
+        console.print(line, markup=False)
+    return 0
+
+
+def export(path: Path, as_csv: bool) -> int:
+    """Every figure as one row of CSV on stdout."""
+    if not as_csv:
+        raise InputError("nothing to export to: add --csv.")
+    records = load_records(RunFolder(path).records)
+    if not records:
+        raise InputError(f"{path} holds no records.")
+    labels = sorted({label for record in records for figure in record.figures for label in figure.labels})
+    writer = csv.writer(sys.stdout)
+    writer.writerow(["measurement", "target", "seed", "quantity", *labels, "value", "stderr", "null", "unit", "reason"])
+    for record in records:
+        for figure in record.figures:
+            own = [figure.labels.get(label, "") for label in labels]
+            tail = [figure.value, figure.stderr, figure.null, figure.unit, figure.reason]
+            writer.writerow([record.measurement, record.target, record.seed, figure.quantity, *own, *tail])
+    return 0
+
+
+def cache(action: str) -> int:
+    """List or delete cached base models."""
+    files = sorted(cache_folder().glob("*.safetensors"))
+    for file in files:
+        print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB")
+        if action == "clear":
+            file.unlink()
+    print(f"{len(files)} cached base model(s) {'deleted' if action == 'clear' else ''}".rstrip())
+    return 0
+
+
+def _print_results(out: Path, found: Sequence[Claim], settings: Settings) -> None:
+    noun = "seed" if settings.seeds == 1 else "seeds"
+    targets = ", ".join(settings.task.targets)
+    space = "LoRA factors" if settings.recovery.space == "lora" else "all weights"
+    console.print(f"[bold]{settings.model.name}[/], damaged and recovered: {targets}; {space}; {settings.seeds} {noun}")
+    console.print(claims_table(found))
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _refuse_foreign_folder(folder: RunFolder) -> None:
+    if folder.path.exists() and not folder.path.is_dir():
+        raise InputError(f"{folder.path} is a file; --out names a folder.")
+
+
+def _claims_of(path: Path) -> Mapping[str, Any]:
+    if not (path / "claims.json").exists():
+        raise InputError(f"{path} holds no claims.json: it is no finished run. `lineament runs` lists runs.")
+    body: Mapping[str, Any] = read_json(path / "claims.json")
+    return body
+
+
+def _short(claim: Mapping[str, Any] | None) -> str:
+    if claim is None:
+        return "not measured"
+    low, high = claim["low"], claim["high"]
+    interval = f" \\[{low:.2f}, {high:.2f}]" if low is not None and high is not None else ""
+    return f"{claim['measured']:.2f}{interval} {claim['verdict']}"
+
+
+def _differences(first: Settings, second: Settings) -> list[str]:
+    a, b = (dict(_leaves(asdict(s))) for s in (first, second))
+    return [f"{key}: {a[key]} | {b[key]}" for key in a if a[key] != b[key]]
+
+
+def _leaves(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in body.items():
+        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return found

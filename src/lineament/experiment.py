@@ -1,0 +1,158 @@
+"""One configuration -> records: a job is a pure function of (settings, seed), whatever runs it and how often.
+
+A job does what is not on disk yet, in a fixed order, and writes every finished stage and record whole. That one rule
+makes resuming, extending and running in parallel the same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from lineament.bases import from_vectors
+from lineament.claims import Claim, write_claims
+from lineament.errors import InputError, unknown_name
+from lineament.measurements import basis_capture, basis_drift, gradient_rank
+from lineament.problems.adapters import save_adapter
+from lineament.problems.problem import Problem
+from lineament.problems.synthetic import LORA_TARGETS, SyntheticProblem, task_names
+from lineament.records import Record, load_records, write_bytes
+from lineament.run_folder import RunFolder
+from lineament.settings import Settings
+from lineament.study import Progress, Study, prepare_study, silent
+
+MEASUREMENTS: dict[str, Callable[[Study], Record]] = {
+    gradient_rank.NAME: gradient_rank.measure,
+    basis_capture.NAME: basis_capture.measure,
+    basis_drift.NAME: basis_drift.measure,
+}
+
+
+def validate(settings: Settings) -> None:
+    """Everything that can be known to be wrong before anything is written.
+
+    Raises:
+        InputError: unknown task, target or measurement (with the nearest match), impossible sizes.
+    """
+    names = known_tasks(settings)
+    for target in settings.task.targets:
+        if target not in names:
+            raise unknown_name("task", target, names)
+    for name in settings.measure:
+        if name not in MEASUREMENTS:
+            raise unknown_name("measurement", name, MEASUREMENTS)
+    for name in settings.lora.targets:
+        if settings.problem == "synthetic" and name not in LORA_TARGETS:
+            raise unknown_name("module (lora.targets)", name, LORA_TARGETS)
+    m, steps = settings.measurement, settings.recovery.steps
+    if max(m.ranks) > steps:
+        raise InputError(
+            f"rank {max(m.ranks)} is above the number of recovery steps, {steps}: a prefix of that many updates does "
+            "not exist. Lower measurement.ranks or raise recovery.steps."
+        )
+    if m.headline_rank not in m.ranks:
+        raise InputError(f"measurement.headline_rank {m.headline_rank} is not among measurement.ranks {m.ranks}.")
+    _require_positive(settings)
+
+
+def known_tasks(settings: Settings) -> tuple[str, ...]:
+    """Task names of the configured problem."""
+    if settings.problem == "synthetic":
+        return task_names(settings)
+    from lineament.problems.language_model import statement_task_names
+
+    return statement_task_names(settings)
+
+
+def make_problem(settings: Settings, seed: int, progress: Progress = silent) -> Problem:
+    """The configured problem of one seed, at theta_start."""
+    if settings.problem == "synthetic":
+        return SyntheticProblem(settings, seed, lambda done, total: progress("training the base model", done, total))
+    # transformers takes seconds to import; the synthetic problem does without it
+    from lineament.problems.language_model import LanguageModelProblem
+
+    progress(f"loading {settings.model.name}", 0, 1)
+    return LanguageModelProblem(settings, seed)
+
+
+def run_job(
+    settings: Settings, seed: int, run: Path, progress: Progress = silent, problem: Problem | None = None
+) -> None:
+    """All records of one seed that are missing in the run folder.
+
+    Args:
+        problem: one made already for this seed, if there is one.
+    """
+    torch.set_num_threads(settings.threads)
+    records = RunFolder(run).records
+    for target in settings.task.targets:
+        missing = [m for m in settings.measure if not (records / f"{m}-{target}-seed{seed}.json").exists()]
+        if not missing:
+            continue
+        problem = problem or make_problem(settings, seed, progress)
+        study = prepare_study(problem, settings, target, seed, run, progress)
+        _save_artifacts(study, run)
+        for name in MEASUREMENTS:
+            if name in missing:
+                MEASUREMENTS[name](study).save(records)
+
+
+def write_results(run: Path) -> list[Claim]:
+    """claims.json and report.html from the records alone."""
+    from lineament.report.page import write_report
+
+    folder = RunFolder(run)
+    settings = folder.settings()
+    records = load_records(folder.records)
+    if not records:
+        raise InputError(f"{run} holds no records yet.")
+    claims = write_claims(run, records, settings.measurement.headline_rank)
+    write_report(run)
+    return claims
+
+
+def seeds_of(settings: Settings) -> Sequence[int]:
+    """The seeds a run covers."""
+    return range(settings.seed, settings.seed + settings.seeds)
+
+
+def _save_artifacts(study: Study, run: Path) -> None:
+    """Adapters of a LoRA run as PEFT folders, and the prefix basis."""
+    name = f"{study.target}-seed{study.seed}"
+    if study.problem.space.space.kind == "lora_factors":
+        for point in ("star", "broken", "recovered"):
+            folder = run / "adapters" / name / point
+            if point in study.points and not (folder / "adapter_config.json").exists():
+                save_adapter(study.problem.space, study.points[point], folder)
+    rank = min(max(study.settings.measurement.ranks), study.trajectory.n_steps)
+    file = run / "bases" / f"prefix-{name}.safetensors"
+    if not file.exists():
+        basis = from_vectors(study.trajectory.updates(1, rank), "prefix")
+        space = basis.space
+        metadata = {"kind": space.kind, "layout": space.layout, "label": "prefix"}
+        write_bytes(file, save({"columns": basis.columns.float().contiguous()}, metadata=metadata))
+
+
+def _require_positive(settings: Settings) -> None:
+    checks = {
+        "seeds": settings.seeds,
+        "threads": settings.threads,
+        "lora.rank": settings.lora.rank,
+        "recovery.lr": settings.recovery.lr,
+        "recovery.batch": settings.recovery.batch,
+        "damage.batch": settings.damage.batch,
+        "measurement.gradients": settings.measurement.gradients,
+        "measurement.minibatch": settings.measurement.minibatch,
+        "measurement.ranks (smallest)": min(settings.measurement.ranks, default=0),
+        "task.targets (number of)": len(settings.task.targets),
+    }
+    for key, value in checks.items():
+        if not value > 0:
+            raise InputError(f"{key} is {value}; it must be above 0.")
+    if settings.measurement.drift_rank > settings.measurement.drift_gradients:
+        raise InputError(
+            "measurement.drift_rank is above measurement.drift_gradients; give at least as many gradients."
+        )

@@ -1,0 +1,252 @@
+"""The bases, controls and nulls of the capture measurement (protocol, section 2), all of them on one recovery.
+
+A candidate gives, at each rank, its coefficients on the recorded updates (U^T u_t) and which of those updates it was
+built from. To add a basis, write one function `(Workbench) -> Basis` and one line in `BASES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from lineament.bases import (
+    Basis,
+    from_vectors,
+    krylov,
+    random_basis,
+    top_directions,
+    top_eigenvectors,
+)
+from lineament.parameters import Vectors
+from lineament.problems.problem import Corruption
+from lineament.study import Study
+from lineament.training import (
+    BatchAt,
+    corrupted_batches,
+    make_optimizer,
+    task_batches,
+    train,
+)
+from lineament.vectors.gradients import HessianOperator, group_gradients, mean_gradient
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A study with what several bases need; expensive parts are made once, on first use."""
+
+    study: Study
+
+    @property
+    def rank(self) -> int:
+        """The largest rank that is asked for and that the recovery's length allows."""
+        return max(usable_ranks(self.study))
+
+    @cached_property
+    def hessian(self) -> HessianOperator:
+        """H and g of the target at theta_broken on one fixed batch; the model must be there while it is used."""
+        size = self.study.settings.measurement.curvature_batch
+        batch = self.study.gradient_batch(self.study.target, size, 1, "curvature")
+        return HessianOperator(self.study.problem, batch)
+
+    @cached_property
+    def metric(self) -> Tensor:
+        """Diagonal of the optimizer's metric P, (n_params,): sqrt(v) + eps for AdamW, ones otherwise.
+
+        v = mean squared gradient of 16 fresh batches at frozen theta_broken, none of them from the recovery.
+        """
+        recovery = self.study.settings.recovery
+        if recovery.optimizer != "adamw":
+            return torch.ones(self.study.problem.space.n_params, dtype=torch.float64)
+        batch = self.study.gradient_batch(self.study.target, 16, recovery.batch, "metric")
+        with self.study.problem.space.temporarily(self.study.points["broken"]):
+            rows = group_gradients(self.study.problem, batch, recovery.batch).rows.double()
+        return rows.square().mean(dim=0).sqrt() + recovery.eps
+
+
+def usable_ranks(study: Study) -> list[int]:
+    """The asked-for ranks that do not exceed T; a prefix of more updates than T does not exist."""
+    return [rank for rank in study.settings.measurement.ranks if rank <= study.recovered_at]
+
+
+def static_start(bench: Workbench) -> Basis:
+    """Task plane near theta_start (LoRA: after 10 steps, since a fresh adapter has no gradient for A)."""
+    return _static(bench, "early", "static_start")
+
+
+def static_star(bench: Workbench) -> Basis:
+    """Task plane at theta_star."""
+    return _static(bench, "star", "static_star")
+
+
+def static_broken(bench: Workbench) -> Basis:
+    """Task plane at theta_broken."""
+    return _static(bench, "broken", "static_broken")
+
+
+def static_all_tasks(bench: Workbench) -> Basis:
+    """Plane of all tasks' unit-norm gradients at theta_broken, equally many of each."""
+    study = bench.study
+    n = max(1, study.settings.measurement.gradients // len(study.problem.tasks))
+    sets = [study.minibatch_gradients("broken", task).rows[:n] for task in study.problem.tasks]
+    rows = torch.cat(sets).double()
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    return top_directions(Vectors(unit, study.problem.space.space), bench.rank, "static_all_tasks")
+
+
+def static_hessian_top(bench: Workbench) -> Basis:
+    """Hessian eigenvectors with the largest eigenvalues at theta_broken."""
+    study = bench.study
+    steps = max(study.settings.measurement.lanczos_steps, bench.rank)
+    generator = study.streams.generator("lanczos")
+    found = top_eigenvectors(
+        bench.hessian.__matmul__,
+        study.problem.space.space,
+        bench.rank,
+        steps,
+        generator,
+        "static_hessian_top",
+    )
+    return found.basis
+
+
+def task_vectors(bench: Workbench) -> Basis:
+    """Span of theta_task - theta_star, each from a short AdamW training on one task, the target first."""
+    study, m = bench.study, bench.study.settings.measurement
+    space = study.problem.space
+    names = [study.target, *(task for task in study.problem.tasks if task != study.target)]
+    rows = []
+    for task in names[: bench.rank]:
+        with space.temporarily(study.points["star"]):
+            optimizer = torch.optim.AdamW(space.parameters, lr=study.settings.operating.lr, weight_decay=0.0)
+            batches = task_batches(
+                study.problem, task, study.settings.recovery.batch, study.streams.child("task vector")
+            )
+            train(study.problem, optimizer, batches, m.task_vector_steps)
+            rows.append(space.read(torch.float64).cpu() - study.points["star"].double())
+    return from_vectors(Vectors(torch.stack(rows), space.space), "task_vectors")
+
+
+def krylov_raw(bench: Workbench) -> Basis:
+    """K_k(H, g) at theta_broken."""
+    operator, space = bench.hessian, bench.study.problem.space.space
+    return krylov(operator.__matmul__, operator.gradient, bench.rank, space, "krylov")
+
+
+def krylov_preconditioned(bench: Workbench) -> Basis:
+    """K_k(P^-1 H, P^-1 g) at theta_broken, in the optimizer's metric P."""
+    operator, metric, space = bench.hessian, bench.metric, bench.study.problem.space.space
+    return krylov(
+        lambda v: (operator @ v) / metric,
+        operator.gradient / metric,
+        bench.rank,
+        space,
+        "krylov_preconditioned",
+    )
+
+
+def control_preconditioned(bench: Workbench) -> Basis:
+    """The static plane at theta_broken after the optimizer's metric: top directions of P^-1 g_i."""
+    vectors = bench.study.minibatch_gradients("broken", bench.study.target)
+    rows = vectors.rows.double() / bench.metric
+    return top_directions(Vectors(rows, vectors.space), bench.rank, "control_preconditioned")
+
+
+def control_frozen_run(bench: Workbench) -> Basis:
+    """Updates of the same optimizer fed gradients at frozen theta_broken on fresh batches."""
+    study = bench.study
+    batches = _recovery_batches(study, "frozen run")
+    shadow = nn.Parameter(study.points["broken"].clone())
+    optimizer = make_optimizer([shadow], study.settings.recovery)
+    rows = []
+    for step in range(bench.rank):
+        before = shadow.detach().double().clone()
+        shadow.grad = mean_gradient(study.problem, batches(step)).to(shadow)
+        optimizer.step()
+        rows.append(shadow.detach().double() - before)
+    return from_vectors(Vectors(torch.stack(rows), study.problem.space.space), "control_frozen_run")
+
+
+def control_other_data(bench: Workbench) -> Basis:
+    """Prefix of a second recovery from theta_broken with another data order."""
+    return _second_prefix(bench, _recovery_batches(bench.study, "other data"), "control_other_data")
+
+
+def null_noise_prefix(bench: Workbench) -> Basis:
+    """Prefix of the same optimizer fed shuffled-label gradients from theta_broken."""
+    study = bench.study
+    how: Corruption = "shuffled"
+    batches = corrupted_batches(_recovery_batches(study, "noise"), how, study.streams.child("noise labels"))
+    return _second_prefix(bench, batches, "null_noise_prefix")
+
+
+def null_other_task(bench: Workbench) -> Basis:
+    """The task plane of another task at theta_broken: the structured null of the static bases."""
+    study = bench.study
+    others = [task for task in study.problem.tasks if task != study.target]
+    task = others[0] if others else study.target
+    return top_directions(study.minibatch_gradients("broken", task), bench.rank, "null_other_task")
+
+
+def random(bench: Workbench) -> Basis:
+    """A uniformly random subspace, which anything passes; it decides nothing."""
+    return random_basis(bench.study.problem.space.space, bench.rank, bench.study.streams.generator("random basis"))
+
+
+BASES: dict[str, Callable[[Workbench], Basis]] = {
+    "static_start": static_start,
+    "static_star": static_star,
+    "static_broken": static_broken,
+    "static_all_tasks": static_all_tasks,
+    "static_hessian_top": static_hessian_top,
+    "task_vectors": task_vectors,
+    "krylov": krylov_raw,
+    "krylov_preconditioned": krylov_preconditioned,
+    "control_preconditioned": control_preconditioned,
+    "control_frozen_run": control_frozen_run,
+    "control_other_data": control_other_data,
+    "null_noise_prefix": null_noise_prefix,
+    "null_other_task": null_other_task,
+    "random": random,
+}
+
+
+def make_bases(study: Study) -> dict[str, Basis]:
+    """Every basis that is not built from the recovery itself, in the order of `BASES`."""
+    bench, bases = Workbench(study), {}
+    with study.problem.space.temporarily(study.points["broken"]):
+        for number, (name, make) in enumerate(BASES.items()):
+            study.progress(f"basis {name}", number, len(BASES))
+            bases[name] = make(bench)
+    return bases
+
+
+def _static(bench: Workbench, point: str, label: str) -> Basis:
+    return top_directions(bench.study.minibatch_gradients(point, bench.study.target), bench.rank, label)
+
+
+def _recovery_batches(study: Study, stream: str) -> BatchAt:
+    size = study.settings.recovery.batch
+    return task_batches(study.problem, study.target, size, study.streams.child(stream))
+
+
+def _second_prefix(bench: Workbench, batches: BatchAt, label: str) -> Basis:
+    """Prefix basis of another run of the recovery's optimizer from theta_broken."""
+    study, space = bench.study, bench.study.problem.space
+    rows: list[Tensor] = []
+    with space.temporarily(study.points["broken"]):
+        theta = space.read(torch.float64).cpu()
+
+        def after(step: int, loss: float) -> bool:
+            nonlocal theta
+            now = space.read(torch.float64).cpu()
+            rows.append(now - theta)
+            theta = now
+            return False
+
+        optimizer = make_optimizer(space.parameters, study.settings.recovery)
+        train(study.problem, optimizer, batches, bench.rank, after)
+    return from_vectors(Vectors(torch.stack(rows), space.space), label)

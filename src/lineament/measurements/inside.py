@@ -1,0 +1,117 @@
+"""What a subspace can recover (protocol, section 2, functional figures).
+
+Capture of one trajectory does not say what a subspace allows: here the loss and accuracy at theta_broken + U U^T D, and
+after training only the k coordinates inside U with the recovery's optimizer, best of three step sizes on validation,
+reported on held-out. Reference: the target at theta_broken, theta_recovered and theta_star.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from lineament.bases import Basis, from_vectors, project
+from lineament.measurements.capture_bases import usable_ranks
+from lineament.parameters import Vectors
+from lineament.problems.problem import Evaluation
+from lineament.records import Figure, Label
+from lineament.study import Study
+from lineament.training import make_optimizer, task_batches
+
+# Adam moves each coordinate by about lr per step: these factors times lr sqrt(n_params / k) give steps as long as the
+# recovery's own, a third and three times that. Gradient descent is not rescaled by the number of coordinates.
+ADAM_FACTORS = (1 / 3, 1.0, 3.0)
+SGD_FACTORS = (1.0, 3.0, 10.0)
+HEADLINE = ("prefix", "control_random_times", "control_preconditioned", "random")
+
+
+def functional_figures(study: Study, bases: Mapping[str, Basis], best_static: str) -> list[Figure]:
+    """Projected and trained-inside figures of the chosen bases, and the references."""
+    figures = _references(study)
+    todo = list(_chosen(study, bases, best_static))
+    for number, (name, basis) in enumerate(todo):
+        study.progress(f"training inside {name}", number, len(todo))
+        role = {"role": "best_static"} if name == best_static else {}
+        labels: dict[str, Label] = {"basis": name, "rank": basis.rank, **role}
+        figures += _figures("projected", _projected(study, basis), labels)
+        figures += _figures("trained_inside", _trained_inside(study, basis), labels)
+    return figures
+
+
+def _chosen(study: Study, bases: Mapping[str, Basis], best_static: str) -> Iterator[tuple[str, Basis]]:
+    m = study.settings.measurement
+    ranks = usable_ranks(study)
+    headline = m.headline_rank if m.headline_rank in ranks else max(ranks)
+    every = [*bases, "prefix", "control_random_times"]
+    for rank in ranks if m.inside_all else [headline]:
+        for name in every if m.inside_all else [*HEADLINE, best_static]:
+            if name in bases and bases[name].rank < rank:
+                continue
+            yield name, bases[name].leading(rank) if name in bases else _of_updates(study, name, rank)
+
+
+def _of_updates(study: Study, name: str, rank: int) -> Basis:
+    """The prefix, or the first draw of random times, as an explicit basis."""
+    if name == "prefix":
+        return from_vectors(study.trajectory.updates(1, rank), name)
+    times = study.streams.generator("random times", rank).permutation(study.recovered_at)[:rank]
+    weights = np.zeros((study.trajectory.n_steps, rank))
+    weights[times, np.arange(rank)] = 1
+    return from_vectors(study.trajectory.combine(weights), name)
+
+
+def _references(study: Study) -> list[Figure]:
+    held_out, figures = study.problem.fixed(study.target, "held_out"), []
+    for point in ("broken", "recovered", "star"):
+        with study.problem.space.temporarily(study.points[point]):
+            figures += _figures("reference", study.problem.evaluate(held_out), {"point": point})
+    return figures
+
+
+def _projected(study: Study, basis: Basis) -> Evaluation:
+    broken = study.points["broken"].double()
+    displacement = Vectors((study.points["recovered"].double() - broken)[None], basis.space)
+    with study.problem.space.temporarily(broken + project(basis, displacement).rows[0]):
+        return study.problem.evaluate(study.problem.fixed(study.target, "held_out"))
+
+
+def _trained_inside(study: Study, basis: Basis) -> Evaluation:
+    """Held-out evaluation of the step size with the lowest validation loss; a diverged one never wins."""
+    factors = ADAM_FACTORS if study.settings.recovery.optimizer == "adamw" else SGD_FACTORS
+    tried = [_train_coordinates(study, basis, factor) for factor in factors]
+    return min(tried, key=lambda pair: pair[0])[1]
+
+
+def _train_coordinates(study: Study, basis: Basis, factor: float) -> tuple[float, Evaluation]:
+    problem, m, recovery = study.problem, study.settings.measurement, study.settings.recovery
+    adam = recovery.optimizer == "adamw"
+    lr = recovery.lr * factor * (math.sqrt(basis.space.n_params / basis.rank) if adam else 1.0)
+    columns = basis.columns.to(torch.float32)
+    broken = study.points["broken"].float()
+    coordinates = nn.Parameter(torch.zeros(basis.rank))
+    optimizer = make_optimizer([coordinates], replace(recovery, lr=lr, weight_decay=0.0))
+    batches = task_batches(problem, study.target, m.inside_batch, study.streams.child("inside"))
+    with problem.space.restored():
+        for step in range(m.inside_steps):
+            problem.space.write(broken + columns @ coordinates.detach())
+            loss = problem.loss(batches(step))
+            if not math.isfinite(float(loss.detach())):
+                break
+            coordinates.grad = (problem.space.gradient(loss).cpu() @ columns).to(coordinates)
+            optimizer.step()
+        problem.space.write(broken + columns @ coordinates.detach())
+        validation = problem.evaluate(problem.fixed(study.target, "validation")).loss
+        held_out = problem.evaluate(problem.fixed(study.target, "held_out"))
+    return (validation if math.isfinite(validation) else math.inf), held_out
+
+
+def _figures(quantity: str, found: Evaluation, labels: Mapping[str, Label]) -> list[Figure]:
+    return [
+        Figure(quantity, found.loss, "nats per target token", labels={**labels, "statistic": "loss"}),
+        Figure(quantity, found.accuracy, "fraction", labels={**labels, "statistic": "accuracy"}),
+    ]

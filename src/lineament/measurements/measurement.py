@@ -1,0 +1,34 @@
+"""What every measurement shares: its name, its definitions and the frozen record it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lineament.records import Figure, Record
+from lineament.study import Study
+
+
+def make_record(
+    study: Study,
+    measurement: str,
+    figures: Sequence[Figure],
+    definitions: Mapping[str, str],
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> Record:
+    """A record of one measurement on one study."""
+    space = study.problem.space.space
+    return Record(
+        measurement=measurement,
+        target=study.target,
+        seed=study.seed,
+        problem=study.problem.name,
+        model=study.problem.model_name,
+        space=space.kind,
+        n_params=space.n_params,
+        config_hash=study.settings.hash(),
+        figures=tuple(figures),
+        definitions=dict(definitions),
+        arrays=dict(arrays or {}),
+    )

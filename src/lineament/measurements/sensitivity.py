@@ -1,0 +1,79 @@
+"""How far captures move with step size and damage kind: a 3 x 3 grid (protocol, section 2; full preset).
+
+Damage kind, optimizer and step size move captures by more than the seed does, so they are shown beside the headline.
+Each cell damages and recovers anew from theta_star; captures at the headline rank, whole and rest, at T.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import save
+
+from lineament.errors import NonFiniteError
+from lineament.measurements.capture_bases import Workbench, static_broken, usable_ranks
+from lineament.measurements.captures import Candidate, definitions, mean_capture, own_candidates
+from lineament.records import Figure, Label, write_bytes
+from lineament.settings import DamageKind
+from lineament.study import Study, operating_file, prepare_study
+
+STEP_SIZE_FACTORS = (0.5, 1.0, 2.0)
+DAMAGE_KINDS: tuple[DamageKind, ...] = ("wrong_labels_replay", "uniform_labels", "gaussian")
+DEFINITION = (
+    "capture at the headline rank after another damage kind and step size (3 x 3 grid); whole: of D, rest: of D less "
+    "the updates the basis was built from; static_broken less u_1..u_k (protocol 2)"
+)
+
+
+def grid_figures(study: Study) -> list[Figure]:
+    """Captures by prefix, random times and the static plane for every cell; a cell that fails says why."""
+    figures: list[Figure] = []
+    cells = [(kind, factor) for kind in DAMAGE_KINDS for factor in STEP_SIZE_FACTORS]
+    for number, (kind, factor) in enumerate(cells):
+        study.progress("step size by damage grid", number, len(cells))
+        lr = study.settings.recovery.lr * factor
+        labels: dict[str, Label] = {"damage": kind, "lr": lr}
+        figures += list(_cell(study, kind, lr, labels))
+    return figures
+
+
+def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -> Iterator[Figure]:
+    settings = replace(
+        study.settings,
+        damage=replace(study.settings.damage, kind=kind),
+        recovery=replace(study.settings.recovery, lr=lr),
+    )
+    with tempfile.TemporaryDirectory(prefix="lineament-grid-") as folder, study.problem.space.restored():
+        run = Path(folder)
+        stage = {name: study.points[name] for name in ("start", "early", "star")}
+        write_bytes(operating_file(run, study.seed), save(stage))
+        try:
+            cell = prepare_study(study.problem, settings, study.target, study.seed, run)
+        except NonFiniteError as error:
+            yield Figure("grid_recovery_steps", None, "steps", labels=labels, reason=str(error))
+            return
+        steps = cell.curve.recovered_at
+        reason = None if steps else f"not recovered within {settings.recovery.steps} steps"
+        yield Figure("grid_recovery_steps", steps, "steps", labels=labels, reason=reason)
+        if steps:
+            yield from _captures(cell, labels)
+
+
+def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Figure]:
+    rank = cell.settings.measurement.headline_rank
+    if rank not in usable_ranks(cell):
+        return
+    with cell.problem.space.temporarily(cell.points["broken"]):
+        coefficients = cell.trajectory.coefficients(static_broken(Workbench(cell)))
+    own = own_candidates(cell.gram, cell)
+    drawn = {name: own[name](rank) for name in ("prefix", "control_random_times")}
+    drawn["static_broken"] = [Candidate(coefficients[:rank], None)]
+    for which, weights_of in definitions(cell, cell.gram, rank):
+        if which["at"] == "T" and which["definition"] != "rest_gap":
+            for name, candidates in drawn.items():
+                where = {**labels, "basis": name, "rank": rank, "definition": which["definition"]}
+                found = mean_capture(cell.gram, candidates, weights_of, where)
+                yield replace(found, quantity="grid_capture")

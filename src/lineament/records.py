@@ -1,0 +1,161 @@
+"""Frozen records: every figure with its definition, unit, null, space and provenance, as JSON and safetensors.
+
+A record holds the figures of one measurement, target and seed as a tidy list: each figure has a quantity, a value,
+and labels (basis, rank, ...) that say which one it is. Files are written under a temporary name and renamed, so a
+killed run leaves whole files only. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from lineament.errors import LineamentError
+
+SCHEMA_VERSION = 1
+Label = str | int | float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number.
+
+    Attributes:
+        quantity: its name; the record's `definitions` say what it is.
+        value: the number, or None with a `reason`.
+        unit: e.g. `fraction`, `nats per target token`, `steps`.
+        stderr: standard error within the seed, where there is one.
+        null: the structured null's value, where it is a single number.
+        labels: which one it is, e.g. {"basis": "prefix", "rank": 10, "definition": "whole"}.
+        reason: why the value is missing or what limits it.
+    """
+
+    quantity: str
+    value: float | None
+    unit: str
+    stderr: float | None = None
+    null: float | None = None
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            object.__setattr__(self, "reason", self.reason or f"value was {self.value}")
+            object.__setattr__(self, "value", None)
+        for name in ("stderr", "null"):
+            number = getattr(self, name)
+            if number is not None and not math.isfinite(number):
+                object.__setattr__(self, name, None)
+
+    def matches(self, quantity: str, **labels: Label) -> bool:
+        """Whether this is a figure of `quantity` with all these labels."""
+        return self.quantity == quantity and all(self.labels.get(k) == v for k, v in labels.items())
+
+
+@dataclass(frozen=True)
+class Record:
+    """All figures of one measurement, on one target task and seed.
+
+    Attributes:
+        definitions: quantity -> one sentence with formula and source.
+        arrays: name -> array, kept in a safetensors file beside the JSON.
+    """
+
+    measurement: str
+    target: str
+    seed: int
+    problem: str
+    model: str
+    space: str
+    n_params: int
+    config_hash: str
+    figures: tuple[Figure, ...]
+    definitions: Mapping[str, str]
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
+
+    @property
+    def name(self) -> str:
+        """File name without suffix."""
+        return f"{self.measurement}-{self.target}-seed{self.seed}"
+
+    def select(self, quantity: str, **labels: Label) -> Iterator[Figure]:
+        """All figures of a quantity with these labels."""
+        return (figure for figure in self.figures if figure.matches(quantity, **labels))
+
+    def value(self, quantity: str, **labels: Label) -> float | None:
+        """The value of the one figure that matches, or None if it is absent or undefined."""
+        return next((figure.value for figure in self.select(quantity, **labels)), None)
+
+    def save(self, folder: Path) -> Path:
+        """Write `folder/NAME.json` (and `.safetensors` if there are arrays); returns the JSON's path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.arrays:
+            arrays = {key: np.ascontiguousarray(value) for key, value in self.arrays.items()}
+            write_bytes(folder / f"{self.name}.safetensors", save(arrays))
+        body = {"schema": SCHEMA_VERSION, **{k: v for k, v in asdict(self).items() if k != "arrays"}}
+        body["arrays"] = sorted(self.arrays)
+        path = folder / f"{self.name}.json"
+        write_json(path, body)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        """Read a record written by `save`."""
+        body = read_json(path)
+        version = body.pop("schema", None)
+        if version != SCHEMA_VERSION:
+            raise LineamentError(f"{path} has schema {version}; this version reads schema {SCHEMA_VERSION}.")
+        names = body.pop("arrays")
+        figures = tuple(Figure(**figure) for figure in body.pop("figures"))
+        arrays = load_file(path.with_suffix(".safetensors")) if names else {}
+        return cls(figures=figures, arrays=arrays, **body)
+
+
+def load_records(folder: Path) -> list[Record]:
+    """All records of a run's `records` folder, in the order of their names."""
+    return [Record.load(path) for path in sorted(folder.glob("*.json"))]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or none: temporary name in the same folder, flushed to disk, then renamed."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise LineamentError(
+            f"could not write {path}: {error.strerror}. What was finished stays; free space, then --resume."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)  # already renamed away when all went well
+
+
+def write_json(path: Path, body: Any) -> None:
+    """Write JSON with sorted keys; non-finite numbers are refused, so that every reader can parse it."""
+    write_bytes(path, (json.dumps(body, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, with a clear error for a missing or torn one."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise LineamentError(f"{path} does not exist.") from None
+    except json.JSONDecodeError as error:
+        raise LineamentError(f"{path} is not valid JSON ({error}).") from None

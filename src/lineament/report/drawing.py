@@ -1,0 +1,223 @@
+"""Panels to plotly figures, and the data of their legends. Colours follow Okabe and Ito; black follows the page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from lineament.report.series import Estimate, Line, Panel, Picture, Style, number
+from lineament.report.words import GROUPS
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+# The page gives these two in the reader's colour scheme; report.js does the same inside the figures.
+PAGE_COLORS = {BLACK: "var(--ink)", BLUE: "var(--blue)"}
+DASHES = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}
+PANEL_HEIGHT = 380
+ROW_HEIGHT = 44
+# Lines of one rank panel are moved sideways by this many decades each, so that their error bars can be told apart.
+DODGE_DECADES = 0.011
+
+
+@dataclass(frozen=True)
+class LegendItem:
+    """One entry of the page's legend: a button that shows or hides all traces with this key."""
+
+    key: str
+    label: str
+    shown: bool
+    color: str
+    dashes: str
+    width: float
+    symbol: str
+    open: bool
+    line: bool
+
+
+def draw(picture: Picture) -> go.Figure:
+    """A plotly figure of all panels side by side; the page stacks them on narrow screens."""
+    figure = go.Figure()
+    count = len(picture.panels)
+    for index, panel in enumerate(picture.panels):
+        for line, dodge in zip(panel.lines, _dodges(panel), strict=True):
+            figure.add_traces(_traces(panel, line, index, dodge))
+        figure.update_layout(_axes(panel, index, count))
+        if panel.title and not panel.rows:
+            figure.add_annotation(_panel_title(panel, index))
+    heights = [max(PANEL_HEIGHT, 110 + ROW_HEIGHT * len(panel.rows)) for panel in picture.panels]
+    margin = {"l": 62, "r": 14, "t": 36, "b": 60}
+    meta = {"panels": count, "height": max(heights)}
+    figure.update_layout(template="none", showlegend=False, height=max(heights), margin=margin, meta=meta)
+    figure.update_layout(hovermode="closest", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
+    return figure
+
+
+def figure_json(figure: go.Figure) -> str:
+    """JSON that can stand inside a script element; the same figure always gives the same text."""
+    body = json.dumps(json.loads(figure.to_json()), sort_keys=True, separators=(",", ":"))
+    return body.replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def legend(picture: Picture) -> list[tuple[str, list[LegendItem]]]:
+    """Legend entries by group, each series once however many panels it is in."""
+    groups: dict[str, dict[str, LegendItem]] = {}
+    for panel in picture.panels:
+        for line in panel.lines:
+            entries = groups.setdefault(GROUPS.get(line.group, line.group), {})
+            entries.setdefault(line.key, _legend_item(line))
+    return [(group, list(entries.values())) for group, entries in groups.items()]
+
+
+def _legend_item(line: Line) -> LegendItem:
+    style = line.style
+    color = PAGE_COLORS.get(style.color, style.color)
+    dashes = DASHES[style.dash]
+    symbol = "" if line.mode in ("plain", "band") else style.symbol
+    drawn = line.mode != "dots"
+    return LegendItem(line.key, line.label, line.shown, color, dashes, style.width, symbol, style.open, drawn)
+
+
+def _dodges(panel: Panel) -> list[float]:
+    """Factor on x for each line; 1 for hidden ones and where x is not a log scale of ranks."""
+    shown = [line.key for line in panel.lines if line.shown and line.mode == "line"]
+    if not (panel.x_log and panel.ticks):
+        return [1.0] * len(panel.lines)
+    middle = (len(shown) - 1) / 2
+    places = {key: 10 ** (DODGE_DECADES * (i - middle)) for i, key in enumerate(shown)}
+    return [places.get(line.key, 1.0) for line in panel.lines]
+
+
+def _traces(panel: Panel, line: Line, index: int, dodge: float) -> list[go.Scatter]:
+    traces = [_main_trace(panel, line, index, dodge)]
+    if line.mode == "band" and all(point.low is not None for point in line.points):
+        traces.insert(0, _band(line, index))
+    return traces
+
+
+def _main_trace(panel: Panel, line: Line, index: int, dodge: float) -> go.Scatter:
+    style, values = line.style, [point.mean for point in line.points]
+    places: list[float] = [x * dodge for x in line.x]
+    x, y = (values, places) if panel.rows else (places, values)
+    symbol = style.symbol + ("-open" if style.open else "")
+    mode = {"dots": "markers", "line": "lines+markers"}.get(line.mode, "lines")
+    trace = go.Scatter(
+        **_common(line, index),
+        x=x,
+        y=y,
+        mode=mode,
+        line={"color": style.color, "dash": style.dash, "width": style.width},
+        marker={"color": style.color, "symbol": symbol, "size": 9 if line.mode == "dots" else 7},
+        text=[_hover(panel, line, x, point) for x, point in zip(line.x, line.points, strict=True)],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    if line.mode in ("dots", "line"):
+        trace.update({"error_x" if panel.rows else "error_y": _error_bars(line)})
+    return trace
+
+
+def _band(line: Line, index: int) -> go.Scatter:
+    up = [point.high for point in line.points]
+    down = [point.low for point in reversed(line.points)]
+    x = [*line.x, *reversed(line.x)]
+    red, green, blue = (int(line.style.color[i : i + 2], 16) for i in (1, 3, 5))
+    fill = f"rgba({red},{green},{blue},0.18)"
+    edge = {"width": 0}
+    return go.Scatter(
+        **_common(line, index),
+        x=x,
+        y=up + down,
+        fill="toself",
+        fillcolor=fill,
+        line=edge,
+        mode="lines",
+        hoverinfo="skip",
+    )
+
+
+def _common(line: Line, index: int) -> dict[str, Any]:
+    number_ = "" if index == 0 else str(index + 1)
+    return {
+        "name": line.label,
+        "legendgroup": line.key,
+        "visible": line.shown or "legendonly",
+        "xaxis": f"x{number_}",
+        "yaxis": f"y{number_}",
+    }
+
+
+def _error_bars(line: Line) -> dict[str, Any]:
+    def arm(point: Estimate, end: float | None) -> float:
+        return 0.0 if end is None or point.mean is None else abs(end - point.mean)
+
+    up = [arm(p, p.high) if (p.high or 0) >= (p.mean or 0) else 0.0 for p in line.points]
+    down = [arm(p, p.low) if (p.low or 0) <= (p.mean or 0) else 0.0 for p in line.points]
+    look = {"color": line.style.color, "thickness": 1.2, "width": 3}
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, **look}
+
+
+def _hover(panel: Panel, line: Line, x: float, point: Estimate) -> str:
+    if line.group == "reference" and line.mode == "plain" and line.tabled <= 1:
+        return f"<b>{line.label}</b>"
+    where = panel.rows[round(x)] if panel.rows else f"{panel.x_name} {number(x)}"
+    seeds = f"<br>{point.n_seeds} seeds" if point.n_seeds > 1 else ""
+    return f"<b>{line.label}</b><br>{where}: {point.text}{seeds}"
+
+
+def _axes(panel: Panel, index: int, count: int) -> dict[str, Any]:
+    suffix, gap = ("" if index == 0 else str(index + 1)), 0.11
+    width = (1 - gap * (count - 1)) / count
+    left = index * (width + gap)
+    x: dict[str, Any] = {"title": {"text": panel.x_title}, "domain": [left, left + width], "automargin": True}
+    y: dict[str, Any] = {"title": {"text": panel.y_title}, "anchor": f"x{suffix}", "automargin": True}
+    x |= {"anchor": f"y{suffix}", "type": "log" if panel.x_log else "linear", "zeroline": False}
+    y |= {"type": "log" if panel.y_log else "linear", "zeroline": False}
+    if panel.ticks:
+        x |= {"tickvals": list(panel.ticks), "ticktext": [number(tick) for tick in panel.ticks]}
+    elif panel.x_log:
+        x |= _log_ticks([value for line in panel.lines for value in line.x])
+    if panel.y_log:
+        y |= _log_ticks([p.mean for line in panel.lines for p in line.points if p.mean is not None])
+    if panel.rows:
+        y |= _row_ticks(panel.rows)
+    if panel.fraction:
+        (x if panel.rows else y).update(range=[-0.03, 1.05], tickformat=".1f", dtick=0.2)
+    return {f"xaxis{suffix}": x, f"yaxis{suffix}": y}
+
+
+def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
+    """Ticks at 1, 2, 5 of each decade, or at whole decades where there are many."""
+    inside = [value for value in values if value > 0]
+    if not inside:
+        return {}
+    low, high = math.log10(min(inside)), math.log10(max(inside))
+    steps = (1, 2, 5) if high - low < 2.5 else (1,)
+    every = [step * 10.0**decade for decade in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    kept = [tick for tick in every if low - 0.1 <= math.log10(tick) <= high + 0.1]
+    return {"tickvals": kept, "ticktext": [number(tick) for tick in kept]}
+
+
+def _row_ticks(rows: Sequence[str]) -> dict[str, Any]:
+    places = list(range(len(rows)))
+    return {
+        "tickvals": places,
+        "ticktext": list(rows),
+        "range": [len(rows) - 0.4, -0.6],
+        "title": {"text": ""},
+    }
+
+
+def _panel_title(panel: Panel, index: int) -> dict[str, Any]:
+    suffix = "" if index == 0 else str(index + 1)
+    place = {"xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x": 0, "y": 1}
+    text = f"<b>{panel.title}</b>"
+    return {**place, "text": text, "showarrow": False, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
+
+
+def reference_line(key: str, label: str, x: Sequence[float], value: Estimate, style: Style) -> Line:
+    """A straight line at one value, along x."""
+    return Line(key, label, "reference", style, x, [value] * len(x), mode="plain", tabled=1)

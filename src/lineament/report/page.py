@@ -1,0 +1,270 @@
+"""The report of a run: one self-contained page that opens with no network, made from the records alone."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from lineament.errors import InputError
+from lineament.records import Record, load_records, read_json, write_bytes
+from lineament.report import dynamics, figures, tables, words
+from lineament.report.drawing import draw, figure_json, legend
+from lineament.report.series import Picture, Table, data_table, number, of, undefined_notes
+
+HERE = Path(__file__).parent
+DEFAULT_RANK = 10
+MEASUREMENTS = {
+    "basis_capture": ("Where the way back lies", "share of the recovery inside small subspaces"),
+    "basis_drift": ("How long directions last", "drift of the plane of gradients"),
+    "gradient_rank": ("How many directions gradients use", "spectra of task gradients"),
+}
+
+
+def write_report(run: Path) -> Path:
+    """Write `run/report.html` from `run/records` and what else is there (claims, configuration, provenance).
+
+    Returns:
+        The path of the page. The same files always give the same bytes.
+
+    Raises:
+        InputError: the folder holds no records.
+    """
+    path = run / "report.html"
+    write_bytes(path, render(run).encode())
+    return path
+
+
+def render(run: Path) -> str:
+    """The page as text.
+
+    Args:
+        run: a run folder; only `records` is required.
+    """
+    records = load_records(run / "records")
+    if not records:
+        raise InputError(f"{run} holds no records. Give the folder that `lineament run --out` wrote.")
+    claims = _optional_json(run / "claims.json")
+    provenance = _optional_json(run / "provenance.json") or {}
+    config = _config(run)
+    rank = _headline_rank(config)
+    targets = list(dict.fromkeys(record.target for record in records))
+    blocks = [_target(target, [r for r in records if r.target == target], rank) for target in targets]
+    page: str = _template().render(
+        records=records,
+        overview=_overview(records, targets),
+        claims=[_claim(claim) for claim in (claims or {}).get("claims", [])],
+        has_claims=claims is not None,
+        targets=blocks,
+        config=config,
+        provenance=sorted(_flat(provenance)),
+        hashes=sorted({record.config_hash for record in records}),
+        plotly=Markup(get_plotlyjs()),
+        style=Markup((HERE / "report.css").read_text()),
+        script=Markup((HERE / "report.js").read_text()),
+    )
+    return page
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("template.html.j2")
+
+
+def _optional_json(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def _config(run: Path) -> str:
+    path = run / "config.toml"
+    return path.read_text() if path.exists() else ""
+
+
+def _headline_rank(config: str) -> int:
+    try:
+        return int(tomllib.loads(config).get("measurement", {}).get("headline_rank", DEFAULT_RANK))
+    except tomllib.TOMLDecodeError:
+        return DEFAULT_RANK
+
+
+def _flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in body.items():
+        name = f"{prefix}{key}"
+        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, str(value))]
+    return found
+
+
+def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, Any]:
+    """What the head of the page says about the run as a whole."""
+    first = records[0]
+    seeds = sorted({record.seed for record in records})
+    return {
+        "model": first.model,
+        "problem": first.problem,
+        "targets": list(targets),
+        "seeds": seeds,
+        "space": words.SPACES.get(first.space, first.space),
+        "n_params": f"{first.n_params:,}",
+    }
+
+
+def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the claims table, in words."""
+    known = words.CLAIMS.get(claim["id"])
+    sign, verdict = words.VERDICTS[claim["verdict"]]
+    return {
+        "id": claim["id"],
+        "title": known.title if known else claim["id"].replace("_", " "),
+        "meaning": _meaning(claim),
+        "sign": sign,
+        "verdict": verdict,
+        "kind": claim["verdict"],
+        "task": claim["task"],
+        "rule": claim["rule"],
+        "measured": _shown(claim["measured"], claim.get("reason") or "not measured"),
+        "interval": _interval(claim),
+        "null": _shown(claim["null"], "no single number"),
+        "paper": _shown(claim["paper"], "no figure"),
+        "facts": _facts(claim),
+    }
+
+
+def _meaning(claim: Mapping[str, Any]) -> str:
+    known = words.CLAIMS.get(claim["id"])
+    if claim["verdict"] == "inconclusive":
+        return words.ONE_SEED if claim.get("reason") == "one seed" else words.STRADDLES
+    if known is None:
+        return ""
+    return known.holds if claim["verdict"] == "supported" else known.fails
+
+
+def _shown(value: float | None, otherwise: str) -> str:
+    return number(value) if value is not None else otherwise
+
+
+def _interval(claim: Mapping[str, Any]) -> str:
+    if claim["low"] is not None and claim["high"] is not None:
+        return f"[{number(claim['low'])}, {number(claim['high'])}]"
+    reason = claim.get("reason") or "undefined"
+    return "one seed: no interval" if reason == "one seed" else f"no interval: {reason}"
+
+
+def _facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
+    space = words.SPACES.get(claim["space"], claim["space"])
+    facts = [("rule", claim["rule"]), ("space", space), ("unit", claim["unit"])]
+    facts += [(key, str(claim[key])) for key in ("rank", "definition") if claim.get(key) is not None]
+    if claim.get("level") is not None:
+        facts.append(("interval", f"{100 * claim['level']:.0f} %, Student t over seeds"))
+    return facts
+
+
+def _target(target: str, records: list[Record], rank: int) -> dict[str, Any]:
+    """Everything the page shows about one target task."""
+    sections = _curves_section(records)
+    sections += [_section(name, records, rank) for name in MEASUREMENTS if of(records, name)]
+    others = sorted({r.measurement for r in records} - set(MEASUREMENTS))
+    sections += [_other_section(name, of(records, name)) for name in others]
+    return {
+        "name": target,
+        "id": _identifier(target),
+        "failed": _failures(records),
+        "sections": [{**section, "id": f"{_identifier(target)}-{section['id']}"} for section in sections],
+    }
+
+
+def _identifier(text: str) -> str:
+    """A name that can stand in an id; distinct texts stay distinct."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
+
+
+def _failures(records: Sequence[Record]) -> list[str]:
+    return [
+        f"Seed {record.seed}: {figure.reason or 'not recovered'}. It has no capture and no drift."
+        for record in of(records, "basis_capture")
+        for figure in record.select("recovery_steps")
+        if figure.value is None
+    ]
+
+
+def _curves_section(records: Sequence[Record]) -> list[dict[str, Any]]:
+    sources = of(records, "basis_capture")
+    if not sources:
+        return []
+    extra = [tables.evaluation_table(sources)]
+    pictures = [dynamics.curves_picture(records)]
+    lead = "what the damage did to every task, and the training that undid it"
+    body = _body("recovery", "Damage and recovery", lead, pictures, extra, sources)
+    return [{**body, "definitions": tables.definitions(sources, only=("evaluation", "recovery_steps"))}]
+
+
+def _section(name: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
+    title, lead = MEASUREMENTS[name]
+    makers: dict[str, Callable[[], tuple[list[Picture | None], list[Table | None]]]] = {
+        "basis_capture": lambda: (
+            [
+                figures.capture_picture(records, rank),
+                figures.recover_picture(records, rank),
+                *figures.grid_pictures(records, rank),
+            ],
+            [tables.space_table(records, rank), tables.krylov_table(records)],
+        ),
+        "basis_drift": lambda: ([dynamics.drift_picture(records), dynamics.drift_loss_picture(records)], []),
+        "gradient_rank": lambda: ([dynamics.spectrum_picture(records)], [tables.spectrum_table(records)]),
+    }
+    pictures, extra = makers[name]()
+    return _body(name, title, lead, pictures, extra, of(records, name))
+
+
+def _other_section(name: str, sources: Sequence[Record]) -> dict[str, Any]:
+    """A measurement this page has no pictures for: its figures as a table."""
+    return _body(name, name.replace("_", " "), "figures", [], [tables.plain_table(sources)], sources)
+
+
+def _body(
+    key: str,
+    title: str,
+    lead: str,
+    pictures: Sequence[Picture | None],
+    extra: Sequence[Table | None],
+    sources: Sequence[Record],
+) -> dict[str, Any]:
+    drawn = [_drawn(picture, sources[0].target) for picture in pictures if picture is not None]
+    return {
+        "id": key,
+        "title": title,
+        "lead": lead,
+        "pictures": drawn,
+        "tables": [table for table in extra if table is not None],
+        "definitions": tables.definitions(sources),
+        "sources": _sources(sources),
+        "missing": tables.missing_reasons(sources) if not drawn else [],
+    }
+
+
+def _drawn(picture: Picture, target: str) -> dict[str, Any]:
+    """A picture with its data, legend, notes and origin, as the template needs it."""
+    return {
+        "id": f"plot-{_identifier(target)}-{picture.key}",
+        "title": picture.title,
+        "caption": picture.caption,
+        "json": Markup(figure_json(draw(picture))),
+        "legend": legend(picture),
+        "notes": [*picture.notes, *undefined_notes(picture)],
+        "table": data_table(picture),
+        "sources": _sources(picture.sources),
+    }
+
+
+def _sources(records: Sequence[Record]) -> dict[str, str]:
+    names = ", ".join(f"records/{record.name}.json" for record in records)
+    return {"names": names, "hashes": ", ".join(sorted({record.config_hash for record in records}))}

@@ -1,0 +1,198 @@
+"""Plain words for what a report shows: claims, bases, measurements and nulls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClaimWords:
+    """A claim as a sentence, and what it means when it holds and when it does not."""
+
+    title: str
+    holds: str
+    fails: str
+
+
+CLAIMS = {
+    "gradient_low_rank": ClaimWords(
+        "The task's gradients lie in few directions",
+        "Few directions hold 90 % of the gradients' energy, fewer than when the labels are shuffled.",
+        "The gradients need many directions, or no fewer than gradients for shuffled labels do.",
+    ),
+    "static_plane_misses": ClaimWords(
+        "A plane fixed beforehand misses most of the way back",
+        "Even the best plane fixed beforehand holds less than half of the recovery.",
+        "The best plane fixed beforehand holds half of the recovery or more.",
+    ),
+    "prefix_captures": ClaimWords(
+        "The first updates hold more of the way back than any fixed plane",
+        "The span of the first updates holds more of the recovery than fixed planes and than updates on noise.",
+        "The span of the first updates is no better than the best fixed plane or than updates on noise.",
+    ),
+    "basis_drifts": ClaimWords(
+        "The plane of gradients goes stale during the recovery",
+        "Before the recovery ends, less than half of the plane is left: a projection must be refreshed.",
+        "At least half of the plane is still there: it stays useful over the recovery.",
+    ),
+    "krylov_prefix": ClaimWords(
+        "The first updates span the Krylov space of the damaged point",
+        "Curvature and gradient at the damaged point foretell most of the first updates' span.",
+        "Curvature and gradient at the damaged point do not foretell the first updates' span.",
+    ),
+    "best_of_n_theorem": ClaimWords(
+        "The best of N random steps gains what the theorem predicts",
+        "Measured and predicted gain agree within 10 % where curvature should cost 1 %.",
+        "Measured and predicted gain differ by more than 10 %.",
+    ),
+    "dimension_free": ClaimWords(
+        "The gain of random search does not depend on the number of parameters",
+        "The ratio of measured to predicted gain does not change with the number of parameters.",
+        "The ratio of measured to predicted gain changes with the number of parameters.",
+    ),
+    "signal_density": ClaimWords(
+        "Signal density tells which subspace is worth searching",
+        "Subspaces with the larger predicted gain are those with the larger measured gain.",
+        "The predicted gain does not rank the subspaces as the measured gain does.",
+    ),
+    "step_matches_caa": ClaimWords(
+        "One gradient step moves activations along the steering vector",
+        "The step's activation shift points along the contrast vector, beyond every random or shuffled step.",
+        "The step's activation shift is no closer to the contrast vector than random or shuffled steps.",
+    ),
+    "step_steers": ClaimWords(
+        "The step's shift steers like the steering vector",
+        "At equal disturbance of neutral text, the step's shift has at least half of the vector's effect.",
+        "At equal disturbance of neutral text, the step's shift has less than half of the vector's effect.",
+    ),
+    "prefix_is_privileged": ClaimWords(
+        "The first updates are better than updates at random times",
+        "What comes first matters: as many updates from random times hold less of the recovery.",
+        "As many updates from random times hold as much of the recovery: coming first is nothing special.",
+    ),
+    "static_gap_is_metric": ClaimWords(
+        "Fixed planes miss the way back because they ignore the optimizer's metric",
+        "Rescaling the fixed plane as the optimizer does closes more than a quarter of the gap.",
+        "Rescaling the fixed plane as the optimizer does closes little of the gap.",
+    ),
+    "capture_predicts_recovery": ClaimWords(
+        "A subspace that captures more also recovers more",
+        "Ranking subspaces by capture ranks them by what training inside them recovers.",
+        "Capture does not tell what training inside a subspace recovers.",
+    ),
+    "drift_follows_loss": ClaimWords(
+        "The plane drifts fastest while the loss falls",
+        "The plane turns faster before 90 % of the loss is recovered than after.",
+        "The plane turns as fast after 90 % of the loss is recovered as before.",
+    ),
+}
+STRADDLES = "The interval reaches both sides of the rule: more seeds would decide."
+ONE_SEED = "One seed: no interval, so nothing can be decided. Run at least three seeds."
+VERDICTS = {
+    "supported": ("✓", "supported"),
+    "not_supported": ("✗", "not supported"),
+    "inconclusive": ("?", "inconclusive"),
+}
+
+BASES = {
+    "prefix": "first k updates",
+    "trajectory_top": "best k in hindsight",
+    "static_start": "task plane near the start",
+    "static_star": "task plane, trained point",
+    "static_broken": "task plane, damaged point",
+    "static_all_tasks": "plane of all tasks, damaged point",
+    "static_hessian_top": "sharpest Hessian directions",
+    "task_vectors": "task vectors",
+    "krylov": "Krylov space",
+    "krylov_preconditioned": "Krylov space, optimizer's metric",
+    "control_random_times": "k updates at random times",
+    "control_preconditioned": "task plane, optimizer's metric",
+    "control_frozen_run": "k updates at the frozen damaged point",
+    "control_other_data": "first k updates, other data order",
+    "null_noise_prefix": "first k updates, shuffled labels",
+    "null_other_task": "another task's plane",
+    "random": "random directions",
+}
+STATIC = (
+    "static_start",
+    "static_star",
+    "static_broken",
+    "static_all_tasks",
+    "static_hessian_top",
+    "task_vectors",
+)
+GROUPS = {
+    "own": "the recovery itself",
+    "static": "fixed beforehand",
+    "krylov": "Krylov",
+    "control": "controls",
+    "null": "nulls",
+    "reference": "references",
+}
+POINTS = {
+    "start": "start",
+    "star": "trained",
+    "broken": "damaged",
+    "recovered": "recovered",
+}
+SPACES = {
+    "lora_factors": "LoRA factors A, B",
+    "lora_effective": "LoRA effective weights dW",
+    "full": "all weights",
+    "parameters": "measured parameters",
+}
+NULLS = {
+    "capture": "static bases: another task's plane; all others: first updates on shuffled labels",
+    "prefix_share_of_steps": "is itself the value that independent updates would give",
+    "krylov_prefix_overlap": "the same overlap with the first updates on shuffled labels",
+    "trained_inside": "random directions of the same rank",
+    "projected": "random directions of the same rank",
+    "overlap": "floor (two random planes) and another task's plane",
+    "rescaled_overlap": "another task's plane at the same point",
+    "grid_capture": "random directions; updates on shuffled labels",
+}
+NULLS.update(dict.fromkeys(("k90", "k90_share", "participation_ratio"), "gradients for shuffled labels"))
+NULLS.update(dict.fromkeys(("entropy_rank", "stable_rank", "mean_cosine"), "gradients for shuffled labels"))
+
+CAPTIONS = {
+    "capture": "Share of the recovery displacement (damaged point to recovered point) that lies inside a "
+    "subspace of k directions: 1 means all of it. The right panel leaves out the updates that a basis"
+    " was made of, which it holds by construction. The thin line k / T is what independent updates of"
+    " equal length would give. Bars: 95 % interval over seeds. Entries struck through are hidden: "
+    "press one to show it.",
+    "recover": "Held-out accuracy of the damaged task. Dots: only the coordinates inside each subspace were "
+    "trained, from the damaged point. Diamonds: the recovery's displacement was projected onto the "
+    "subspace, without any training. Vertical lines: the damaged, the recovered and the trained "
+    "model.",
+    "drift": "Overlap of the plane of fresh task gradients with the plane some steps later: 1 is the same "
+    "plane. The ceiling is what two halves of one sample reach, so it means 'no drift'; the floor is "
+    "two random planes. Lags that not every seed has are left out. The upright line marks the "
+    "half-life: the lag at which half is left.",
+    "drift-loss": "One line per seed, one dot per lag. If the plane turned with the count of steps alone, the dots "
+    "would not be ordered by the loss. Rescaled: (overlap - floor) / (ceiling - floor), so noise can "
+    "put it above 1.",
+    "spectrum": "Share of the gradients' squared length held by their strongest directions. A curve that rises at"
+    " once means that few directions hold it all. Shuffled labels (dashed) are the null: structure "
+    "that has nothing to do with the task. Bands: 95 % interval over seeds.",
+    "curves": "One line per seed; the star marks T, the first step at which accuracy is back to its threshold "
+    "and stays there. Measurements use the steps up to T, and up to 2T where said.",
+    "grid": "Captures at T for each kind of damage (panels) and step size. Differences between panels come "
+    "from the recipe, not from the model.",
+}
+
+
+def basis_label(name: str) -> str:
+    """Readable name of a basis; an unknown one keeps its code name."""
+    return BASES.get(name, name.replace("_", " "))
+
+
+def group_of(name: str) -> str:
+    """Key in `GROUPS` of a basis."""
+    if name in ("prefix", "trajectory_top"):
+        return "own"
+    if name in STATIC:
+        return "static"
+    if name == "random":
+        return "null"
+    head = name.split("_")[0]
+    return head if head in GROUPS else "control"

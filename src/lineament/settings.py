@@ -1,0 +1,356 @@
+"""The typed configuration of a run. Every field states meaning, unit and default; nothing else configures a run.
+
+Precedence: defaults < preset < --config < --set < flag. Defaults and presets were fixed by base accuracy and
+recovery alone, before any capture was looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from lineament.errors import InputError, unknown_name
+
+DamageKind = Literal["wrong_labels_replay", "wrong_labels", "uniform_labels", "ascent", "gaussian", "other_tasks"]
+OptimizerName = Literal["sgd", "momentum", "adamw"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model. Width, layers, heads and length apply to the synthetic transformer only."""
+
+    name: str = "synthetic"
+    """`synthetic`, `smollm2-135m`, a local folder, a .gguf file or a hub name"""
+    width: int = 64
+    """residual width of the synthetic transformer"""
+    layers: int = 2
+    """blocks of the synthetic transformer"""
+    heads: int = 4
+    """attention heads of the synthetic transformer"""
+    length: int = 8
+    """digits per example of the synthetic problem"""
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """Which tasks exist and which one is damaged."""
+
+    names: tuple[str, ...] = ()
+    """tasks of the problem; empty means all of them"""
+    targets: tuple[str, ...] = ()
+    """tasks to damage and recover, one study each; empty means the problem's default"""
+    evaluation_examples: int = 256
+    """examples per task in each of the validation, evaluation and held-out sets"""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Training of the synthetic base model, cosine schedule with warm-up, AdamW."""
+
+    steps: int = 1500
+    """optimizer steps"""
+    lr: float = 4e-3
+    """peak step size"""
+    batch: int = 192
+    """examples per step, spread evenly over the tasks"""
+
+
+@dataclass(frozen=True)
+class OperatingSettings:
+    """Training of the measured parameters on all tasks, theta_start -> theta_star (LoRA; AdamW)."""
+
+    steps: int = 100
+    """optimizer steps"""
+    lr: float = 1e-3
+    """step size"""
+    batch: int = 48
+    """examples per step, spread evenly over the tasks"""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapter."""
+
+    rank: int = 8
+    """rank r of every factor pair"""
+    alpha: int = 16
+    """scale times rank; dW = alpha / rank * B A"""
+    targets: tuple[str, ...] = ()
+    """names of the modules that get an adapter; empty means the problem's default"""
+
+
+@dataclass(frozen=True)
+class DamageSettings:
+    """How the target task is broken, theta_star -> theta_broken."""
+
+    kind: DamageKind = "wrong_labels_replay"
+    """wrong_labels_replay | wrong_labels | uniform_labels | ascent | gaussian | other_tasks"""
+    steps: int = 60
+    """optimizer steps (AdamW) of the kinds that train"""
+    lr: float = 2e-3
+    """step size of the kinds that train"""
+    batch: int = 48
+    """examples per step"""
+    relative_sigma: float = 1.0
+    """gaussian only: noise norm over the norm of theta_star - theta_start (LoRA) or a tenth of theta_star (full)"""
+
+
+@dataclass(frozen=True)
+class RecoverySettings:
+    """How the target task is trained back, theta_broken -> theta_recovered."""
+
+    space: Literal["lora", "full"] = "lora"
+    """which parameters move and are measured: lora (factors A and B) or full (all weights)"""
+    optimizer: OptimizerName = "adamw"
+    """sgd | momentum | adamw"""
+    lr: float = 5e-4
+    """step size"""
+    momentum: float = 0.9
+    """momentum of `momentum`; beta1 of adamw"""
+    beta2: float = 0.999
+    """second-moment decay of adamw"""
+    eps: float = 1e-8
+    """denominator offset of adamw"""
+    weight_decay: float = 0.0
+    """decoupled weight decay of adamw, L2 of sgd and momentum"""
+    steps: int = 150
+    """most steps until recovery; twice as many are recorded"""
+    batch: int = 32
+    """examples per step, all of the target task"""
+    threshold: float = 0.95
+    """recovered at this fraction of theta_star's evaluation accuracy ..."""
+    stay: int = 10
+    """... held for this many steps"""
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """Sizes of the measurements."""
+
+    ranks: tuple[int, ...] = (1, 2, 5, 10, 20)
+    """ranks at which captures are given"""
+    headline_rank: int = 10
+    """rank of the claims"""
+    gradients: int = 64
+    """gradients per spectrum and per static basis"""
+    minibatch: int = 8
+    """examples per minibatch gradient"""
+    curvature_batch: int = 128
+    """examples in the fixed batch of Hessian-vector products"""
+    lanczos_steps: int = 40
+    """Hessian-vector products for the top eigenvectors (at least the largest rank)"""
+    task_vector_steps: int = 30
+    """steps that train each task vector from theta_star"""
+    random_draws: int = 20
+    """draws of random update times"""
+    inside_steps: int = 50
+    """steps of training inside a subspace"""
+    inside_batch: int = 32
+    """examples per step of training inside a subspace"""
+    inside_all: bool = False
+    """train inside every basis and rank (full preset) instead of five bases at the headline rank"""
+    drift_gradients: int = 32
+    """minibatch gradients per half at each time of the drift measurement"""
+    drift_rank: int = 5
+    """rank of the drifting bases"""
+    grid: bool = False
+    """repeat captures over 3 step sizes x 3 damage kinds (full preset)"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's records."""
+
+    problem: Literal["synthetic", "lm"] = "synthetic"
+    """synthetic or lm"""
+    preset: Literal["quick", "full"] = "full"
+    """the preset these settings started from"""
+    seed: int = 0
+    """first seed; seeds run from `seed` to `seed + seeds - 1`"""
+    seeds: int = 3
+    """number of independent seeds; one seed gives no interval"""
+    measure: tuple[str, ...] = ("gradient_rank", "basis_capture", "basis_drift")
+    """measurements to make"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes cuda when there is one"""
+    threads: int = 1
+    """torch threads per job; part of what makes two runs equal bit for bit"""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    operating: OperatingSettings = field(default_factory=OperatingSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    damage: DamageSettings = field(default_factory=DamageSettings)
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
+    measurement: MeasureSettings = field(default_factory=MeasureSettings)
+
+    def hash(self) -> str:
+        """Identity of the configuration, without seeds and the choice of measurements (those extend a run)."""
+        body = to_dict(self)
+        for key in ("seed", "seeds", "measure"):
+            del body[key]
+        return digest(body)
+
+
+def digest(body: Any) -> str:
+    """Short stable hash of a JSON-able object."""
+    return hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Nested plain dict with lists for tuples, as written to config.toml."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return plain
+
+
+def flat_keys(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> field type, for every leaf of the configuration."""
+    hints, keys = typing.get_type_hints(kind), {}
+    for item in dataclasses.fields(kind):
+        name = prefix + item.name
+        if dataclasses.is_dataclass(hints[item.name]):
+            keys.update(flat_keys(hints[item.name], name + "."))
+        else:
+            keys[name] = hints[item.name]
+    return keys
+
+
+def updated(settings: T, changes: Mapping[str, Any], source: str) -> T:
+    """Settings with dotted keys replaced and checked; `source` is named in errors.
+
+    Raises:
+        InputError: an unknown key (with the nearest match) or a value of the wrong type.
+    """
+    types = flat_keys()
+    for key, value in changes.items():
+        if key not in types:
+            raise unknown_name(f"key (from {source}; `lineament keys` lists all)", key, types)
+        settings = _replace(settings, key.split("."), _coerced(key, value, types[key], source))
+    return settings
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    """Dotted keys of a TOML configuration file."""
+    try:
+        body = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"the configuration file {path} does not exist.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from None
+    return dict(flattened(body))
+
+
+def flattened(body: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted (key, value) pairs of a nested mapping."""
+    for key, value in body.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def parse_assignment(text: str) -> tuple[str, str]:
+    """`key=value` of --set."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text!r} has no '='. Write --set key=value, e.g. --set recovery.lr=1e-3.")
+    return key.strip(), value.strip()
+
+
+def _replace(node: Any, path: list[str], value: Any) -> Any:
+    inner = value if len(path) == 1 else _replace(getattr(node, path[0]), path[1:], value)
+    return dataclasses.replace(node, **{path[0]: inner})
+
+
+def _coerced(key: str, value: Any, kind: Any, source: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise unknown_name(f"value for {key} (from {source})", str(value), map(str, arguments))
+        return value
+    if origin is tuple:
+        items = [part for part in value.split(",") if part] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise InputError(f"{key} = {value!r} (from {source}) is not a list; write one, or a,b,c with --set.")
+        return tuple(_coerced(key, item, arguments[0], source) for item in items)
+    try:
+        return _scalar(value, kind)
+    except (ValueError, TypeError, OverflowError):
+        raise InputError(f"{key} = {value!r} (from {source}) is not a valid {kind.__name__}.") from None
+
+
+def _scalar(value: Any, kind: type) -> Any:
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() not in words:
+            raise ValueError(value)
+        return words[str(value).lower()]
+    if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):
+        raise ValueError(value)
+    if kind is int and isinstance(value, str) and not value.strip().lstrip("+-").isdigit():
+        return int(float(value))  # 1e3; plain digits go on, since float would round a large seed
+    return kind(value)
+
+
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("synthetic", "quick"): {
+        "task.names": ["copy", "reverse", "sort", "increment", "parity", "maximum"],
+        "training.steps": 500,
+    },
+    ("synthetic", "full"): {
+        "measurement.inside_all": True,
+        "measurement.grid": True,
+    },
+    ("lm", "quick"): {
+        "seeds": 1,
+        "threads": 2,
+        "task.evaluation_examples": 32,
+        "operating.steps": 160,
+        "operating.batch": 48,
+        "damage.steps": 30,
+        "damage.batch": 24,
+        "recovery.batch": 16,
+        "recovery.steps": 100,
+        "measurement.curvature_batch": 24,
+        "measurement.lanczos_steps": 24,
+        "measurement.task_vector_steps": 10,
+        "measurement.inside_batch": 8,
+        "measurement.drift_gradients": 16,
+    },
+    ("lm", "full"): {
+        "threads": 2,
+        "task.evaluation_examples": 64,
+        "operating.steps": 200,
+        "operating.batch": 48,
+        "damage.steps": 30,
+        "damage.batch": 24,
+        "recovery.batch": 16,
+        "recovery.steps": 100,
+        "measurement.curvature_batch": 32,
+        "measurement.inside_all": True,
+        "measurement.grid": True,
+    },
+}
+DEFAULT_TARGETS = {"synthetic": ("sort",), "lm": ("words",)}
+DEFAULT_MODELS = {"synthetic": "synthetic", "lm": "smollm2-135m"}
+
+
+def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """Settings from defaults < preset < each of `layers` (source, dotted keys) in order."""
+    if (problem, preset) not in PRESETS:
+        raise unknown_name("preset", preset, {name for _, name in PRESETS})
+    base = {"problem": problem, "preset": preset, "model.name": DEFAULT_MODELS[problem]}
+    settings = updated(Settings(), {**base, **PRESETS[problem, preset]}, f"preset {preset}")
+    for source, changes in layers:
+        settings = updated(settings, changes, source)
+    if not settings.task.targets:
+        settings = updated(settings, {"task.targets": DEFAULT_TARGETS[problem]}, "defaults")
+    return settings

@@ -1,0 +1,111 @@
+"""What a person sees: progress on stderr, tables on stdout. Plain lines when stderr is not a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from lineament.claims import Claim
+from lineament.executors import JobProgress
+
+VERDICT_WORDS = {"supported": "supported", "not_supported": "NOT supported", "inconclusive": "inconclusive"}
+VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": "yellow"}
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgress]:
+    """A callback that shows each seed's present work; bars with time left on a terminal, else sparse plain lines."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda seed, what, done, total: None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bars:
+            yield _Bars(bars)
+    else:
+        yield _Lines(console)
+
+
+class _Bars:
+    def __init__(self, bars: Progress) -> None:
+        self.bars, self.tasks, self.doing = bars, dict[int, TaskID](), dict[int, str]()
+
+    def __call__(self, seed: int, what: str, done: int, total: int) -> None:
+        text = f"seed {seed}: {what}"
+        if seed not in self.tasks:
+            self.tasks[seed] = self.bars.add_task(text, total=total)
+        stage = what.split(" ")[0]
+        if self.doing.get(seed) != stage:
+            self.doing[seed] = stage
+            self.bars.reset(self.tasks[seed])
+        self.bars.update(self.tasks[seed], description=text, completed=done, total=total)
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self.console, self.started = console, time.monotonic()
+        self.last: dict[int, tuple[str, float]] = {}
+
+    def __call__(self, seed: int, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        doing, when = self.last.get(seed, ("", 0.0))
+        if doing != what or now - when > 4 * SECONDS_BETWEEN_LINES:
+            self.last[seed] = (what, now)
+            self.console.print(f"[{now - self.started:6.0f} s] seed {seed}: {what} ({done}/{total})", highlight=False)
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """The verdicts, readable at 80 columns; the task has a column only when there are several."""
+    tasks = sorted({claim.task for claim in claims})
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("claim", no_wrap=True)
+    if len(tasks) > 1:
+        table.add_column("task", no_wrap=True)
+    table.add_column("measured [95 %]", no_wrap=True)
+    table.add_column("null", justify="right", no_wrap=True)
+    table.add_column("paper", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for claim in claims:
+        style = VERDICT_STYLES[claim.verdict]
+        table.add_row(
+            claim.id,
+            *([claim.task] if len(tasks) > 1 else []),
+            _with_interval(claim),
+            _number(claim.null),
+            _number(claim.paper),
+            f"[{style}]{VERDICT_WORDS[claim.verdict]}[/]",
+        )
+    return table
+
+
+def _with_interval(claim: Claim) -> str:
+    measured = _number(claim.measured)
+    if claim.low is None or claim.high is None:
+        return f"{measured} [dim]{claim.reason or ''}[/]"
+    return f"{measured} \\[{_number(claim.low)}, {_number(claim.high)}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if abs(value) < 0.01 else f"{value:.2f}"

@@ -1,0 +1,223 @@
+"""The command line as a user runs it: exit codes, messages, resuming after a real kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = {
+    "task.names": "copy,increment,maximum",
+    "task.targets": "copy",
+    "task.evaluation_examples": "64",
+    "training.steps": "250",
+    "training.lr": "8e-3",
+    "model.width": "32",
+    "model.length": "4",
+    "recovery.steps": "60",
+    "measurement.ranks": "1,2,5",
+    "measurement.headline_rank": "5",
+    "measurement.gradients": "16",
+    "measurement.lanczos_steps": "8",
+    "measurement.curvature_batch": "16",
+    "measurement.task_vector_steps": "3",
+    "measurement.inside_steps": "5",
+    "measurement.drift_gradients": "8",
+    "measurement.drift_rank": "2",
+}
+
+
+def arguments(out: Path, **changes: str) -> list[str]:
+    keys = {**TINY, **changes}
+    sets = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
+    return ["run", "synthetic", "--preset", "quick", "--out", str(out), *sets]
+
+
+def lineament(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lineament.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = lineament(*arguments(out), "--seeds", "2", "--executor", "processes")
+    assert done.returncode == 0, done.stderr
+    assert str(out / "report.html") in done.stdout.replace("\n", "")
+    assert "Traceback" not in done.stderr
+    return out
+
+
+def record_bytes(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run / "records").iterdir())}
+
+
+def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
+    for name in ("config.toml", "provenance.json", "state.json", "log.txt", "claims.json", "report.html"):
+        assert (finished / name).stat().st_size > 0
+    for point in ("star", "broken", "recovered"):
+        assert (finished / "adapters" / "copy-seed0" / point / "adapter_config.json").exists()
+    body = json.loads((finished / "claims.json").read_text())
+    assert body["n_seeds"] == 2
+    ids = {claim["id"] for claim in body["claims"]}
+    assert {"static_plane_misses", "prefix_captures", "prefix_is_privileged"} <= ids
+    assert len(list((finished / "records").glob("*.json"))) == 6
+
+
+def test_serial_and_processes_give_the_same_records(finished: Path, tmp_path: Path) -> None:
+    done = lineament(*arguments(tmp_path / "serial"), "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    assert record_bytes(tmp_path / "serial") == record_bytes(finished)
+
+
+def test_killed_and_resumed_run_gives_the_same_records(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "lineament.cli", *arguments(out), "--seeds", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_for(lambda: list(out.glob("records/gradient_rank-copy-seed0.json")), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(list((out / "records").glob("*.json"))) < 6, "the kill came too late to test anything"
+    done = lineament(*arguments(out), "--seeds", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert record_bytes(out) == record_bytes(finished)
+
+
+def test_killed_during_recovery_and_resumed(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "lineament.cli", *arguments(out), "--seeds", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_for(lambda: list(out.glob("recording/*/start.safetensors")), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = lineament(*arguments(out), "--seeds", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert record_bytes(out) == record_bytes(finished)
+
+
+def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_more_seeds_extend_a_run(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "extended"
+    assert lineament(*arguments(out), "--seeds", "1").returncode == 0
+    before = record_bytes(out)
+    assert lineament(*arguments(out), "--seeds", "2", "--resume").returncode == 0
+    after = record_bytes(out)
+    assert {name: after[name] for name in before} == before
+    assert after == record_bytes(finished)
+
+
+def test_same_folder_without_resume_is_refused(finished: Path) -> None:
+    done = lineament(*arguments(finished), "--seeds", "2")
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+
+
+def test_other_configuration_is_refused_and_named(finished: Path) -> None:
+    before = record_bytes(finished)
+    done = lineament(*arguments(finished, **{"recovery.lr": "1e-3"}), "--resume")
+    assert done.returncode == 2
+    assert "recovery.lr" in done.stderr
+    assert record_bytes(finished) == before
+
+
+def test_config_of_a_run_repeats_it(finished: Path, tmp_path: Path) -> None:
+    done = lineament("run", "--config", str(finished / "config.toml"), "--out", str(tmp_path / "again"))
+    assert done.returncode == 0, done.stderr
+    assert record_bytes(tmp_path / "again") == record_bytes(finished)
+
+
+def test_report_is_made_again_from_records_alone(finished: Path) -> None:
+    before = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
+    assert lineament("report", str(finished)).returncode == 0
+    assert (finished / "report.html").read_bytes() == before
+
+
+def test_reading_commands(finished: Path) -> None:
+    table = lineament("claims", str(finished))
+    assert table.returncode == 0
+    assert "prefix_captures" in table.stdout
+    assert max(map(len, table.stdout.splitlines())) <= 80
+    assert json.loads(lineament("claims", str(finished), "--json").stdout)["problem"] == "synthetic"
+    assert "undisturbed" in lineament("runs", str(finished.parent)).stdout.replace("\n", "")
+    rows = lineament("export", str(finished), "--csv").stdout.splitlines()
+    assert len(rows) > 500
+    same = lineament("compare", str(finished), str(finished))
+    assert same.returncode == 0
+    assert "prefix_captures" in same.stdout
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    done = lineament(*arguments(tmp_path / "none"), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "min" in done.stdout
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--set", "recovry.lr=1"], ["recovry.lr", "recovery.lr"]),
+        (["--set", "task.targets=sotr"], ["sotr", "sort"]),
+        (["--set", "task.names=cpoy"], ["cpoy", "copy"]),
+        (["--preset", "quik"], ["quik", "quick"]),
+        (["--measure", "basis_capure"], ["basis_capure", "basis_capture"]),
+        (["--set", "damage.kind=ascend"], ["ascend", "ascent"]),
+        (["--set", "recovery.steps=ten"], ["recovery.steps", "ten"]),
+        (["--set", "measurement.ranks=1,10,500"], ["500", "recovery steps"]),
+        (["--set", "recovery.lr=0"], ["recovery.lr", "above 0"]),
+        (["--set", "recovery.lr"], ["key=value"]),
+        (["--seeds", "1", "--require-interval"], ["two seeds"]),
+        (["--set", "lora.targets=qproj"], ["qproj", "q_proj"]),
+        (["--model", "gpt2"], ["--model", "lm"]),
+        (["--config", "absent.toml"], ["absent.toml"]),
+        (["--device", "tpu"], ["tpu", "cpu"]),
+        (["--nonsense"], ["nonsense"]),
+    ],
+)
+def test_bad_input_is_exit_2_with_advice_and_nothing_written(change: list[str], words: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = lineament("run", "synthetic", "--preset", "quick", "--out", str(out), *change, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    for word in words:
+        assert word in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_diverging_run_fails_with_step_and_keeps_what_is_done(tmp_path: Path) -> None:
+    out = tmp_path / "diverged"
+    done = lineament(*arguments(out, **{"recovery.optimizer": "sgd", "recovery.lr": "1e12"}), "--seeds", "1")
+    assert done.returncode == 1
+    assert "step" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((out / "stages").glob("operating-*"))
+    assert json.loads((out / "state.json").read_text())["jobs"]["seed0"]["status"] == "failed"
+
+
+def test_second_writer_is_refused(finished: Path) -> None:
+    import fcntl
+
+    with (finished / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        done = lineament(*arguments(finished), "--seeds", "2", "--resume")
+    assert done.returncode == 2
+    assert "another process" in done.stderr
+
+
+def test_version_and_help() -> None:
+    assert lineament("--version").stdout.startswith("lineament ")
+    assert "run" in lineament("--help").stdout

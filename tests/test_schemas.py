@@ -1,0 +1,159 @@
+"""The JSON schemas in the package describe what claims.py and records.py write, and refuse what they must not write."""
+
+from __future__ import annotations
+
+import copy
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from lineament.claims import CLAIMS, write_claims
+from lineament.measurements.families import STATIC
+from lineament.records import Figure, Record, read_json
+
+RANK = 10
+CAPTURES = {
+    **dict.fromkeys((*STATIC, "null_other_task"), 0.2),
+    "prefix": 0.7,
+    "control_random_times": 0.5,
+    "control_preconditioned": 0.4,
+    "null_noise_prefix": 0.1,
+}
+
+
+def schema(name: str) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads((resources.files("lineament") / "schemas" / f"{name}.schema.json").read_text())
+    return body
+
+
+def valid(name: str, body: Any) -> bool:
+    return jsonschema.Draft202012Validator(schema(name)).is_valid(body)
+
+
+def record(measurement: str, seed: int, figures: list[Figure], **arrays: np.ndarray) -> Record:
+    return Record(
+        measurement=measurement,
+        target="sort",
+        seed=seed,
+        problem="synthetic",
+        model="synthetic transformer 2x64",
+        space="lora_factors",
+        n_params=1000,
+        config_hash="0123456789abcdef",
+        figures=tuple(figures),
+        definitions={figure.quantity: "what it is" for figure in figures},
+        arrays=arrays,
+    )
+
+
+def gradient_rank(seed: int) -> Record:
+    which = {"point": "broken", "gradients": "minibatch", "centred": "False", "unit_norm": "False", "n": 64}
+    shares = {"true": 0.2, "shuffled": 0.6}
+    figures = [
+        Figure("k90_share", share + 0.01 * seed, "fraction", labels={**which, "labels": labels})
+        for labels, share in shares.items()
+    ]
+    return record("gradient_rank", seed, figures, energy=np.linspace(1, 0, 4))
+
+
+def basis_capture(seed: int) -> Record:
+    figures = [Figure("recovery_steps", 40.0, "steps")]
+    for definition in ("whole", "rest"):
+        for basis, value in CAPTURES.items():
+            labels = {"basis": basis, "rank": RANK, "definition": definition, "at": "T", "space_of": "parameters"}
+            figures.append(Figure("capture", value + 0.01 * seed, "fraction", 0.01, 0.1, labels))
+    for basis in ("krylov", "krylov_preconditioned"):
+        labels = {"basis": basis, "rank": RANK}
+        figures.append(Figure("krylov_prefix_overlap", 0.6 + 0.01 * seed, "fraction", None, 0.1, labels))
+    for loss, basis in enumerate(("prefix", "control_random_times", "static_star", "control_preconditioned")):
+        labels = {"basis": basis, "rank": RANK, "statistic": "loss"}
+        figures.append(Figure("trained_inside", loss + 0.1 * seed, "nats per target token", labels=labels))
+    figures.append(Figure("capture", float("nan"), "fraction", labels={"basis": "task_vectors", "rank": 20}))
+    return record("basis_capture", seed, figures)
+
+
+def basis_drift(seed: int) -> Record:
+    figures = [
+        Figure("overlap_at_claim_lag", 0.3 + 0.01 * seed, "fraction", None, 0.1, {"from": "broken", "lag": 20}),
+        Figure("half_life", 7.0 + seed, "steps", labels={"from": "broken"}),
+        Figure("half_life", None, "steps", labels={"from": "recovered"}, reason="> 40 (largest lag)"),
+        Figure("drift_rate", 0.02 + 0.001 * seed, "per step", labels={"phase": "before"}),
+        Figure("drift_rate", 0.01, "per step", labels={"phase": "after"}),
+    ]
+    return record("basis_drift", seed, figures)
+
+
+def records(n_seeds: int) -> list[Record]:
+    return [make(seed) for seed in range(n_seeds) for make in (gradient_rank, basis_capture, basis_drift)]
+
+
+@pytest.fixture(params=[1, 3], ids=["one seed", "three seeds"])
+def claims(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    write_claims(tmp_path, records(request.param), RANK)
+    return read_json(tmp_path / "claims.json")
+
+
+def test_schemas_are_schemas() -> None:
+    for name in ("claims", "record"):
+        jsonschema.Draft202012Validator.check_schema(schema(name))
+
+
+def test_every_claim_is_described(claims: dict[str, Any]) -> None:
+    assert {claim["id"] for claim in claims["claims"]} == set(CLAIMS)
+    jsonschema.validate(claims, schema("claims"))
+
+
+def test_no_records_give_valid_claims(tmp_path: Path) -> None:
+    write_claims(tmp_path, [], RANK)
+    jsonschema.validate(read_json(tmp_path / "claims.json"), schema("claims"))
+
+
+@pytest.mark.parametrize("make", [gradient_rank, basis_capture, basis_drift])
+def test_saved_records_are_described(make: Any, tmp_path: Path) -> None:
+    jsonschema.validate(read_json(make(0).save(tmp_path)), schema("record"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verdict": "supported", "low": None, "high": None},
+        {"low": None, "high": None, "verdict": "inconclusive", "reason": None},
+        {"low": None},
+        {"measured": None},
+        {"verdict": "holds"},
+        {"details": {}},
+        {"space": "activations"},
+        {"extra": 1},
+    ],
+)
+def test_wrong_claims_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    write_claims(tmp_path, records(3), RANK)
+    body = read_json(tmp_path / "claims.json")
+    assert valid("claims", body)
+    body["claims"][0] |= change
+    assert not valid("claims", body)
+
+
+def test_a_missing_field_is_refused(tmp_path: Path) -> None:
+    write_claims(tmp_path, records(3), RANK)
+    body = read_json(tmp_path / "claims.json")
+    for field in body["claims"][0]:
+        torn = copy.deepcopy(body)
+        del torn["claims"][0][field]
+        assert not valid("claims", torn), field
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"value": None, "reason": None}, {"unit": ""}, {"labels": {"rank": [1]}}, {"value": "0.5"}, {"extra": 1}],
+)
+def test_wrong_figures_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    body = read_json(basis_drift(0).save(tmp_path))
+    assert valid("record", body)
+    body["figures"][0] |= change
+    assert not valid("record", body)
