@@ -1,6 +1,6 @@
 """Put the claims of run folders into the README between its markers.
 
-    python benchmarks/make_tables.py synthetic=runs/demo lm=runs/lm-quick
+python benchmarks/make_tables.py synthetic=runs/demo lm=runs/lm-quick
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ def table(run: Path) -> str:
     ]
     for c in body["claims"]:
         interval = f"{number(c['low'])} to {number(c['high'])}" if c["low"] is not None else "-"
-        row = [f"`{c['id']}`", number(c["measured"]), interval, number(c["null"]), number(c["paper"]), WORDS[c["verdict"]]]
+        row = [
+            f"`{c['id']}`",
+            number(c["measured"]),
+            interval,
+            number(c["null"]),
+            number(c["paper"]),
+            WORDS[c["verdict"]],
+        ]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

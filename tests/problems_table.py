@@ -193,7 +193,9 @@ def llama_lora() -> Problem:
     config = LlamaConfig(
         vocab_size=N_WORDS, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
     )
-    model = attach_lora(seeded(lambda: LlamaForCausalLM(config)), LoraSettings(rank=2, alpha=4), 3, ("q_proj", "v_proj"))
+    model = attach_lora(
+        seeded(lambda: LlamaForCausalLM(config)), LoraSettings(rank=2, alpha=4), 3, ("q_proj", "v_proj")
+    )
 
     def logits(batch: Batch) -> Tensor:
         return at_positions(model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits, batch)

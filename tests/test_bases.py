@@ -1,4 +1,4 @@
-"""Orthonormal bases, captures, overlaps and angles against QR, least squares and scipy; Krylov spaces in closed form."""
+"""Orthonormal bases, captures, overlaps and angles against QR, least squares and scipy; Krylov spaces."""
 
 from __future__ import annotations
 
@@ -162,10 +162,7 @@ def test_random_basis_captures_its_rank_share() -> None:
     target = vectors(rows(1, n_params, 0))
     streams = Streams(0)
     found = np.array(
-        [
-            float(capture(random_basis(target.space, rank, streams.generator("random", i)), target))
-            for i in range(n)
-        ]
+        [float(capture(random_basis(target.space, rank, streams.generator("random", i)), target)) for i in range(n)]
     )
     assert abs(found.mean() - rank / n_params) < 3 * found.std(ddof=1) / np.sqrt(n)
     share = rank / n_params  # Beta(rank / 2, (n_params - rank) / 2)
@@ -187,7 +184,7 @@ def test_krylov_space_equals_explicit_powers(n: int, rank: int, seed: int) -> No
 
 def test_krylov_stops_where_the_space_is_invariant() -> None:
     matrix = symmetric(np.arange(1.0, 9.0))
-    values, eigenvectors = torch.linalg.eigh(matrix)
+    _, eigenvectors = torch.linalg.eigh(matrix)
     start = eigenvectors[:, [1, 4, 6]] @ torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64)
     products = []
 

@@ -188,7 +188,9 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
         (["--nonsense"], ["nonsense"]),
     ],
 )
-def test_bad_input_is_exit_2_with_advice_and_nothing_written(change: list[str], words: list[str], tmp_path: Path) -> None:
+def test_bad_input_is_exit_2_with_advice_and_nothing_written(
+    change: list[str], words: list[str], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     done = lineament("run", "synthetic", "--preset", "quick", "--out", str(out), *change, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -47,7 +47,9 @@ def test_three_tasks_share_no_statement_between_splits(smollm2: LanguageModelPro
     assert len(smollm2.tasks) >= 3
     for task in smollm2.tasks:
         splits = smollm2.statements(task)
-        sets = [{s.text for s in part} for part in (splits.train, splits.validation, splits.evaluation, splits.held_out)]
+        sets = [
+            {s.text for s in part} for part in (splits.train, splits.validation, splits.evaluation, splits.held_out)
+        ]
         assert sum(map(len, sets)) == len(set.union(*sets))
 
 
@@ -156,7 +158,9 @@ def short(**changes: str) -> list[str]:
 
 
 def test_short_real_run_ends_with_claims_and_report(tmp_path: Path) -> None:
-    done = lineament("run", "lm", "--model", "smollm2-135m", "--preset", "quick", "--out", "out", *short(), cwd=tmp_path)
+    done = lineament(
+        "run", "lm", "--model", "smollm2-135m", "--preset", "quick", "--out", "out", *short(), cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     body = json.loads((tmp_path / "out" / "claims.json").read_text())
     assert body["model"] == "smollm2-135m"
@@ -204,7 +208,9 @@ def tiny_gpt2(folder: Path) -> Path:
 def test_local_folder_of_another_architecture_works_the_same(tmp_path: Path) -> None:
     folder = tiny_gpt2(tmp_path / "gpt2")
     changes = {"lora.targets": "c_attn", "operating.lr": "1e-2", "operating.steps": "30"}
-    done = lineament("run", "lm", "--model", str(folder), "--preset", "quick", "--out", "out", *short(**changes), cwd=tmp_path)
+    done = lineament(
+        "run", "lm", "--model", str(folder), "--preset", "quick", "--out", "out", *short(**changes), cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert {c["id"] for c in json.loads((tmp_path / "out" / "claims.json").read_text())["claims"]}
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lineament.bases import top_directions as top_directions
     from lineament.bases import top_eigenvectors as top_eigenvectors
     from lineament.claims import Claim as Claim
-    from lineament.claims import evaluate as evaluate_claims
+    from lineament.claims import evaluate as evaluate_claims  # noqa: F401
     from lineament.errors import InputError as InputError
     from lineament.errors import LineamentError as LineamentError
     from lineament.errors import SpaceMismatchError as SpaceMismatchError
@@ -84,7 +84,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "InputError": ("errors", "InputError"),
     "SpaceMismatchError": ("errors", "SpaceMismatchError"),
 }
-__all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604
+__all__ = [*PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

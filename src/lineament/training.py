@@ -117,7 +117,9 @@ def _damage_batches(problem: Problem, target: str, settings: DamageSettings, str
     clean = task_batches(problem, target, settings.batch, streams)
     if settings.kind == "other_tasks":
         if not others:
-            raise InputError(f"damage.kind other_tasks needs another task than {target!r}; the problem has only that one.")
+            raise InputError(
+                f"damage.kind other_tasks needs another task than {target!r}; the problem has only that one."
+            )
         return mixed_batches(problem, others, settings.batch, streams)
     if settings.kind == "ascent":
         return clean

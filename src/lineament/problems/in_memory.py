@@ -20,8 +20,8 @@ class InMemoryProblem(Problem):
     """A module and examples that fit in memory.
 
     Args:
-        model: `model(input_ids, attention_mask=...)` gives logits (n, length, n_vocabulary) or an object with `.logits`.
-            Its parameters that require a gradient are measured.
+        model: `model(input_ids, attention_mask=...)` gives logits (n, length, n_vocabulary), or an object with
+            `.logits`. Its parameters that require a gradient are measured.
         data: task -> all its examples as one `Batch` with `choices` set.
         evaluation_examples: examples in each of validation, evaluation and held-out, drawn without overlap.
         seed: decides the splits.

@@ -55,7 +55,8 @@ def maximum(x: Digits) -> Digits:
 
 def modular_add(x: Digits) -> Digits:
     """Each digit plus the first one, modulo 10."""
-    return (x + x[:, :1]) % N_DIGITS
+    result: Digits = (x + x[:, :1]) % N_DIGITS
+    return result
 
 
 def permute(x: Digits) -> Digits:

@@ -224,9 +224,7 @@ def _hooks(space: ParameterSpace, n_examples: int, group_size: int, consume: Con
             handle.remove()
 
 
-def _forward_hook(
-    held: dict[str, slice], n_examples: int, group_size: int, consume: Consumer
-) -> Callable[..., None]:
+def _forward_hook(held: dict[str, slice], n_examples: int, group_size: int, consume: Consumer) -> Callable[..., None]:
     def forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         reader, entering = _reader(module), inputs[0].detach()
         assert reader is not None
