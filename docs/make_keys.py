@@ -8,48 +8,22 @@ What a flag or a key means is read from the string below its field, so it is wri
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import sys
-import typing
 from pathlib import Path
-from typing import Any
 
 from lineament import cli, settings
+from lineament.keys import field_meanings, key_meanings, type_words, value_words
 
 PAGE = Path(__file__).parent / "reference" / "command-line.md"
 
 
-def field_docs(module: Any) -> dict[str, dict[str, str]]:
-    """Class name -> field name -> the string literal below the field."""
-    found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, ast.ClassDef):
-            found[node.name] = {}
-            for item, below in zip(node.body, node.body[1:], strict=False):
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and _is_string(below):
-                    found[node.name][item.target.id] = " ".join(below.value.value.split())
-    return found
-
-
-def key_docs(kind: type = settings.Settings, prefix: str = "") -> dict[str, str]:
-    """Dotted key -> its doc text, in the order of `settings.flat_keys()`."""
-    docs, hints, keys = field_docs(settings), typing.get_type_hints(kind), {}
-    for field in dataclasses.fields(kind):
-        inner = hints[field.name]
-        if dataclasses.is_dataclass(inner):
-            keys.update(key_docs(inner, f"{prefix}{field.name}."))
-        else:
-            keys[prefix + field.name] = docs[kind.__name__][field.name]
-    return keys
-
-
 def keys_table() -> str:
     """One row per key: type, default before any preset, meaning."""
-    defaults, docs = dict(settings.flattened(settings.to_dict(settings.Settings()))), key_docs()
+    defaults, docs = dict(settings.flattened(settings.to_dict(settings.Settings()))), key_meanings()
     rows = [
-        f"| `{key}` | {_kind(kind)} | `{_written(defaults[key])}` | {_cell(docs[key])} |"
+        f"| `{key}` | {type_words(kind)} | `{value_words(defaults[key])}` | {_cell(docs[key])} |"
         for key, kind in settings.flat_keys().items()
     ]
     return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
@@ -63,7 +37,7 @@ def presets_table() -> str:
     rows = [
         f"| `{key}` | "
         + " | ".join(
-            f"`{_written(settings.PRESETS[name][key])}`" if key in settings.PRESETS[name] else "" for name in names
+            f"`{value_words(settings.PRESETS[name][key])}`" if key in settings.PRESETS[name] else "" for name in names
         )
         + " |"
         for key in keys
@@ -86,7 +60,7 @@ def page_text(text: str) -> str:
 
 
 def _command(name: str, kind: type) -> str:
-    docs, fields = field_docs(cli)[kind.__name__], dataclasses.fields(kind)
+    docs, fields = field_meanings(cli)[kind.__name__], dataclasses.fields(kind)
     positional = [f for f in fields if "Positional" in str(f.type)]
     words = [f.name.upper() if f.default is dataclasses.MISSING else f"[{f.name.upper()}]" for f in positional]
     options = [f for f in fields if f not in positional]
@@ -101,26 +75,8 @@ def _command(name: str, kind: type) -> str:
     return "\n".join(lines)
 
 
-def _kind(kind: Any) -> str:
-    if typing.get_origin(kind) is typing.Literal:
-        return " or ".join(f"`{value}`" for value in typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return f"list of {typing.get_args(kind)[0].__name__}"
-    return str(kind.__name__)
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "(empty)"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _is_string(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def main(arguments: list[str]) -> int:

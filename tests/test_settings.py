@@ -12,6 +12,7 @@ import tomli_w
 
 from lineament.errors import InputError
 from lineament.settings import (
+    DEFAULT_TARGETS,
     PRESETS,
     Settings,
     flat_keys,
@@ -58,7 +59,7 @@ def test_resolve_puts_defaults_below_preset_below_layers() -> None:
     layers = [("--config", {"training.steps": 11, "lora.rank": 3}), ("--set", {"training.steps": "12"})]
     found = resolve("synthetic", "quick", layers)
     assert (found.training.steps, found.lora.rank, found.preset) == (12, 3, "quick")
-    assert resolve("lm", "quick", []).task.targets == ("numbers",)
+    assert resolve("lm", "quick", []).task.targets == DEFAULT_TARGETS["lm"]
     assert resolve("lm", "quick", [("--set", {"task.targets": "cities"})]).task.targets == ("cities",)
     with pytest.raises(InputError, match="Did you mean 'quick'"):
         resolve("synthetic", "quik", [])

@@ -12,16 +12,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from scipy import stats
-
-from lineament.intervals import LEVEL, Interval, over_seeds, paired
-from lineament.measurements.families import STATIC
+from lineament.evidence import Evidence, capture_details, mean_or_none, paired_by_seed, rank_correlation
+from lineament.intervals import LEVEL, Interval, over_seeds
 from lineament.records import Label, Record, write_json
 
 Verdict = Literal["supported", "not_supported", "inconclusive"]
-WHOLE: dict[str, Label] = {"definition": "whole", "at": "T", "space_of": "parameters"}
-REST: dict[str, Label] = {**WHOLE, "definition": "rest"}
 # Figures of the paper's LoRA study (arXiv 2606.10929); they apply to LoRA runs only.
 PAPER_PREFIX, PAPER_STATIC = 0.77, 0.15
 
@@ -46,57 +41,6 @@ class Claim:
     level: float = LEVEL
     reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The records of one target over seeds.
-
-    Attributes:
-        records: (measurement, seed) -> record.
-        rank: the headline rank.
-    """
-
-    task: str
-    rank: int
-    records: Mapping[tuple[str, int], Record]
-
-    @property
-    def space(self) -> str:
-        """Space of the records."""
-        return next(iter(self.records.values())).space
-
-    def per_seed(self, measurement: str, quantity: str, **labels: Label) -> dict[int, float]:
-        """Seed -> value, for seeds where it is defined."""
-        found = {}
-        for (name, seed), record in sorted(self.records.items()):
-            value = record.value(quantity, **labels) if name == measurement else None
-            if value is not None:
-                found[seed] = value
-        return found
-
-    def nulls(self, measurement: str, quantity: str, **labels: Label) -> list[float]:
-        """The structured null's values over seeds."""
-        chosen = [
-            record.select(quantity, **labels) for (name, _), record in self.records.items() if name == measurement
-        ]
-        return [f.null for figures in chosen for f in figures if f.null is not None]
-
-    def capture(self, basis: str, rank: int | None = None, **labels: Label) -> dict[int, float]:
-        """Seed -> capture by a basis at the headline rank, whole unless labelled otherwise."""
-        which = {**WHOLE, **labels, "basis": basis, "rank": rank or self.rank}
-        return self.per_seed("basis_capture", "capture", **which)
-
-    def best_static(self) -> dict[int, float]:
-        """Seed -> the largest capture among static bases, each at the headline rank or its own largest below it."""
-        best: dict[int, float] = {}
-        for name in STATIC:
-            for rank in range(self.rank, 0, -1):
-                found = self.capture(name, rank)
-                if found:
-                    best |= {seed: max(value, best.get(seed, 0.0)) for seed, value in found.items()}
-                    break
-        return best
 
 
 def evaluate(records: Iterable[Record], rank: int) -> list[Claim]:
@@ -136,7 +80,7 @@ def gradient_low_rank(e: Evidence) -> Claim | None:
     if not share:
         return None
     interval = over_seeds(list(share.values()), fraction=True)
-    difference = _paired(share, shuffled)
+    difference = paired_by_seed(share, shuffled)
     return _claim(
         e,
         "gradient_low_rank",
@@ -144,7 +88,7 @@ def gradient_low_rank(e: Evidence) -> Claim | None:
         [_below(interval, 0.5), _below(difference, 0.0)],
         "high < 0.5 and below shuffled labels (paired)",
         f"k90 / n of uncentred minibatch gradients at theta_broken, n = {n}",
-        null=_mean(shuffled.values()),
+        null=mean_or_none(shuffled.values()),
         details={"n": n, "difference_to_shuffled": asdict(difference)},
     )
 
@@ -163,9 +107,9 @@ def static_plane_misses(e: Evidence) -> Claim | None:
         "high < 0.5",
         "whole capture by the best static basis of each seed",
         paper=PAPER_STATIC if e.space == "lora_factors" else None,
-        null=_mean(e.capture("null_other_task").values()),
+        null=mean_or_none(e.capture("null_other_task").values()),
         rank=e.rank,
-        details=_capture_details(e),
+        details=capture_details(e),
     )
 
 
@@ -175,7 +119,7 @@ def prefix_captures(e: Evidence) -> Claim | None:
     if not prefix:
         return None
     interval = over_seeds(list(prefix.values()), fraction=True)
-    over_static, over_noise = _paired(prefix, best), _paired(prefix, noise)
+    over_static, over_noise = paired_by_seed(prefix, best), paired_by_seed(prefix, noise)
     rest = e.capture("prefix", definition="rest")
     return _claim(
         e,
@@ -185,14 +129,14 @@ def prefix_captures(e: Evidence) -> Claim | None:
         "prefix - best static paired low > 0 and above noise prefix",
         "whole",
         paper=PAPER_PREFIX if e.space == "lora_factors" else None,
-        null=_mean(noise.values()),
+        null=mean_or_none(noise.values()),
         rank=e.rank,
         details={
-            **_capture_details(e),
+            **capture_details(e),
             "rest_interval": asdict(over_seeds(list(rest.values()), fraction=True)) if rest else None,
             "minus_best_static": asdict(over_static),
             "minus_noise_prefix": asdict(over_noise),
-            "share_of_steps": _mean(e.per_seed("basis_capture", "prefix_share_of_steps", rank=e.rank).values()),
+            "share_of_steps": mean_or_none(e.per_seed("basis_capture", "prefix_share_of_steps", rank=e.rank).values()),
         },
     )
 
@@ -212,7 +156,7 @@ def basis_drifts(e: Evidence) -> Claim | None:
         [_below(interval, 0.5)],
         "high < 0.5",
         "rescaled overlap with the plane at theta_broken at lag min(100, T / 2)",
-        null=_mean(e.nulls("basis_drift", "overlap_at_claim_lag", **labels)),
+        null=mean_or_none(e.nulls("basis_drift", "overlap_at_claim_lag", **labels)),
         details={"half_life_steps": {str(seed): value for seed, value in life.items()}},
     )
 
@@ -232,19 +176,19 @@ def krylov_prefix(e: Evidence) -> Claim | None:
         [_above(interval, 0.5)],
         "low > 0.5",
         "overlap of K_k(P^-1 H, P^-1 g) with the prefix",
-        null=_mean(e.nulls("basis_capture", "krylov_prefix_overlap", **labels)),
+        null=mean_or_none(e.nulls("basis_capture", "krylov_prefix_overlap", **labels)),
         rank=e.rank,
-        details={"raw_metric": _mean(raw.values())},
+        details={"raw_metric": mean_or_none(raw.values())},
     )
 
 
 def prefix_is_privileged(e: Evidence) -> Claim | None:
     """Early updates hold more of the recovery than updates at random times."""
-    whole = _paired(e.capture("prefix"), e.capture("control_random_times"))
-    rest = _paired(e.capture("prefix", definition="rest"), e.capture("control_random_times", definition="rest"))
+    whole = paired_by_seed(e.capture("prefix"), e.capture("control_random_times"))
+    rest = paired_by_seed(e.capture("prefix", definition="rest"), e.capture("control_random_times", definition="rest"))
     if not whole.n_seeds or not rest.n_seeds:
         return None
-    noise = _paired(e.capture("null_noise_prefix"), e.capture("control_random_times"))
+    noise = paired_by_seed(e.capture("null_noise_prefix"), e.capture("control_random_times"))
     return _claim(
         e,
         "prefix_is_privileged",
@@ -278,7 +222,7 @@ def static_gap_is_metric(e: Evidence) -> Claim | None:
         [_above(interval, 0.25)],
         "low > 0.25",
         "(preconditioned - best static) / (prefix - best static), whole",
-        null=_mean(nulls),
+        null=mean_or_none(nulls),
         rank=e.rank,
     )
 
@@ -287,7 +231,7 @@ def capture_predicts_recovery(e: Evidence) -> Claim | None:
     """Bases that capture more also allow a lower loss when training inside them."""
     correlations = {}
     for (name, seed), record in sorted(e.records.items()):
-        if name == "basis_capture" and (found := _rank_correlation(record, e.rank)) is not None:
+        if name == "basis_capture" and (found := rank_correlation(record, e.rank)) is not None:
             correlations[seed] = found
     if not correlations:
         return None
@@ -309,7 +253,7 @@ def drift_follows_loss(e: Evidence) -> Claim | None:
     """The basis drifts while the loss falls and settles once it is low."""
     before = e.per_seed("basis_drift", "drift_rate", phase="before")
     after = e.per_seed("basis_drift", "drift_rate", phase="after")
-    difference = _paired(before, after)
+    difference = paired_by_seed(before, after)
     if not difference.n_seeds:
         return None
     return _claim(
@@ -321,7 +265,7 @@ def drift_follows_loss(e: Evidence) -> Claim | None:
         "drift rate before minus after 90 % of the loss is recovered",
         unit="per step",
         null=0.0,
-        details={"before": _mean(before.values()), "after": _mean(after.values())},
+        details={"before": mean_or_none(before.values()), "after": mean_or_none(after.values())},
     )
 
 
@@ -399,50 +343,3 @@ def _above(interval: Interval, bound: float) -> bool | None:
     if interval.low is None or interval.high is None:
         return None
     return True if interval.low > bound else False if interval.high <= bound else None
-
-
-def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval:
-    seeds = [seed for seed in first if seed in second]
-    if not seeds:
-        return Interval(0.0, None, None, 0)
-    return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return float(np.mean(found)) if found else None
-
-
-def _rank_correlation(record: Record, rank: int) -> float | None:
-    captures, losses = [], []
-    for figure in record.select("trained_inside", rank=rank, statistic="loss"):
-        value = record.value("capture", **WHOLE, basis=figure.labels["basis"], rank=rank)
-        if value is not None and figure.value is not None:
-            captures.append(value)
-            losses.append(figure.value)
-    if len(captures) < 4:
-        return None
-    found = float(stats.spearmanr(captures, [-loss for loss in losses]).statistic)
-    return found if np.isfinite(found) else None
-
-
-def _capture_details(e: Evidence) -> dict[str, Any]:
-    """Mean captures over seeds: definition -> basis -> rank, and what training inside reached."""
-    details: dict[str, Any] = {}
-    sums: dict[tuple[str, str, str], list[float]] = {}
-    inside: dict[tuple[str, str], list[float]] = {}
-    for (name, _), record in sorted(e.records.items()):
-        if name != "basis_capture":
-            continue
-        for f in record.select("capture", at="T", space_of="parameters"):
-            if f.value is not None:
-                key = (str(f.labels["definition"]), str(f.labels["basis"]), str(f.labels["rank"]))
-                sums.setdefault(key, []).append(f.value)
-        for f in record.select("trained_inside", statistic="accuracy"):
-            if f.value is not None:
-                inside.setdefault((str(f.labels["basis"]), str(f.labels["rank"])), []).append(f.value)
-    for (definition, basis, rank), values in sums.items():
-        details.setdefault(definition, {}).setdefault(basis, {})[rank] = float(np.mean(values))
-    for (basis, rank), values in inside.items():
-        details.setdefault("trained_inside_accuracy", {}).setdefault(basis, {})[rank] = float(np.mean(values))
-    return details

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import tyro
 
 from lineament import __version__
 from lineament.errors import InputError, LineamentError
-from lineament.settings import PRESETS, Settings, flat_keys, from_file, parse_assignment, resolve
+from lineament.settings import Settings, flat_keys, flattened, from_file, parse_assignment, resolve, to_dict
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Run:
     """print the estimated time, memory and disk, and stop"""
     quiet: bool = False
     """no progress"""
+    log_file: Path | None = None
+    """append progress lines to this file as well"""
     debug: bool = False
     """show tracebacks"""
 
@@ -114,9 +117,11 @@ class Cache:
 
 @dataclass(frozen=True)
 class Keys:
-    """List every settings key with its type and default."""
+    """List every settings key with its meaning, type and default."""
 
 
+DESCRIPTION = """Measure the local linear structure of neural networks: which directions are real, how far they reach, how
+fast they go stale. Exit codes: 0 done, 1 the run failed, 2 bad usage or input. --version prints the version."""
 COMMANDS = {
     "run": Run,
     "report": Report,
@@ -135,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         print(f"lineament {__version__}")
         return 0
-    command: Any = tyro.cli(_commands(), args=given, prog="lineament", description=__doc__)
+    command: Any = tyro.cli(_commands(), args=given, prog="lineament", description=DESCRIPTION)
     try:
         return _dispatch(command)
     except LineamentError as error:
@@ -199,6 +204,7 @@ def _run(options: Run) -> int:
         resume=options.resume,
         workers=workers,
         quiet=options.quiet,
+        log_file=options.log_file,
         require_interval=options.require_interval,
     )
 
@@ -229,12 +235,14 @@ def settings_of(options: Run) -> Settings:
 
 
 def _print_keys() -> int:
-    defaults = {problem: resolve(problem, preset, []) for problem, preset in PRESETS if preset == "full"}
+    from lineament.keys import key_meanings, type_words, value_words
+
+    defaults = dict(flattened(to_dict(Settings())))
+    meanings = key_meanings()
+    print("Defaults before any preset. Set one with --set key=value, or in the TOML file of --config.")
     for key, kind in flat_keys().items():
-        value: Any = defaults["synthetic"]
-        for part in key.split("."):
-            value = getattr(value, part)
-        print(f"{key} = {value!r}  ({getattr(kind, '__name__', str(kind)).replace('typing.', '')})")
+        print(f"{key} = {value_words(defaults[key])}  ({type_words(kind)})")
+        print(textwrap.fill(meanings[key], 78, initial_indent="    ", subsequent_indent="    "))
     return 0
 
 

@@ -27,10 +27,21 @@ from lineament.terminal import claims_table, job_progress
 console = Console(highlight=False, soft_wrap=False)
 
 
-def run(settings: Settings, out: Path, *, resume: bool, workers: int, quiet: bool, require_interval: bool) -> int:
+def run(
+    settings: Settings,
+    out: Path,
+    *,
+    resume: bool,
+    workers: int,
+    quiet: bool,
+    require_interval: bool,
+    log_file: Path | None = None,
+) -> int:
     """Run every missing job, then write claims and report; returns the exit code."""
     if require_interval and settings.seeds < 2:
         raise InputError("--require-interval needs at least two seeds; one was asked for. Use --seeds 3.")
+    if log_file and not log_file.parent.is_dir():
+        raise InputError(f"--log-file {log_file}: the folder {log_file.parent} does not exist.")
     validate(settings)
     seeds = list(seeds_of(settings))
     # A language model is loaded before anything is written: a wrong name or module leaves no trace.
@@ -41,7 +52,7 @@ def run(settings: Settings, out: Path, *, resume: bool, workers: int, quiet: boo
         folder.open(settings, resume)
         for seed in seeds:
             folder.mark(f"seed{seed}", "planned")
-        with job_progress(quiet) as progress:
+        with job_progress(quiet, log_file) as progress:
             if workers > 1 and len(seeds) > 1:
                 failures = run_in_processes(settings, seeds, out, progress, min(workers, len(seeds)))
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -30,22 +30,35 @@ SECONDS_BETWEEN_LINES = 5.0
 
 @contextmanager
 def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgress]:
-    """A callback that shows each seed's present work; bars with time left on a terminal, else sparse plain lines."""
-    console = Console(stderr=True)
-    if quiet:
-        yield lambda seed, what, done, total: None
-    elif console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as bars:
-            yield _Bars(bars)
-    else:
-        yield _Lines(console)
+    """A callback that shows each seed's present work on stderr, and as plain lines in `log_file`.
+
+    On a terminal: bars with time left. Elsewhere: sparse plain lines.
+    """
+    with ExitStack() as stack:
+        shown: list[JobProgress] = []
+        if log_file:
+            shown.append(_Lines(Console(file=stack.enter_context(log_file.open("a")), soft_wrap=True)))
+        if not quiet:
+            console = Console(stderr=True)
+            shown.append(_Bars(stack.enter_context(_bars(console))) if console.is_terminal else _Lines(console))
+
+        def progress(seed: int, what: str, done: int, total: int) -> None:
+            for show in shown:
+                show(seed, what, done, total)
+
+        yield progress
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
 
 
 class _Bars:
