@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
+from runs import arguments, lineament
 
 # Draws are fixed and each example may take as long as it needs: the suite must give one answer on any machine.
 hypothesis_settings.register_profile("lineament", deadline=None, max_examples=25, derandomize=True, database=None)
@@ -27,6 +29,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LINEAMENT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def finished(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small synthetic run with two seeds, made by the command line."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = lineament(*arguments(out), "--seeds", "2", "--executor", "processes")
+    assert done.returncode == 0, done.stderr
+    assert str(out / "report.html") in done.stdout.replace("\n", "")
+    assert "Traceback" not in done.stderr
+    return out
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

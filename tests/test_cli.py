@@ -11,51 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-TINY = {
-    "task.names": "copy,increment,maximum",
-    "task.targets": "copy",
-    "task.evaluation_examples": "64",
-    "training.steps": "250",
-    "training.lr": "8e-3",
-    "model.width": "32",
-    "model.length": "4",
-    "recovery.steps": "60",
-    "measurement.ranks": "1,2,5",
-    "measurement.headline_rank": "5",
-    "measurement.gradients": "16",
-    "measurement.lanczos_steps": "8",
-    "measurement.curvature_batch": "16",
-    "measurement.task_vector_steps": "3",
-    "measurement.inside_steps": "5",
-    "measurement.drift_gradients": "8",
-    "measurement.drift_rank": "2",
-}
-
-
-def arguments(out: Path, **changes: str) -> list[str]:
-    keys = {**TINY, **changes}
-    sets = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
-    return ["run", "synthetic", "--preset", "quick", "--out", str(out), *sets]
-
-
-def lineament(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lineament.cli", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    done = lineament(*arguments(out), "--seeds", "2", "--executor", "processes")
-    assert done.returncode == 0, done.stderr
-    assert str(out / "report.html") in done.stdout.replace("\n", "")
-    assert "Traceback" not in done.stderr
-    return out
-
-
-def record_bytes(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((run / "records").iterdir())}
+from runs import arguments, lineament, record_bytes
 
 
 def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:

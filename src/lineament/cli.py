@@ -120,8 +120,10 @@ class Keys:
     """List every settings key with its meaning, type and default."""
 
 
-DESCRIPTION = """Measure the local linear structure of neural networks: which directions are real, how far they reach, how
-fast they go stale. Exit codes: 0 done, 1 the run failed, 2 bad usage or input. --version prints the version."""
+DESCRIPTION = (
+    "Measure the local linear structure of neural networks: which directions are real, how far they reach, how fast "
+    "they go stale. Exit codes: 0 done, 1 the run failed, 2 bad usage or input. --version prints the version."
+)
 COMMANDS = {
     "run": Run,
     "report": Report,

@@ -56,7 +56,7 @@ class Study:
     trajectory: Trajectory
     effects: dict[str, dict[str, dict[str, float]]]
     progress: Progress = silent
-    _gradients: dict[tuple[str | int, ...], Vectors] = field(default_factory=dict, repr=False)
+    _gradients: dict[tuple[str, str, str], Vectors] = field(default_factory=dict, repr=False)
     _gram: TrajectoryGram | None = field(default=None, repr=False)
 
     @property
@@ -81,14 +81,20 @@ class Study:
     def minibatch_gradients(
         self, point: str, task: str, stream: str = "static", labels: Corruption | None = None
     ) -> Vectors:
-        """The protocol's static set: `measurement.gradients` minibatch gradients of a task at a point; remembered."""
-        key = (point, task, stream, labels or "true")
-        if key not in self._gradients:
-            m = self.settings.measurement
-            batch = self.gradient_batch(task, m.gradients, m.minibatch, stream, labels)
-            with self.problem.space.temporarily(self.points[point]):
-                self._gradients[key] = group_gradients(self.problem, batch, m.minibatch)
-        return self._gradients[key]
+        """The protocol's static set: `measurement.gradients` minibatch gradients of a task at a point.
+
+        The target's sets with true labels are remembered, since several measurements use them.
+        """
+        key = (point, task, stream)
+        if key in self._gradients and labels is None:
+            return self._gradients[key]
+        m = self.settings.measurement
+        batch = self.gradient_batch(task, m.gradients, m.minibatch, stream, labels)
+        with self.problem.space.temporarily(self.points[point]):
+            found = group_gradients(self.problem, batch, m.minibatch)
+        if task == self.target and labels is None:
+            self._gradients[key] = found
+        return found
 
 
 def prepare_study(

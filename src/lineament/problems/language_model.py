@@ -43,7 +43,7 @@ class LanguageModelProblem(Problem):
     """
 
     name = "lm"
-    chunk = 64
+    chunk = 32  # examples whose activations are held at once in a gradient pass: about 1 GB for SmolLM2-135M
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self.streams = Streams(seed).child("lm")
@@ -73,9 +73,14 @@ class LanguageModelProblem(Problem):
         return output.logits  # type: ignore[no-any-return]
 
     def sample(self, task: str, n: int, generator: np.random.Generator) -> Batch:
-        pool = self._splits[task].train
-        chosen = generator.choice(len(pool), size=n, replace=n > len(pool))
-        return self.encode([pool[i] for i in chosen])
+        # As many true as false statements, in random order: otherwise the labels' chance imbalance, not their content,
+        # is most of a small batch's gradient, and a model at chance does not begin to learn.
+        n_true = n // 2 + int(generator.integers(2)) * (n % 2)
+        chosen: list[Statement] = []
+        for label, size in ((True, n_true), (False, n - n_true)):
+            pool = [s for s in self._splits[task].train if s.label == label]
+            chosen += [pool[i] for i in generator.choice(len(pool), size=size, replace=size > len(pool))]
+        return self.encode([chosen[i] for i in generator.permutation(n)])
 
     def fixed(self, task: str, split: Split) -> Batch:
         return self._fixed[task, split]

@@ -1,0 +1,42 @@
+"""Small real runs of the command line, as a user starts them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+TINY = {
+    "task.names": "copy,increment,maximum",
+    "task.targets": "copy",
+    "task.evaluation_examples": "64",
+    "training.steps": "250",
+    "training.lr": "8e-3",
+    "model.width": "32",
+    "model.length": "4",
+    "recovery.steps": "60",
+    "measurement.ranks": "1,2,5",
+    "measurement.headline_rank": "5",
+    "measurement.gradients": "16",
+    "measurement.lanczos_steps": "8",
+    "measurement.curvature_batch": "16",
+    "measurement.task_vector_steps": "3",
+    "measurement.inside_steps": "5",
+    "measurement.drift_gradients": "8",
+    "measurement.drift_rank": "2",
+}
+
+
+def arguments(out: Path, **changes: str) -> list[str]:
+    keys = {**TINY, **changes}
+    sets = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
+    return ["run", "synthetic", "--preset", "quick", "--out", str(out), *sets]
+
+
+def lineament(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lineament.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
+
+
+def record_bytes(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run / "records").iterdir())}

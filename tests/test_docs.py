@@ -1,0 +1,79 @@
+"""What the README, the docs and the examples say is run: Python blocks, example files, commands, generated pages."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+from lineament import cli, settings
+from lineament.claims import CLAIMS
+from lineament.experiment import MEASUREMENTS, validate
+from lineament.measurements.capture_bases import BASES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NOT_RUN = "<!-- not run"
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Fenced blocks of a language, without those that the line before marks as not run."""
+    found = re.findall(rf"(?ms)^([^\n]*)\n```{language}\n(.*?)^```", path.read_text())
+    return [code for before, code in found if not before.startswith(NOT_RUN)]
+
+
+def commands() -> list[tuple[str, str]]:
+    lines = [(p, line) for p in PAGES for block in blocks(p, "sh") for line in block.splitlines()]
+    return [(p.name, line.partition("#")[0].partition(">")[0]) for p, line in lines if line.startswith("lineament ")]
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
+def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
+    code = "\n\n".join(blocks(path, "python"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_examples_run(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert path.read_text().startswith("# %% [markdown]")
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_documented_commands_parse(page: str, line: str) -> None:
+    arguments = shlex.split(line)[1:]
+    if arguments == ["--version"] or arguments[0].isupper():
+        return
+    options = tyro.cli(cli._commands(), args=arguments, prog="lineament")
+    if isinstance(options, cli.Run) and not options.config:
+        validate(cli.settings_of(options))
+
+
+@pytest.mark.parametrize("script", ["make_keys.py", "make_images.py"])
+def test_generated_pages_and_drawings_are_up_to_date(script: str) -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / script), "--check"], check=False)
+    assert done.returncode == 0, f"run: python docs/{script}"
+
+
+def test_every_claim_basis_measurement_and_key_is_documented() -> None:
+    text = "\n".join(path.read_text() for path in PAGES)
+    for name in [*CLAIMS, *BASES, *MEASUREMENTS, *settings.flat_keys()]:
+        assert f"`{name}`" in text, f"{name} is not in the docs"
+
+
+def test_readme_names_files_that_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"`((?:docs|benchmarks|dev|examples)/[\w./-]*)`", text):
+        if not name.startswith("site"):
+            assert (ROOT / name).exists(), name
+    for name in re.findall(r"\]\(([\w./-]+)\)", text):
+        assert (ROOT / name).exists(), name

@@ -1,0 +1,96 @@
+"""The architecture as a test: imports go one way, files stay small, nothing unpickles, public names are documented."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import lineament
+
+PACKAGE = Path(lineament.__file__).parent
+# A module may import from its own line and from lines above it.
+LAYERS = (
+    ("errors", "__init__"),
+    ("streams", "intervals", "settings"),
+    ("records", "keys"),
+    ("parameters",),
+    ("problems",),
+    ("bases",),
+    ("vectors",),
+    ("training",),
+    ("study",),
+    ("measurements",),
+    ("evidence",),
+    ("claims",),
+    ("run_folder",),
+    ("report",),
+    ("experiment",),
+    ("api", "executors", "planning"),
+    ("terminal",),
+    ("commands",),
+    ("cli",),
+)
+FILES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES = 400
+
+
+def layer(module: str) -> int:
+    """Where `lineament.<module>` stands; unknown modules must be given a place here first."""
+    head = module.split(".")[0]
+    return next(i for i, names in enumerate(LAYERS) if head in names)
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, without the package's name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lineament":
+            rest = node.module.partition(".")[2]
+            found |= {rest} if rest else {alias.name for alias in node.names if alias.name != "__version__"}
+        if isinstance(node, ast.Import):
+            found |= {a.name.partition(".")[2] for a in node.names if a.name.startswith("lineament.")}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
+    if own == "__init__":
+        return  # the lazy public names
+    for module in imported(path):
+        assert layer(module) <= layer(own), f"{own} imports {module}, which stands below it in LAYERS"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_small_and_unpickle_nothing(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    for word in ("pickle.load", "torch.load(", "trust_remote_code=True", "allow_pickle=True"):
+        assert word not in text
+
+
+def test_public_names_resolve_and_are_documented() -> None:
+    for name in lineament.__all__:
+        found = getattr(lineament, name)
+        if name != "__version__":
+            assert inspect.getdoc(found), f"{name} has no docstring"
+
+
+def test_every_module_imports_and_says_what_it_is() -> None:
+    for info in pkgutil.walk_packages([str(PACKAGE)], "lineament."):
+        module = importlib.import_module(info.name)
+        if not info.ispkg:
+            assert module.__doc__, f"{info.name} has no docstring"
+
+
+def test_import_and_help_do_without_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, lineament, lineament.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

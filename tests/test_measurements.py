@@ -1,0 +1,373 @@
+"""Measurements on a small real study against dense float64 algebra that shares no code, and closed forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations, pairwise
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from problems_table import trained_settings
+
+from lineament.evidence import Evidence
+from lineament.measurements import basis_capture, basis_drift, gradient_rank
+from lineament.measurements.capture_bases import BASES, Workbench, make_bases
+from lineament.measurements.gradient_rank import spectrum_statistics
+from lineament.problems.synthetic import SyntheticProblem
+from lineament.records import Record
+from lineament.settings import MeasureSettings, OperatingSettings, RecoverySettings
+from lineament.study import Study, prepare_study
+
+RANKS = (1, 2, 5)
+WHOLE = {"definition": "whole", "at": "T", "space_of": "parameters"}
+
+
+def make_study(folder, seed: int = 0, **changes) -> Study:
+    settings = replace(
+        trained_settings("lora"),
+        operating=OperatingSettings(steps=15),
+        recovery=RecoverySettings(space="lora", lr=1e-3, steps=120),
+        measurement=MeasureSettings(
+            ranks=RANKS,
+            headline_rank=5,
+            gradients=16,
+            curvature_batch=16,
+            lanczos_steps=10,
+            task_vector_steps=3,
+            inside_steps=4,
+            drift_gradients=8,
+            drift_rank=2,
+            inside_all=True,
+        ),
+    )
+    settings = replace(settings, **changes)
+    return prepare_study(SyntheticProblem(settings, seed), settings, "copy", seed, folder)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    found = make_study(tmp_path_factory.mktemp("study"))
+    assert found.curve.recovered_at is not None
+    assert found.recovered_at >= max(RANKS), "the study recovers too fast to test anything"
+    return found
+
+
+@pytest.fixture(scope="module")
+def captures(study: Study) -> Record:
+    return basis_capture.measure(study)
+
+
+@pytest.fixture(scope="module")
+def drift(study: Study) -> Record:
+    return basis_drift.measure(study)
+
+
+@pytest.fixture(scope="module")
+def ranks(study: Study) -> Record:
+    return gradient_rank.measure(study)
+
+
+def updates(study: Study) -> np.ndarray:
+    """Every recorded update, (n_steps, n_params) float64."""
+    return study.trajectory.updates(1, study.trajectory.n_steps).rows.double().numpy()
+
+
+def dense_static(study: Study, point: str, task: str, stream: str = "static") -> np.ndarray:
+    """The protocol's minibatch gradients, one autograd call each."""
+    m = study.settings.measurement
+    batch = study.gradient_batch(task, m.gradients, m.minibatch, stream)
+    with study.problem.space.temporarily(study.points[point]):
+        return oracles.dense_gradients(study.problem, batch, m.minibatch)
+
+
+# --- capture ---
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_prefix_capture_is_least_squares_on_the_updates(study: Study, captures: Record, rank: int) -> None:
+    rows, end = updates(study), study.recovered_at
+    truth = {
+        "whole": oracles.dense_capture(rows[:rank], rows[:end].sum(axis=0)),
+        "rest": oracles.dense_capture(rows[:rank], rows[rank:end].sum(axis=0)),
+        "rest_gap": oracles.dense_capture(rows[:rank], rows[rank + 10 : end].sum(axis=0)),
+    }
+    for definition, expected in truth.items():
+        labels = {**WHOLE, "basis": "prefix", "rank": rank, "definition": definition}
+        assert captures.value("capture", **labels) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("basis", "point"), [("static_star", "star"), ("static_broken", "broken")])
+def test_static_capture_is_the_svd_of_dense_gradients(study: Study, captures: Record, basis: str, point: str) -> None:
+    right = np.linalg.svd(dense_static(study, point, "copy"), full_matrices=False)[2]
+    rows, end = updates(study), study.recovered_at
+    for rank in RANKS:
+        whole = oracles.dense_capture(right[:rank], rows[:end].sum(axis=0))
+        rest = oracles.dense_capture(right[:rank], rows[rank:end].sum(axis=0))
+        labels = {**WHOLE, "basis": basis, "rank": rank}
+        assert captures.value("capture", **labels) == pytest.approx(whole, rel=1e-3, abs=1e-5)
+        assert captures.value("capture", **{**labels, "definition": "rest"}) == pytest.approx(rest, rel=1e-3, abs=1e-5)
+
+
+def test_random_times_is_the_mean_of_least_squares_over_its_draws(study: Study, captures: Record) -> None:
+    rows, end, rank = updates(study), study.recovered_at, 5
+    generator = study.streams.generator("random times", rank)
+    whole = rows[:end].sum(axis=0)
+    found = []
+    for _ in range(study.settings.measurement.random_draws):
+        found.append(oracles.dense_capture(rows[generator.permutation(end)[:rank]], whole))
+    labels = {**WHOLE, "basis": "control_random_times", "rank": rank}
+    assert captures.value("capture", **labels) == pytest.approx(np.mean(found), abs=1e-6)
+
+
+def test_captures_do_not_fall_with_rank_and_stay_in_the_unit_interval(captures: Record) -> None:
+    for name in BASES:
+        values = [captures.value("capture", **WHOLE, basis=name, rank=rank) for rank in RANKS]
+        known = [value for value in values if value is not None]
+        assert known, name
+        assert all(0 <= value <= 1 + 1e-9 for value in known)
+        assert known == sorted(known), name
+
+
+def test_a_random_subspace_captures_its_share(study: Study, captures: Record) -> None:
+    n, rank = study.problem.space.n_params, 5
+    value = captures.value("capture", **WHOLE, basis="random", rank=rank)
+    # k / n with the spread of a Beta(k / 2, (n - k) / 2) variable
+    assert value is not None
+    assert abs(value - rank / n) < 4 * np.sqrt(2 * rank) / n
+
+
+def test_every_capture_carries_its_structured_null(captures: Record) -> None:
+    for figure in captures.select("capture", **WHOLE, rank=5):
+        name = str(figure.labels["basis"])
+        null = "null_other_task" if name.startswith(("static", "task_vectors")) else "null_noise_prefix"
+        assert figure.null == captures.value("capture", **WHOLE, basis=null, rank=5), name
+
+
+def test_share_of_steps_and_recovery_step(study: Study, captures: Record) -> None:
+    assert captures.value("recovery_steps") == study.recovered_at
+    assert captures.value("prefix_share_of_steps", rank=5) == pytest.approx(5 / study.recovered_at)
+
+
+def test_captures_of_effective_weights_do_not_depend_on_the_gauge(study: Study, captures: Record) -> None:
+    """dW of every step, materialised, against the figures made from factors."""
+    from lineament.problems.adapters import factor_pairs
+
+    thetas = [study.trajectory.position(step) for step in range(study.recovered_at + 1)]
+    weights = [
+        torch.cat(
+            [
+                (p.scale * theta[p.b].view(p.b_shape) @ theta[p.a].view(p.a_shape)).flatten()
+                for p in factor_pairs(study.problem.space)
+            ]
+        )
+        for theta in thetas
+    ]
+    rows = torch.stack([b - a for a, b in pairwise(weights)]).numpy()
+    truth = oracles.dense_capture(rows[:5], rows.sum(axis=0))
+    labels = {**WHOLE, "space_of": "lora_effective", "basis": "prefix", "rank": 5}
+    assert captures.value("capture", **labels) == pytest.approx(truth, abs=1e-5)
+
+
+def test_krylov_overlap_with_the_prefix_is_that_of_explicit_powers(study: Study, captures: Record) -> None:
+    with study.problem.space.temporarily(study.points["broken"]):
+        bench = Workbench(study)
+        batch = study.gradient_batch(study.target, study.settings.measurement.curvature_batch, 1, "curvature")
+        gradient = oracles.dense_gradients(study.problem, batch, len(batch))[0]
+        product = (bench.hessian @ torch.from_numpy(gradient)).numpy()
+    powers = oracles.orthonormal(np.stack([gradient, product]))
+    prefix = oracles.orthonormal(updates(study)[:2])
+    found = captures.value("krylov_prefix_overlap", basis="krylov", rank=2)
+    assert found == pytest.approx(oracles.dense_overlap(powers, prefix), abs=1e-3)
+
+
+def test_preconditioned_plane_is_the_svd_after_the_metric(study: Study) -> None:
+    recovery = study.settings.recovery
+    batch = study.gradient_batch("copy", 16, recovery.batch, "metric")
+    with study.problem.space.temporarily(study.points["broken"]):
+        fresh = oracles.dense_gradients(study.problem, batch, recovery.batch)
+        bases = make_bases(study)
+    metric = np.sqrt((fresh**2).mean(axis=0)) + recovery.eps
+    right = np.linalg.svd(dense_static(study, "broken", "copy") / metric, full_matrices=False)[2][:2]
+    found = bases["control_preconditioned"].leading(2).columns.numpy()
+    assert oracles.dense_overlap(found, right.T) > 1 - 1e-3
+
+
+def test_projection_on_a_basis_that_holds_everything_is_the_recovered_point(study: Study) -> None:
+    from lineament.bases import from_vectors
+    from lineament.measurements.inside import _projected
+    from lineament.parameters import Vectors
+
+    displacement = (study.points["recovered"].double() - study.points["broken"].double())[None]
+    found = _projected(study, from_vectors(Vectors(displacement, study.problem.space.space), "D"))
+    with study.problem.space.temporarily(study.points["recovered"]):
+        truth = study.problem.evaluate(study.problem.fixed("copy", "held_out"))
+    assert found.loss == pytest.approx(truth.loss, abs=1e-5)
+    assert found.accuracy == truth.accuracy
+
+
+def test_training_inside_every_basis_and_rank_is_reported(captures: Record) -> None:
+    assert {f.labels["basis"] for f in captures.select("trained_inside")} >= {"prefix", "static_broken", "random"}
+    broken = captures.value("reference", point="broken", statistic="loss")
+    best = min(f.value for f in captures.select("trained_inside", statistic="loss") if f.value is not None)
+    assert broken is not None
+    assert best < broken
+
+
+def test_measuring_gives_the_weights_back_and_repeats_bit_for_bit(study: Study, captures: Record) -> None:
+    before = study.problem.space.read()
+    again = basis_capture.measure(study)
+    assert torch.equal(study.problem.space.read(), before)
+    assert again.figures == captures.figures
+
+
+def test_a_study_that_does_not_recover_has_no_capture(tmp_path) -> None:
+    short = RecoverySettings(space="lora", lr=1e-7, steps=12)
+    unrecovered = make_study(tmp_path, recovery=short)
+    assert unrecovered.curve.recovered_at is None
+    record = basis_capture.measure(unrecovered)
+    assert not list(record.select("capture"))
+    assert [f.reason for f in record.select("recovery_steps")] == ["not recovered within 12 steps"]
+    life = next(iter(basis_drift.measure(unrecovered).select("half_life")))
+    assert life.value is None
+    assert "not recovered" in str(life.reason)
+
+
+def test_the_grid_shows_nine_cells(tmp_path) -> None:
+    small = MeasureSettings(
+        ranks=(1, 2),
+        headline_rank=2,
+        gradients=8,
+        curvature_batch=8,
+        lanczos_steps=4,
+        task_vector_steps=2,
+        inside_steps=2,
+        drift_gradients=4,
+        drift_rank=2,
+        grid=True,
+    )
+    record = basis_capture.measure(make_study(tmp_path, measurement=small))
+    cells = {(f.labels["damage"], f.labels["lr"]) for f in record.select("grid_recovery_steps")}
+    assert len(cells) == 9
+    recovered = [f for f in record.select("grid_recovery_steps") if f.value is not None and f.value >= 2]
+    assert len(list(record.select("grid_capture", basis="prefix", definition="whole"))) == len(recovered) >= 3
+
+
+# --- gradient rank ---
+
+
+@given(st.integers(1, 40), st.floats(0.1, 100))
+def test_equal_directions_have_every_effective_rank_n(n: int, size: float) -> None:
+    found = spectrum_statistics(np.full(n, size))
+    assert found["participation_ratio"] == pytest.approx(n)
+    assert found["entropy_rank"] == pytest.approx(n)
+    assert found["stable_rank"] == pytest.approx(n)
+    assert found["k90"] == np.ceil(0.9 * n - 1e-9)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=30).filter(lambda x: sum(x) > 1e-6))
+def test_effective_ranks_are_ordered_and_scale_free(energies: list[float]) -> None:
+    found = spectrum_statistics(np.array(energies))
+    assert 1 - 1e-9 <= found["stable_rank"] <= found["participation_ratio"] + 1e-9
+    assert found["participation_ratio"] <= found["entropy_rank"] + 1e-6 <= len(energies) + 2e-6
+    assert spectrum_statistics(7.0 * np.array(energies)) == pytest.approx(found)
+
+
+def test_spectrum_is_that_of_dense_gradients(study: Study, ranks: Record) -> None:
+    dense = dense_static(study, "broken", "copy")
+    values = np.linalg.svd(dense, compute_uv=False) ** 2
+    labels = {"point": "broken", "gradients": "minibatch", "labels": "true", "n": 16}
+    raw = {**labels, "centred": "False", "unit_norm": "False"}
+    assert ranks.value("participation_ratio", **raw) == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-4)
+    assert ranks.value("k90", **raw) == 1 + np.searchsorted(np.cumsum(values) / values.sum(), 0.9)
+    centred = np.linalg.svd(dense - dense.mean(axis=0), compute_uv=False) ** 2
+    found = ranks.value("stable_rank", **{**raw, "centred": "True"})
+    assert found == pytest.approx(centred.sum() / centred[0], rel=1e-4)
+    unit = dense / np.linalg.norm(dense, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    mean = cosines[~np.eye(16, dtype=bool)].mean()
+    which = {"point": "broken", "gradients": "minibatch", "labels": "true"}
+    assert ranks.value("mean_cosine", **which) == pytest.approx(mean, abs=1e-5)
+
+
+def test_true_labels_carry_the_shuffled_ones_as_null(ranks: Record) -> None:
+    for figure in ranks.select("k90_share", labels="true"):
+        labels = {**figure.labels, "labels": "shuffled"}
+        assert figure.null == ranks.value("k90_share", **labels)
+
+
+def test_planes_of_tasks_are_compared_by_scipy_s_angles(study: Study, ranks: Record) -> None:
+    planes = [
+        np.linalg.svd(dense_static(study, "star", task), full_matrices=False)[2][:2].T for task in ("copy", "parity")
+    ]
+    truth = np.degrees(oracles.angles(*planes))
+    labels = {"first": "copy", "second": "parity"}
+    assert ranks.value("task_plane_angle", **labels, statistic="smallest") == pytest.approx(truth[0], abs=0.1)
+    assert ranks.value("task_plane_angle", **labels, statistic="median") == pytest.approx(np.median(truth), abs=0.1)
+
+
+# --- drift ---
+
+
+def test_overlap_and_ceiling_are_those_of_dense_planes(study: Study, drift: Record) -> None:
+    m, lag = study.settings.measurement, basis_drift.claim_lag(study.recovered_at)
+
+    def plane(time: int, part: int) -> np.ndarray:
+        batch = study.gradient_batch("copy", m.drift_gradients, m.minibatch, f"drift {time} {part}")
+        with study.problem.space.temporarily(study.trajectory.position(time)):
+            dense = oracles.dense_gradients(study.problem, batch, m.minibatch)
+        return np.linalg.svd(dense, full_matrices=False)[2][: m.drift_rank].T
+
+    first, second = ([plane(time, part) for part in range(3)] for time in (0, lag))
+    crossed = [oracles.dense_overlap(first[i], second[j]) for i in range(3) for j in range(3) if i != j]
+    halves = [np.mean([oracles.dense_overlap(a, b) for a, b in combinations(p, 2)]) for p in (first, second)]
+    labels = {"from": "broken", "lag": lag}
+    assert drift.value("overlap", **labels) == pytest.approx(np.mean(crossed), abs=1e-3)
+    ceiling = float(np.sqrt(halves[0] * halves[1]))
+    assert drift.value("ceiling", **labels) == pytest.approx(ceiling, abs=1e-3)
+    floor = m.drift_rank / study.problem.space.n_params
+    assert drift.value("floor") == pytest.approx(floor)
+    rescaled = drift.value("overlap_at_claim_lag", **{"from": "broken"})
+    if rescaled is not None:
+        assert rescaled == pytest.approx((np.mean(crossed) - floor) / (ceiling - floor), abs=5e-3)
+
+
+@given(st.floats(1, 200), st.integers(0, 3))
+def test_half_life_of_an_exponential(life: float, seed: int) -> None:
+    lags = np.arange(1.0, 601.0)
+    found = basis_drift.half_life(lags, 0.5 ** (lags / life))
+    assert found == pytest.approx(life, abs=0.1)
+
+
+def test_half_life_survives_noise_above_one_and_rises() -> None:
+    lags = np.array([1.0, 2.0, 5.0, 10.0, 20.0])
+    assert basis_drift.half_life(lags, np.array([1.1, 0.9, 1.0, 0.4, 0.5])) == pytest.approx(
+        9.5
+    )  # the fit at 5 and 10 is 0.95 and 0.45
+    assert basis_drift.half_life(lags, np.array([0.9, 0.8, 0.9, 0.7, 0.6])) is None
+
+
+def test_windows_share_neither_updates_nor_momentum(study: Study, drift: Record) -> None:
+    shortest = 10 + 3 / (1 - study.settings.recovery.momentum)
+    for figure in drift.select("window_overlap"):
+        assert float(figure.labels["lag"]) >= shortest
+
+
+def test_undefined_when_the_ceiling_is_no_higher_than_the_floor() -> None:
+    pair = basis_drift.Pair(0, 5, 0.1, 0.05, 0.12, 0.05, 10.0, 50.0)
+    assert pair.rescaled(0.01) is None
+    assert basis_drift.Pair(0, 5, 0.3, 0.05, 0.6, 0.05, 10.0, 50.0).rescaled(0.1) == pytest.approx(0.4)
+
+
+# --- evidence ---
+
+
+def test_best_static_is_taken_per_seed(captures: Record) -> None:
+    evidence = Evidence("copy", 5, {("basis_capture", 0): captures})
+    static = [f for f in captures.select("capture", **WHOLE) if str(f.labels["basis"]).startswith(("static", "task_v"))]
+    best = max(f.value for f in static if f.labels["rank"] == 5 and f.value is not None)
+    vectors = [f.value for f in static if f.labels["basis"] == "task_vectors" and f.value is not None]
+    assert evidence.best_static()[0] == pytest.approx(max(best, vectors[-1]))

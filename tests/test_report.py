@@ -1,0 +1,192 @@
+"""The report of a real run in headless Chromium: it draws, asks the network for nothing, and fits phone and print."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from lineament.errors import InputError
+from lineament.records import load_records, read_json
+from lineament.report.page import render, write_report
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1200,1000"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("chromium and chromedriver are not installed: make ci-deps")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, finished: Path) -> webdriver.Chrome:
+    """The report, freshly opened and drawn, with empty logs before it."""
+    size(browser, 1200)
+    browser.get("about:blank")
+    browser.get_log("browser"), browser.get_log("performance")  # type: ignore[no-untyped-call]
+    browser.get((finished / "report.html").as_uri())
+    WebDriverWait(browser, 60).until(drawn)
+    return browser
+
+
+def drawn(browser: webdriver.Chrome) -> bool:
+    """Whether the page has drawn all its figures."""
+    return bool(browser.execute_script("return document.documentElement.dataset.drawn === 'true'"))
+
+
+def size(browser: webdriver.Chrome, width: int) -> None:
+    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def marks(browser: webdriver.Chrome) -> list[int]:
+    """Number of drawn marks (points, lines, bars, error bars) with an extent, for each figure."""
+    script = """
+        return [...document.querySelectorAll('.plot')].map((plot) =>
+          [...plot.querySelectorAll('.trace path, .points path, .heatmaplayer image, .bars path')].filter((mark) => {
+            const box = mark.getBoundingClientRect();
+            return box.width + box.height > 0;
+          }).length);"""
+    found: list[int] = browser.execute_script(script)
+    return found
+
+
+def test_it_draws_every_figure_with_marks(page: webdriver.Chrome) -> None:
+    counts = marks(page)
+    assert len(counts) >= 5
+    assert min(counts) >= 3, counts
+
+
+def test_no_console_message_and_no_request_leaves_the_file(page: webdriver.Chrome) -> None:
+    assert page.get_log("browser") == []  # type: ignore[no-untyped-call]
+    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]  # type: ignore[no-untyped-call]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert asked, "the performance log recorded nothing"
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_verdicts_are_those_of_claims_json(page: webdriver.Chrome, finished: Path) -> None:
+    rows = page.find_elements(By.CSS_SELECTOR, "tr[data-claim]")
+    shown = {row.get_attribute("data-claim"): row.find_element(By.CSS_SELECTOR, ".badge") for row in rows}
+    claims = read_json(finished / "claims.json")["claims"]
+    assert set(shown) == {claim["id"] for claim in claims}
+    for claim in claims:
+        assert claim["verdict"] in (shown[claim["id"]].get_attribute("class") or "").split()
+
+
+def test_verdicts_come_first_and_every_figure_names_its_records(page: webdriver.Chrome, finished: Path) -> None:
+    sections = page.find_elements(By.CSS_SELECTOR, "main section")
+    assert sections[0].get_attribute("id") == "verdicts"
+    files = {f"records/{record.name}.json" for record in load_records(finished / "records")}
+    for figure in page.find_elements(By.CSS_SELECTOR, "figure"):
+        named = figure.find_element(By.CSS_SELECTOR, ".source").text
+        assert any(file in named for file in files)
+        assert figure.find_elements(By.CSS_SELECTOR, "figcaption, h3")
+
+
+def test_definitions_open_on_demand_and_cover_every_quantity(page: webdriver.Chrome, finished: Path) -> None:
+    for summary in page.find_elements(By.CSS_SELECTOR, "details.definitions > summary"):
+        page.execute_script("arguments[0].click()", summary)
+    text = " ".join(d.text for d in page.find_elements(By.CSS_SELECTOR, "details.definitions[open]"))
+    for record in load_records(finished / "records"):
+        for quantity in {figure.quantity for figure in record.figures}:
+            assert record.definitions[quantity][:40] in text, quantity
+
+
+def test_a_figure_s_table_holds_the_record_s_value(page: webdriver.Chrome, finished: Path) -> None:
+    values = [
+        record.value("capture", basis="prefix", rank=5, definition="whole", at="T", space_of="parameters")
+        for record in load_records(finished / "records")
+        if record.measurement == "basis_capture"
+    ]
+    mean = sum(v for v in values if v is not None) / len(values)
+    text = page.execute_script(
+        "return [...document.querySelectorAll('figure table')].map(t => t.textContent).join(' ')"
+    )
+    assert f"{mean:.2f}" in text
+
+
+def test_the_legend_hides_and_shows_a_series(page: webdriver.Chrome) -> None:
+    button = page.find_element(By.CSS_SELECTOR, ".legend button[aria-pressed='true']")
+    before = sum(marks(page))
+    page.execute_script("arguments[0].click()", button)
+    WebDriverWait(page, 20).until(lambda _: sum(marks(page)) < before)
+    assert button.get_attribute("aria-pressed") == "false"
+    page.execute_script("arguments[0].click()", button)
+    WebDriverWait(page, 20).until(lambda _: sum(marks(page)) == before)
+
+
+def test_it_fits_a_phone(page: webdriver.Chrome) -> None:
+    size(page, 390)
+    page.refresh()
+    WebDriverWait(page, 60).until(drawn)
+    assert page.execute_script("return document.scrollingElement.scrollWidth") <= 390
+    assert min(marks(page)) >= 3
+    smallest = page.execute_script(
+        "return Math.min(...[...document.querySelectorAll('main p, main td, .plot text')]"
+        ".filter(e => e.textContent.trim()).map(e => parseFloat(getComputedStyle(e).fontSize)))"
+    )
+    assert smallest >= 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_are_readable(page: webdriver.Chrome, scheme: str) -> None:
+    features: dict[str, Any] = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+    colors = page.execute_script(
+        "const s = getComputedStyle(document.body);"
+        "return [s.color, s.backgroundColor].map(c => c.match(/\\d+/g).map(Number))"
+    )
+    ink, paper = (luminance(color[:3]) for color in colors)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert (ink < paper) == (scheme == "light")
+    assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 7  # WCAG 2.2, AAA for text
+
+
+def luminance(color: list[int]) -> float:
+    """Relative luminance of an sRGB colour, WCAG 2.2."""
+    parts = [c / 255 for c in color]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_it_prints(page: webdriver.Chrome) -> None:
+    printed = page.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+    content = base64.b64decode(printed["data"])
+    assert content.startswith(b"%PDF")
+    assert len(content) > 50_000
+
+
+def test_the_page_is_one_file_and_the_same_bytes_each_time(finished: Path) -> None:
+    text = (finished / "report.html").read_text()
+    assert "src=" not in text.split("<script>")[0]
+    assert render(finished) == render(finished) == text
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    with pytest.raises(InputError, match="no records"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
