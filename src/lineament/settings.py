@@ -313,7 +313,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "seeds": 1,
         "threads": 2,
         "task.evaluation_examples": 32,
-        "operating.steps": 160,
+        "operating.steps": 120,
         "operating.batch": 48,
         "damage.steps": 30,
         "damage.batch": 24,
