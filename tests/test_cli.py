@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from runs import arguments, lineament, record_bytes
 
+from lineament.settings import flat_keys
+
 
 def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
     for name in ("config.toml", "provenance.json", "state.json", "log.txt", "claims.json", "report.html"):
@@ -164,6 +166,60 @@ def test_diverging_run_fails_with_step_and_keeps_what_is_done(tmp_path: Path) ->
     assert "Traceback" not in done.stderr
     assert list((out / "stages").glob("operating-*"))
     assert json.loads((out / "state.json").read_text())["jobs"]["seed0"]["status"] == "failed"
+
+
+def test_interrupt_ends_with_advice_and_the_run_goes_on(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "interrupted"
+    command = [sys.executable, "-m", "lineament.cli", *arguments(out), "--seeds", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    wait_for(lambda: list(out.glob("stages/damage-*")), process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted" in errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert lineament(*arguments(out), "--seeds", "2", "--resume").returncode == 0
+    assert record_bytes(out) == record_bytes(finished)
+
+
+def test_full_disk_ends_with_advice_and_the_run_goes_on(finished: Path, tmp_path: Path) -> None:
+    import resource
+
+    out = tmp_path / "full"
+    command = [sys.executable, "-m", "lineament.cli", *arguments(out), "--seeds", "1"]
+    most_bytes = 50_000  # of one file: settings and states fit, points and recorded rows do not
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, preexec_fn=limit)
+    assert done.returncode == 1, done.stderr
+    assert "could not write" in done.stderr
+    assert "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert lineament(*arguments(out), "--seeds", "2", "--resume").returncode == 0
+    assert record_bytes(out) == record_bytes(finished)
+
+
+def test_log_file_gets_progress_even_when_quiet(finished: Path, tmp_path: Path) -> None:
+    log = tmp_path / "progress.txt"
+    done = lineament(*arguments(tmp_path / "out"), "--seeds", "1", "--quiet", "--log-file", str(log))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "seed 0: recovering copy" in log.read_text()
+    refused = lineament(*arguments(tmp_path / "no"), "--log-file", str(tmp_path / "absent" / "log.txt"))
+    assert refused.returncode == 2
+    assert "does not exist" in refused.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_keys_says_what_every_key_means() -> None:
+    lines = lineament("keys").stdout.splitlines()
+    assert "recovery.lr = 0.0005  (float)" in lines
+    meanings = [line for line in lines if line.startswith("    ")]
+    assert len(meanings) >= len(flat_keys())
+    assert max(map(len, lines)) <= 100
 
 
 def test_second_writer_is_refused(finished: Path) -> None:

@@ -53,6 +53,17 @@ def test_three_tasks_share_no_statement_between_splits(smollm2: LanguageModelPro
         assert sum(map(len, sets)) == len(set.union(*sets))
 
 
+def test_batches_hold_as_many_true_as_false_statements(smollm2: LanguageModelProblem) -> None:
+    false, true = smollm2.sample("words", 2, np.random.default_rng(0)).choices
+    generator = np.random.default_rng(0)
+    counts = [int((smollm2.sample("words", n, generator).targets == true).sum()) for n in (2, 8, 16, 7, 7, 7, 7)]
+    assert counts[:3] == [1, 4, 8]
+    assert set(counts[3:]) == {3, 4}
+    orders = {tuple(smollm2.sample("words", 4, generator).targets[:, 0].tolist()) for _ in range(60)}
+    assert len(orders) == 6  # every order of two and two
+    assert all(order.count(false) == 2 for order in orders)
+
+
 def test_loss_is_plain_transformers_loss(smollm2: LanguageModelProblem) -> None:
     statements = smollm2.statements("places").evaluation[:4]
     batch = smollm2.encode(statements)

@@ -150,6 +150,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"lineament: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk outside the files that are written whole
+        if getattr(command, "debug", False):
+            raise
+        print(f"lineament: {error}. What was finished stays; free space, then --resume.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
             "lineament: interrupted; what was finished stays. Run the same command with --resume.",

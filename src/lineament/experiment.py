@@ -132,7 +132,9 @@ def _save_artifacts(study: Study, run: Path) -> None:
     if not file.exists():
         basis = from_vectors(study.trajectory.updates(1, rank), "prefix")
         space = basis.space
-        metadata = {"kind": space.kind, "layout": space.layout, "label": "prefix"}
+        with study.problem.space.temporarily(study.points["start"]):
+            model = study.problem.model_hash()
+        metadata = {"kind": space.kind, "layout": space.layout, "label": "prefix", "model": model}
         write_bytes(file, save({"columns": basis.columns.float().contiguous()}, metadata=metadata))
 
 

@@ -6,6 +6,7 @@ the share of target tokens whose logit is the largest among the task's allowed a
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -148,6 +149,14 @@ class Problem(ABC):
     def evaluate_all(self, split: Split) -> dict[str, Evaluation]:
         """Every task on its fixed set of a split."""
         return {task: self.evaluate(self.fixed(task, split)) for task in self.tasks}
+
+    def model_hash(self) -> str:
+        """Short hash over the names, shapes and bytes of every parameter of the model as it stands."""
+        found = hashlib.blake2b(digest_size=8)
+        for name, parameter in self.model.named_parameters():
+            found.update(f"{name}:{tuple(parameter.shape)}:{parameter.dtype}".encode())
+            found.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     def require_task(self, task: str) -> None:
         """Raise `InputError` with the nearest match unless the task exists."""
