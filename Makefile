@@ -42,6 +42,7 @@ ci-deps:
 	command -v chromedriver >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends chromium-driver)
 
 benchmarks: setup
+	$(BIN)/python benchmarks/base_model.py
 	$(BIN)/python benchmarks/recorder.py
 	$(BIN)/python benchmarks/gradient_gram.py
 
