@@ -1,0 +1,205 @@
+"""Closed-form predictions for random search around trained weights (protocol, section 4). Pure functions of numbers.
+
+Setting: delta_i = sigma z_i, z_i ~ N(0, I), i = 1..N; gain_i = L(theta) - L(theta + delta_i), in nats per target token;
+g and H are gradient and Hessian of L at theta, ghat = g / |g|. M_N is the maximum of N standard normals.
+
+In a basis U the same formulas hold with U^T g and U^T H U.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import integrate, special
+
+from lineament.errors import InputError
+
+# The densities of M_N for N = 1 .. 1e9 and far beyond vanish outside; the trapezoid rule converges exponentially there.
+_X = np.linspace(-12.0, 16.0, 28_001)
+_LOG_DENSITY = -0.5 * _X**2 - 0.5 * math.log(2 * math.pi)
+_LOG_CDF = special.log_ndtr(_X)
+# P(|z| <= x) for x >= 0, by its complement, which keeps its digits in the tail.
+_ABSOLUTE = np.linspace(0.0, 16.0, 16_001)
+with np.errstate(divide="ignore"):  # P(|z| <= 0) = 0
+    _LOG_ABSOLUTE_CDF = np.log1p(-2 * special.ndtr(-_ABSOLUTE))
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What the second-order predictions need to know about L at theta.
+
+    Attributes:
+        gradient_norm: |g|, nats per unit of parameter.
+        trace: tr H, nats per unit squared; may be negative.
+        along_gradient: ghat' H ghat.
+        frobenius_norm: |H|_F; needed by `gain_many_flat_directions` only.
+    """
+
+    gradient_norm: float
+    trace: float
+    along_gradient: float = 0.0
+    frobenius_norm: float | None = None
+
+
+def expected_max(n: int) -> float:
+    """m_N = E[M_N], the mean of the largest of n standard normals; n from 1 to 1e9 and beyond.
+
+    Integral of x n phi(x) Phi(x)^(n-1), with the density made in logarithms so that no power underflows.
+    """
+    return _moment(n, 1)
+
+
+def expected_max_square(n: int) -> float:
+    """q_N = E[M_N^2]."""
+    return _moment(n, 2)
+
+
+def expected_max_antithetic(n_pairs: int) -> float:
+    """Mean of the largest of n_pairs pairs +z, -z: the largest of n_pairs absolute values.
+
+    Integral of P(max |z| > x) over x >= 0.
+    """
+    _require_count("n_pairs", n_pairs)
+    return float(integrate.simpson(-np.expm1(n_pairs * _LOG_ABSOLUTE_CDF), x=_ABSOLUTE))
+
+
+def linear_gain(sigma: float, gradient_norm: float, n: int) -> float:
+    """E[max gain] = sigma |g| m_N, to first order. The number of parameters does not appear."""
+    _require_sigma(sigma)
+    return sigma * gradient_norm * expected_max(n)
+
+
+def linear_gain_at_length(length: float, gradient_norm: float, n_params: int, n: int) -> float:
+    """E[max gain] of draws with root-mean-square length |delta| = length: falls as 1 / sqrt(n_params)."""
+    return linear_gain(length / math.sqrt(n_params), gradient_norm, n)
+
+
+def gain_quantile(probability: float, sigma: float, gradient_norm: float, n: int) -> float:
+    """Gain that the best of n draws stays below with this probability: sigma |g| Phi^-1(p^(1/N)), to first order."""
+    _require_sigma(sigma)
+    _require_count("n", n)
+    _require_probability(probability)
+    tail = -math.expm1(math.log(probability) / n)  # 1 - p^(1/N), exact for large N
+    return sigma * gradient_norm * -float(special.ndtri(tail))
+
+
+def success_probability(gain: float, sigma: float, gradient_norm: float, n: int) -> float:
+    """P(max gain >= c) = 1 - Phi(c / (sigma |g|))^N, to first order."""
+    _require_sigma(sigma)
+    _require_count("n", n)
+    return -math.expm1(n * float(special.log_ndtr(gain / (sigma * gradient_norm))))
+
+
+def draws_needed(gain: float, confidence: float, sigma: float, gradient_norm: float) -> int:
+    """Fewest draws whose best reaches `gain` with this confidence, to first order.
+
+    Raises:
+        InputError: the gain is so many standard deviations away that no float can tell its probability from zero.
+    """
+    _require_sigma(sigma)
+    _require_probability(confidence)
+    log_miss = float(special.log_ndtr(gain / (sigma * gradient_norm)))
+    if log_miss == 0:
+        raise InputError(
+            f"a gain of {gain} is {gain / (sigma * gradient_norm):.0f} standard deviations of one draw; no number of "
+            "draws reaches it. Ask for a smaller gain or raise sigma."
+        )
+    return max(1, math.ceil(math.log1p(-confidence) / log_miss - 1e-12))
+
+
+def second_order_gain(sigma: float, at: Curvature, n: int) -> float:
+    """E[max gain] = sigma |g| m_N - sigma^2/2 (tr H + (q_N - 1) ghat'H ghat), exact to O(sigma^2).
+
+    n = 1 gives the mean gain of one draw, -sigma^2 tr(H) / 2.
+    """
+    _require_sigma(sigma)
+    return sigma * at.gradient_norm * expected_max(n) - sigma**2 / 2 * _price(at, n)
+
+
+def gain_many_flat_directions(sigma: float, at: Curvature, n: int) -> float:
+    """Gain of the best of n: -sigma^2 tr(H)/2 + m_N sqrt(sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2) of Gaussian gains."""
+    _require_sigma(sigma)
+    if at.frobenius_norm is None:
+        raise InputError("this prediction needs frobenius_norm; estimate |H|_F first.")
+    spread = math.hypot(sigma * at.gradient_norm, sigma**2 * at.frobenius_norm / math.sqrt(2))
+    return -(sigma**2) * at.trace / 2 + expected_max(n) * spread
+
+
+def best_sigma(at: Curvature, n: int) -> float | None:
+    """sigma with the largest second-order gain; None where curvature helps and there is none.
+
+    |g| m_N / (tr H + (q_N - 1) ghat'H ghat), where that denominator is positive. The gain there is half the linear one.
+    """
+    price = _price(at, n)
+    return at.gradient_norm * expected_max(n) / price if price > 0 else None
+
+
+def gain_at_best_sigma(at: Curvature, n: int) -> float | None:
+    """(|g| m_N)^2 / (2 (tr H + (q_N - 1) ghat'H ghat)): what a space is worth for search; None without a best sigma."""
+    sigma = best_sigma(at, n)
+    return None if sigma is None else second_order_gain(sigma, at, n)
+
+
+def sigma_of_curvature_cost(cost: float, at: Curvature, n: int) -> float | None:
+    """sigma at which curvature should take the fraction `cost` of the linear gain (add it, where curvature helps)."""
+    price = _price(at, n)
+    return 2 * cost * at.gradient_norm * expected_max(n) / abs(price) if price else None
+
+
+def transferred_gain(sigma: float, inner: float, batch_gradient_norm: float, n: int) -> float:
+    """Gain on fresh data of the best of n by one batch: sigma m_N <g, g_b> / |g_b|, to first order.
+
+    Args:
+        inner: <g, g_b>, with g from data disjoint from the batch.
+        batch_gradient_norm: |g_b|.
+    """
+    _require_sigma(sigma)
+    return sigma * expected_max(n) * inner / batch_gradient_norm
+
+
+def transfer_ratio(inner: float, batch_gradient_norm: float) -> float:
+    """Fresh gain over the gain on the selecting batch: <g, g_b> / |g_b|^2."""
+    return inner / batch_gradient_norm**2
+
+
+def signal_density(projected_gradient_norm: float, rank: int) -> float:
+    """|U^T g|^2 / k of a rank-k basis: squared gain per draw at equal root-mean-square length."""
+    _require_count("rank", rank)
+    return projected_gradient_norm**2 / rank
+
+
+def enrichment(projected_gradient_norm: float, rank: int, gradient_norm: float, n_params: int) -> float:
+    """Signal density of a basis over that of the whole space, |g|^2 / n_params."""
+    return signal_density(projected_gradient_norm, rank) / signal_density(gradient_norm, n_params)
+
+
+def gain_in_basis_at_length(length: float, projected_gradient_norm: float, rank: int, n: int) -> float:
+    """E[max gain] = r m_N |U^T g| / sqrt(k) for draws of root-mean-square length r inside a rank-k basis."""
+    return linear_gain_at_length(length, projected_gradient_norm, rank, n)
+
+
+def _moment(n: int, power: int) -> float:
+    _require_count("n", n)
+    log_density = math.log(n) + _LOG_DENSITY + (n - 1) * _LOG_CDF
+    return float(np.trapezoid(_X**power * np.exp(log_density), _X))
+
+
+def _price(at: Curvature, n: int) -> float:
+    return at.trace + (expected_max_square(n) - 1) * at.along_gradient
+
+
+def _require_count(name: str, n: int) -> None:
+    if n < 1:
+        raise InputError(f"{name} is {n}; it must be at least 1.")
+
+
+def _require_sigma(sigma: float) -> None:
+    if not sigma > 0:
+        raise InputError(f"sigma is {sigma}; it must be above 0.")
+
+
+def _require_probability(p: float) -> None:
+    if not 0 < p < 1:
+        raise InputError(f"a probability of {p} was given; it must lie strictly between 0 and 1.")
