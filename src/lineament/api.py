@@ -36,7 +36,7 @@ def measure(
     target: str | None = None,
     seeds: int = 1,
     settings: Mapping[str, Any] | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
 ) -> Results:
     """Damage one task of a trained model, recover it, and measure the local linear structure on the way.
 
@@ -59,7 +59,7 @@ def measure(
     target = target or next(iter(data))
     records: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="lineament-") as temporary:
-        run = out or Path(temporary)
+        run = Path(out or temporary)
         for seed in range(chosen.seed, chosen.seed + seeds):
             records += _measure_seed(model, data, target, seed, chosen, run)
     return Results(tuple(records), tuple(evaluate(records, chosen.measurement.headline_rank)))

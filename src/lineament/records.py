@@ -120,9 +120,9 @@ class Record:
         return cls(figures=figures, arrays=arrays, **body)
 
 
-def load_records(folder: Path) -> list[Record]:
+def load_records(folder: Path | str) -> list[Record]:
     """All records of a run's `records` folder, in the order of their names."""
-    return [Record.load(path) for path in sorted(folder.glob("*.json"))]
+    return [Record.load(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -37,7 +37,8 @@ class Recorder:
     Use: `recorder = Recorder(space, folder)`; after every optimizer step `recorder.append()`; `recorder.close()`.
     """
 
-    def __init__(self, space: ParameterSpace, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, space: ParameterSpace, folder: Path | str, dtype: torch.dtype = torch.float32) -> None:
+        folder = Path(folder)
         if (folder / INDEX).exists():
             raise InputError(f"{folder} already holds a finished recording; record into another folder.")
         self.space, self.folder, self.dtype = space, folder, dtype
@@ -82,7 +83,8 @@ class Trajectory:
         space: where updates live. n_steps: number of recorded updates.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
+        folder = Path(folder)
         if not (folder / INDEX).exists():
             raise LineamentError(f"{folder} holds no finished recording (no {INDEX}).")
         index = read_json(folder / INDEX)
