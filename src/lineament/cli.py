@@ -246,10 +246,11 @@ def _print_keys() -> int:
 
     defaults = dict(flattened(to_dict(Settings())))
     meanings = key_meanings()
-    print("Defaults before any preset. Set one with --set key=value, or in the TOML file of --config.")
+    print("Defaults before any preset. Change one with --set key=value or --config FILE.")
     for key, kind in flat_keys().items():
-        print(f"{key} = {value_words(defaults[key])}  ({type_words(kind)})")
-        print(textwrap.fill(meanings[key], 78, initial_indent="    ", subsequent_indent="    "))
+        print(f"{key} = {value_words(defaults[key])}")
+        text = f"{type_words(kind)}: {meanings[key]}"
+        print(textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="    "))
     return 0
 
 
