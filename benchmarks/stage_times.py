@@ -26,6 +26,7 @@ STAGES = {
     "training inside": "training inside subspaces",
     "grid": "step size by damage grid",
     "drift": "drift",
+    "done": "done",
 }
 
 
@@ -36,7 +37,7 @@ def stage_times(lines: list[str]) -> dict[str, dict[str, float]]:
     for line in lines:
         found = LINE.search(line)
         if not found:
-            continue
+            continue  # a warning of a library
         seed, now = found["seed"], float(found["s"])
         stage = next((name for key, name in STAGES.items() if key in found["what"]), found["what"])
         if seed in last:

@@ -98,6 +98,7 @@ def run_job(
         for name in MEASUREMENTS:
             if name in missing:
                 MEASUREMENTS[name](study).save(records)
+    progress("done", 1, 1)
 
 
 def write_results(run: Path) -> list[Claim]:

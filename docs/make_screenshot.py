@@ -1,0 +1,56 @@
+"""Write docs/images/report.png and report-capture.png: verdicts and first capture figure of a run's report.
+
+python docs/make_screenshot.py runs/demo
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import sys
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+
+FOLDER = Path(__file__).parent / "images"
+FLAGS = (
+    "--headless=new --hide-scrollbars --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-dev-shm-usage"
+)
+
+
+def main(run: Path) -> None:
+    """Draw the report at 1100 pixels and cut out the two pictures."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver") or ""))
+    try:
+        metrics = {"width": 1100, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.get((run.resolve() / "report.html").as_uri())
+        drawn = "return document.documentElement.dataset.drawn === 'true'"
+        WebDriverWait(browser, 60).until(lambda b: b.execute_script(drawn))
+        _cut(browser, "header", "#verdicts", FOLDER / "report.png")
+        _cut(browser, "[id$=basis_capture] > h2", "[id$=basis_capture] figure", FOLDER / "report-capture.png")
+    finally:
+        browser.quit()
+
+
+def _cut(browser: webdriver.Chrome, first: str, last: str, file: Path) -> None:
+    """The page from the top of one element to the bottom of another."""
+    script = (
+        "const [a, b] = [...arguments].map(s => document.querySelector(s).getBoundingClientRect());"
+        "return [a.top + scrollY, b.bottom + scrollY]"
+    )
+    top, bottom = browser.execute_script(script, first, last)
+    clip = {"x": 0, "y": max(0, top - 12), "width": 1100, "height": bottom - top + 24, "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    file.write_bytes(base64.b64decode(shot["data"]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
