@@ -89,6 +89,14 @@ def test_positions_are_where_the_model_was(walk: Walk, step: int) -> None:
     assert np.allclose(found.numpy(), walk.thetas[step], atol=1e-12)
 
 
+def test_all_positions_at_once_are_the_same(walk: Walk) -> None:
+    found = walk.trajectory.positions()
+    assert found.shape[0] == walk.trajectory.n_steps + 1
+    assert torch.equal(found[0], walk.trajectory.start().double())
+    for step in (1, 50, 51, 55):
+        assert np.allclose(found[step].numpy(), walk.thetas[step], atol=1e-12)
+
+
 def test_steps_that_were_not_recorded_are_refused(walk: Walk) -> None:
     """Silently answering with the last position would hide a lag that runs off the recording."""
     with pytest.raises(InputError, match="55 steps"):

@@ -313,7 +313,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "seeds": 1,
         "threads": 2,
         "task.evaluation_examples": 64,
-        "operating.steps": 140,
+        "operating.steps": 120,
         "operating.batch": 48,
         "damage.steps": 30,
         "damage.batch": 24,
@@ -324,7 +324,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "measurement.lanczos_steps": 24,
         "measurement.task_vector_steps": 10,
         "measurement.inside_batch": 8,
-        "measurement.drift_gradients": 16,
+        "measurement.drift_gradients": 12,
     },
     ("lm", "full"): {
         "threads": 2,

@@ -96,6 +96,10 @@ class Study:
             self._gradients[key] = found
         return found
 
+    def forget_gradients(self) -> None:
+        """Free the remembered sets, 64 rows of n_params each."""
+        self._gradients.clear()
+
 
 def prepare_study(
     problem: Problem, settings: Settings, target: str, seed: int, run: Path, progress: Progress = silent

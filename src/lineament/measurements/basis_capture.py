@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 
 from lineament.bases import Basis, overlap
 from lineament.measurements.capture_bases import make_bases, usable_ranks
@@ -126,10 +125,7 @@ def _captures(
 
 def effective_gram(study: Study) -> TrajectoryGram:
     """Gram matrix of the recovery's dW updates."""
-    blocks = [study.trajectory.block(i).double() for i in range(study.trajectory.n_blocks)]
-    start = study.trajectory.start().double()[None]
-    thetas = torch.cat([start, start + torch.cat(blocks).cumsum(dim=0)])
-    return update_gram(factor_pairs(study.problem.space), thetas)
+    return update_gram(factor_pairs(study.problem.space), study.trajectory.positions())
 
 
 def _effective_captures(study: Study) -> list[Figure]:

@@ -221,6 +221,7 @@ def make_bases(study: Study) -> dict[str, Basis]:
         for number, (name, make) in enumerate(BASES.items()):
             study.progress(f"basis {name}", number, len(BASES))
             bases[name] = make(bench)
+    study.forget_gradients()
     return bases
 
 

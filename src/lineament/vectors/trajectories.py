@@ -127,6 +127,17 @@ class Trajectory:
             theta += self.combine(np.ones(step)[:, None]).rows[0]
         return theta
 
+    def positions(self) -> Tensor:
+        """theta_0 .. theta_T, (n_steps + 1, n_params) float64; one block of rows is held beside them."""
+        thetas = torch.empty(self.n_steps + 1, self.space.n_params, dtype=torch.float64)
+        thetas[0] = self.start()
+        step = 0
+        for number in range(self.n_blocks):
+            for row in self.block(number):
+                torch.add(thetas[step], row, out=thetas[step + 1])
+                step += 1
+        return thetas
+
     def combine(self, weights: np.ndarray) -> Vectors:
         """Directions sum_t weights[t, j] u_(t+1) for weights (n, n_vectors), n <= n_steps."""
         if len(weights) > self.n_steps:
