@@ -221,6 +221,17 @@ def test_mean_gradient_weights_unequal_chunks_by_size(case: Case) -> None:
     assert all(p.grad is None for p in problem.model.parameters())
 
 
+def test_a_released_operator_builds_its_graph_again() -> None:
+    case = CASES["transformer_lora"]
+    problem = case.make()
+    operator = HessianOperator(problem, case.batch(problem, 5))
+    vector = torch.ones(problem.space.n_params)
+    before = operator @ vector
+    operator.release()
+    operator.release()
+    assert torch.equal(operator @ vector, before)
+
+
 @pytest.mark.parametrize("name", ["quadratic", "transformer_lora", "conv1d"])
 def test_hessian_products_equal_the_dense_hessian(name: str) -> None:
     case = CASES[name]

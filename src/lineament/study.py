@@ -83,7 +83,7 @@ class Study:
     ) -> Vectors:
         """The protocol's static set: `measurement.gradients` minibatch gradients of a task at a point.
 
-        The target's sets with true labels are remembered, since several measurements use them.
+        The target's sets with true labels at theta_star and theta_broken are remembered: several measurements use them.
         """
         key = (point, task, stream)
         if key in self._gradients and labels is None:
@@ -92,7 +92,7 @@ class Study:
         batch = self.gradient_batch(task, m.gradients, m.minibatch, stream, labels)
         with self.problem.space.temporarily(self.points[point]):
             found = group_gradients(self.problem, batch, m.minibatch)
-        if task == self.target and labels is None:
+        if task == self.target and labels is None and point != "early":
             self._gradients[key] = found
         return found
 

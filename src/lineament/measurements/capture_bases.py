@@ -52,6 +52,11 @@ class Workbench:
         batch = self.study.gradient_batch(self.study.target, size, 1, "curvature")
         return HessianOperator(self.study.problem, batch)
 
+    def release_graph(self) -> None:
+        """Free the Hessian's graph, about a gigabyte for a small language model; a later product builds it again."""
+        if "hessian" in self.__dict__:
+            self.hessian.release()
+
     @cached_property
     def metric(self) -> Tensor:
         """Diagonal of the optimizer's metric P, (n_params,): sqrt(v) + eps for AdamW, ones otherwise.
@@ -221,6 +226,7 @@ def make_bases(study: Study) -> dict[str, Basis]:
         for number, (name, make) in enumerate(BASES.items()):
             study.progress(f"basis {name}", number, len(BASES))
             bases[name] = make(bench)
+            bench.release_graph()
     study.forget_gradients()
     return bases
 

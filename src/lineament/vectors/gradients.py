@@ -153,6 +153,11 @@ class HessianOperator:
             )
         return self.space.flatten(self._filled(parts)).double().cpu()
 
+    def release(self) -> None:
+        """Free the graph; the next product builds it again."""
+        self._flat = torch.empty(0)
+        self._versions: list[int] = []
+
     def _build(self) -> None:
         with sdpa_kernel(SDPBackend.MATH):
             loss = self._problem.loss(self._batch)
