@@ -22,7 +22,7 @@ class Dense:
         self.matrix, self.gradient = matrix, gradient
 
     def __matmul__(self, vector: Tensor) -> Tensor:
-        return self.matrix @ vector
+        return self.matrix @ vector.to(self.matrix)
 
 
 def random_symmetric(n: int, seed: int) -> Dense:
@@ -35,6 +35,7 @@ def random_symmetric(n: int, seed: int) -> Dense:
 def test_estimates_lie_within_standard_errors_of_the_dense_hessian(name: str) -> None:
     case = CASES[name]
     problem = case.make()
+    problem.model.double()
     batch = case.batch(problem, 8)
     dense = oracles.dense_hessian(problem, batch)
     operator = HessianOperator(problem, batch)
@@ -45,7 +46,7 @@ def test_estimates_lie_within_standard_errors_of_the_dense_hessian(name: str) ->
     gradient = oracles.dense_gradients(problem, batch, len(batch))[0]
     assert found.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
     unit = gradient / np.linalg.norm(gradient)
-    assert found.along_gradient == pytest.approx(unit @ dense @ unit, rel=1e-3, abs=1e-4 * np.linalg.norm(dense))
+    assert found.along_gradient == pytest.approx(unit @ dense @ unit, rel=1e-3, abs=1e-4 * float(np.linalg.norm(dense)))
 
 
 def test_the_trace_of_a_diagonal_is_exact_after_any_probe() -> None:
