@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lineament.records import load_records as load_records
     from lineament.streams import Streams as Streams
     from lineament.study import Study as Study
+    from lineament.vectors.curvature import estimate_curvature as estimate_curvature
     from lineament.vectors.gradients import HessianOperator as HessianOperator
     from lineament.vectors.gradients import gradient_gram as gradient_gram
     from lineament.vectors.gradients import group_gradients as group_gradients
@@ -61,6 +62,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "group_gradients": ("vectors.gradients", "group_gradients"),
     "gradient_gram": ("vectors.gradients", "gradient_gram"),
     "HessianOperator": ("vectors.gradients", "HessianOperator"),
+    "estimate_curvature": ("vectors.curvature", "estimate_curvature"),
     "Recorder": ("vectors.trajectories", "Recorder"),
     "Trajectory": ("vectors.trajectories", "Trajectory"),
     "TrajectoryGram": ("vectors.trajectories", "TrajectoryGram"),
