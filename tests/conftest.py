@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import arguments, lineament
 from hypothesis import settings as hypothesis_settings
-from runs import arguments, lineament
 
 # Draws are fixed and each example may take as long as it needs: the suite must give one answer on any machine.
 hypothesis_settings.register_profile("lineament", deadline=None, max_examples=25, derandomize=True, database=None)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import arguments, lineament, record_bytes
+from command_line import arguments, lineament, record_bytes
 
 from lineament.settings import flat_keys
 
