@@ -16,7 +16,7 @@ PACKAGE = Path(lineament.__file__).parent
 # A module may import from its own line and from lines above it.
 LAYERS = (
     ("errors", "__init__"),
-    ("streams", "intervals", "settings"),
+    ("streams", "intervals", "settings", "theory"),
     ("records", "keys"),
     ("parameters",),
     ("problems",),
