@@ -17,6 +17,7 @@ PACKAGE = Path(lineament.__file__).parent
 LAYERS = (
     ("errors", "__init__"),
     ("streams", "intervals", "settings", "theory"),
+    ("best_of_n",),
     ("records", "keys"),
     ("parameters",),
     ("problems",),

@@ -34,7 +34,7 @@ class Curvature:
         gradient_norm: |g|, nats per unit of parameter.
         trace: tr H, nats per unit squared; may be negative.
         along_gradient: ghat' H ghat.
-        frobenius_norm: |H|_F; needed by `gain_many_flat_directions` only.
+        frobenius_norm: |H|_F; needed by `gain_one_draw_variance` and `gain_many_flat_directions` only.
     """
 
     gradient_norm: float
@@ -59,10 +59,14 @@ def expected_max_square(n: int) -> float:
 def expected_max_antithetic(n_pairs: int) -> float:
     """Mean of the largest of n_pairs pairs +z, -z: the largest of n_pairs absolute values.
 
-    Integral of P(max |z| > x) over x >= 0.
+    a_n = integral of P(max |z| > x) over x >= 0.
     """
-    _require_count("n_pairs", n_pairs)
-    return float(integrate.simpson(-np.expm1(n_pairs * _LOG_ABSOLUTE_CDF), x=_ABSOLUTE))
+    return _moment_antithetic(n_pairs, 1)
+
+
+def expected_max_square_antithetic(n_pairs: int) -> float:
+    """Mean of the square of the largest of n_pairs absolute values: integral of 2 x P(max |z| > x) over x >= 0."""
+    return _moment_antithetic(n_pairs, 2)
 
 
 def linear_gain(sigma: float, gradient_norm: float, n: int) -> float:
@@ -115,16 +119,32 @@ def second_order_gain(sigma: float, at: Curvature, n: int) -> float:
     n = 1 gives the mean gain of one draw, -sigma^2 tr(H) / 2.
     """
     _require_sigma(sigma)
-    return sigma * at.gradient_norm * expected_max(n) - sigma**2 / 2 * _price(at, n)
+    return sigma * at.gradient_norm * expected_max(n) - sigma**2 / 2 * _price(at, expected_max_square(n))
+
+
+def second_order_gain_antithetic(sigma: float, at: Curvature, n_pairs: int) -> float:
+    """E[max gain] of n_pairs pairs +z, -z: sigma |g| a_n - sigma^2/2 (tr H + (q_n - 1) ghat'H ghat), to O(sigma^2).
+
+    a_n and q_n are mean and mean square of the largest of n_pairs absolute values: z'Hz is even in z, so the better of
+    a pair gains sigma |g.z| - sigma^2/2 z'Hz, and |g.z| chooses among pairs to this order. n_pairs = 1 is exact on a
+    quadratic.
+    """
+    _require_sigma(sigma)
+    linear = sigma * at.gradient_norm * expected_max_antithetic(n_pairs)
+    return linear - sigma**2 / 2 * _price(at, expected_max_square_antithetic(n_pairs))
+
+
+def gain_one_draw_variance(sigma: float, at: Curvature) -> float:
+    """Variance of one draw's gain, sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2 (nats squared): exact on a quadratic."""
+    _require_sigma(sigma)
+    if at.frobenius_norm is None:
+        raise InputError("this prediction needs frobenius_norm; estimate |H|_F first.")
+    return (sigma * at.gradient_norm) ** 2 + (sigma**2 * at.frobenius_norm) ** 2 / 2
 
 
 def gain_many_flat_directions(sigma: float, at: Curvature, n: int) -> float:
     """Gain of the best of n: -sigma^2 tr(H)/2 + m_N sqrt(sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2) of Gaussian gains."""
-    _require_sigma(sigma)
-    if at.frobenius_norm is None:
-        raise InputError("this prediction needs frobenius_norm; estimate |H|_F first.")
-    spread = math.hypot(sigma * at.gradient_norm, sigma**2 * at.frobenius_norm / math.sqrt(2))
-    return -(sigma**2) * at.trace / 2 + expected_max(n) * spread
+    return -(sigma**2) * at.trace / 2 + expected_max(n) * math.sqrt(gain_one_draw_variance(sigma, at))
 
 
 def best_sigma(at: Curvature, n: int) -> float | None:
@@ -132,7 +152,7 @@ def best_sigma(at: Curvature, n: int) -> float | None:
 
     |g| m_N / (tr H + (q_N - 1) ghat'H ghat), where that denominator is positive. The gain there is half the linear one.
     """
-    price = _price(at, n)
+    price = _price(at, expected_max_square(n))
     return at.gradient_norm * expected_max(n) / price if price > 0 else None
 
 
@@ -144,7 +164,7 @@ def gain_at_best_sigma(at: Curvature, n: int) -> float | None:
 
 def sigma_of_curvature_cost(cost: float, at: Curvature, n: int) -> float | None:
     """sigma at which curvature should take the fraction `cost` of the linear gain (add it, where curvature helps)."""
-    price = _price(at, n)
+    price = _price(at, expected_max_square(n))
     return 2 * cost * at.gradient_norm * expected_max(n) / abs(price) if price else None
 
 
@@ -186,8 +206,15 @@ def _moment(n: int, power: int) -> float:
     return float(np.trapezoid(_X**power * np.exp(log_density), _X))
 
 
-def _price(at: Curvature, n: int) -> float:
-    return at.trace + (expected_max_square(n) - 1) * at.along_gradient
+def _moment_antithetic(n_pairs: int, power: int) -> float:
+    _require_count("n_pairs", n_pairs)
+    tail = -np.expm1(n_pairs * _LOG_ABSOLUTE_CDF)
+    return float(integrate.simpson(power * _ABSOLUTE ** (power - 1) * tail, x=_ABSOLUTE))
+
+
+def _price(at: Curvature, mean_square: float) -> float:
+    """Mean of z'Hz over the chosen draws, whose components along ghat have this mean square."""
+    return at.trace + (mean_square - 1) * at.along_gradient
 
 
 def _require_count(name: str, n: int) -> None:
