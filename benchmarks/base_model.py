@@ -12,8 +12,9 @@ import time
 
 import torch
 
+from lineament.presets import resolve
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.settings import resolve, updated
+from lineament.settings import updated
 
 
 def main() -> None:

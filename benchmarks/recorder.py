@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from lineament.parameters import ParameterSpace
+from lineament.presets import resolve
 from lineament.problems.language_model import LanguageModelProblem
-from lineament.settings import resolve
 from lineament.streams import Streams
 from lineament.training import make_optimizer
 from lineament.vectors.trajectories import Recorder

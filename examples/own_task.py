@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from lineament import evaluate_claims, load_records
+from lineament.presets import resolve
 from lineament.problems.synthetic_tasks import TASKS, SyntheticTask
 from lineament.run_folder import RunFolder
-from lineament.settings import resolve
 
 
 def running_minimum(x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import attach_lora
-from lineament.problems.problem import Batch, Problem, Split
+from lineament.problems.problem import Batch, Problem, Split, at_positions
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.settings import (
     LoraSettings,
@@ -122,11 +122,6 @@ class ConvToy(nn.Module):
         return self.second(self.norm(functional.gelu(self.first(mixed))))
 
 
-def at_positions(logits: Tensor, batch: Batch) -> Tensor:
-    """(n, length, words) -> (n, n_targets, words)."""
-    return logits.gather(1, batch.positions[..., None].expand(-1, -1, logits.shape[-1]))
-
-
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """A module with initial weights that are the same every time; the global generator is given back."""
     with torch.random.fork_rng(devices=[]):
@@ -175,7 +170,7 @@ def transformer_lora() -> Problem:
 
 def conv1d() -> Problem:
     model = seeded(ConvToy)
-    return WordsProblem(model, ParameterSpace.trainable(model), lambda b: at_positions(model(b.input_ids), b))
+    return WordsProblem(model, ParameterSpace.trainable(model), lambda b: at_positions(model(b.input_ids), b.positions))
 
 
 def gpt2_full() -> Problem:
@@ -184,7 +179,9 @@ def gpt2_full() -> Problem:
     model = seeded(lambda: GPT2LMHeadModel(config))
 
     def logits(batch: Batch) -> Tensor:
-        return at_positions(model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits, batch)
+        return at_positions(
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits, batch.positions
+        )
 
     return moved(WordsProblem(model, ParameterSpace.trainable(model), logits), 0.05)
 
@@ -198,7 +195,9 @@ def llama_lora() -> Problem:
     )
 
     def logits(batch: Batch) -> Tensor:
-        return at_positions(model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits, batch)
+        return at_positions(
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits, batch.positions
+        )
 
     return moved(WordsProblem(model, ParameterSpace.trainable(model, "lora_factors"), logits))
 

@@ -14,11 +14,12 @@ import torch
 from torch.nn import functional
 
 from lineament.errors import InputError
+from lineament.presets import resolve
 from lineament.problems.adapters import factor_pairs, save_adapter
 from lineament.problems.language_model import PROMPT, LanguageModelProblem, load_model
 from lineament.problems.problem import Batch
 from lineament.problems.statements import STATEMENT_TASKS
-from lineament.settings import Settings, resolve
+from lineament.settings import Settings
 from lineament.vectors.effective import position_gram
 from lineament.vectors.gradients import gradient_gram, group_gradients
 

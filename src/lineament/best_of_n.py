@@ -67,17 +67,35 @@ def mean_best_controlled(gains: np.ndarray, linear: np.ndarray, sigma_gradient: 
     return Measured(_mean(pool, n) - surplus, _stderr(_changes(pool, n) - _changes(control, n)))
 
 
-def _mean(pool: np.ndarray, n: int) -> float:
-    return float(_weights(len(pool), n) @ np.sort(pool))
+def mean_at_best(gains: np.ndarray, values: np.ndarray, n: int) -> Measured:
+    """Mean of another figure of the draw that wins among n by its gain, with the jackknife's standard error.
+
+    Args:
+        gains: (M,), by which the best is chosen.
+        values: (M,), what is wanted of the chosen draw (its gain on fresh data), in the same order.
+
+    Raises:
+        InputError: as `mean_best`, or pools of two sizes.
+    """
+    pool, wanted = _pool("gains", gains, n), _pool("values", values, n)
+    if len(pool) != len(wanted):
+        raise InputError(f"{len(pool)} gains came with {len(wanted)} values; give both of the same draws.")
+    return Measured(_mean(wanted, n, pool), _stderr(_changes(wanted, n, pool)))
 
 
-def _changes(pool: np.ndarray, n: int) -> np.ndarray:
+def _mean(pool: np.ndarray, n: int, by: np.ndarray | None = None) -> float:
+    """U of the pool, its draws ordered by their own values or by others."""
+    order = np.argsort(pool if by is None else by, kind="stable")
+    return float(_weights(len(pool), n) @ pool[order])
+
+
+def _changes(pool: np.ndarray, n: int, by: np.ndarray | None = None) -> np.ndarray:
     """U without draw i, minus U, for every draw in the pool's order: n (U - h_i) / (M - n). Their mean is 0.
 
     h_i, the mean over the subsets that hold draw i, has mean U. By summation by parts of its definition,
     h_(i) - h_(i-1) = C(i-2, n-1) / C(M-1, n-1) (x_(i) - x_(i-1)): no cancellation, and ties change nothing.
     """
-    n_draws, order = len(pool), np.argsort(pool, kind="stable")
+    n_draws, order = len(pool), np.argsort(pool if by is None else by, kind="stable")
     steps = _weights(n_draws, n)[:-1] * (n_draws / n) * np.diff(pool[order])
     held = np.concatenate([[0.0], np.cumsum(steps)])  # h_(i) - h_(1)
     changes = np.empty(n_draws)

@@ -13,7 +13,8 @@ import tyro
 
 from lineament import __version__
 from lineament.errors import InputError, LineamentError
-from lineament.settings import Settings, flat_keys, flattened, from_file, parse_assignment, resolve, to_dict
+from lineament.presets import resolve
+from lineament.settings import Settings, flat_keys, flattened, from_file, parse_assignment, to_dict
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from lineament.bases import from_vectors
 from lineament.claims import Claim, write_claims
 from lineament.errors import InputError, unknown_name
-from lineament.measurements import basis_capture, basis_drift, gradient_rank
+from lineament.measurements import basis_capture, basis_drift, gradient_rank, random_search
 from lineament.problems.adapters import save_adapter
 from lineament.problems.problem import Problem
 from lineament.problems.synthetic import LORA_TARGETS, SyntheticProblem, task_names
@@ -28,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[Study], Record]] = {
     gradient_rank.NAME: gradient_rank.measure,
     basis_capture.NAME: basis_capture.measure,
     basis_drift.NAME: basis_drift.measure,
+    random_search.NAME: random_search.measure,
 }
 
 

@@ -166,6 +166,47 @@ class MeasureSettings:
 
 
 @dataclass(frozen=True)
+class SearchSettings:
+    """Sizes of the random-search measurement."""
+
+    examples: int = 32
+    """examples in the batch that perturbations are scored on; as many again are the fresh data"""
+    draws: int = 2048
+    """perturbations per space and sigma; at least twice the largest count"""
+    counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+    """numbers of draws N whose best gain is compared with its prediction"""
+    headline_count: int = 64
+    """the N of the claims"""
+    costs: tuple[float, ...] = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0)
+    """sigmas, given as the share of the linear gain that curvature should cost there at the headline N"""
+    spaces: tuple[str, ...] = ("full", "random", "static_broken", "prefix", "krylov")
+    """where perturbations are drawn: full, or names of bases at the headline rank"""
+    informed: tuple[str, ...] = (
+        "static_start",
+        "static_star",
+        "static_broken",
+        "static_all_tasks",
+        "static_hessian_top",
+        "task_vectors",
+        "krylov",
+        "control_preconditioned",
+        "control_other_data",
+        "prefix",
+    )
+    """subspaces whose signal density is compared with their gain (at least 6 for the claim)"""
+    density_draws: int = 512
+    """perturbations per subspace and sigma of the density comparison and of the dimension comparison"""
+    curvature_error: float = 0.05
+    """Hutchinson probing of the whole space stops at this relative standard error of tr H"""
+    most_probes: int = 600
+    """and at this many probes at the latest"""
+    lora_ranks: tuple[int, ...] = (1, 4, 16, 64)
+    """adapter ranks at which the study is made again up to the damaged point, to vary n_params (LoRA only)"""
+    widths: tuple[int, ...] = (32, 128)
+    """residual widths at which it is made again (synthetic only)"""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that decides a run's records."""
 
@@ -191,6 +232,7 @@ class Settings:
     damage: DamageSettings = field(default_factory=DamageSettings)
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
     measurement: MeasureSettings = field(default_factory=MeasureSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
 
     def hash(self) -> str:
         """Identity of the configuration, without seeds and the choice of measurements (those extend a run)."""
@@ -298,63 +340,3 @@ def _scalar(value: Any, kind: type) -> Any:
     if kind is int and isinstance(value, str) and not value.strip().lstrip("+-").isdigit():
         return int(float(value))  # 1e3; plain digits go on, since float would round a large seed
     return kind(value)
-
-
-PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    ("synthetic", "quick"): {
-        "task.names": ["copy", "reverse", "sort", "increment", "parity", "maximum"],
-        "training.steps": 500,
-    },
-    ("synthetic", "full"): {
-        "measurement.inside_all": True,
-        "measurement.grid": True,
-    },
-    ("lm", "quick"): {
-        "seeds": 1,
-        "threads": 2,
-        "task.evaluation_examples": 64,
-        "operating.steps": 120,
-        "operating.batch": 48,
-        "damage.steps": 20,
-        "damage.lr": 1e-3,
-        "damage.batch": 24,
-        "recovery.batch": 16,
-        "recovery.lr": 1e-3,
-        "recovery.steps": 120,
-        "measurement.curvature_batch": 16,
-        "measurement.lanczos_steps": 24,
-        "measurement.task_vector_steps": 10,
-        "measurement.inside_batch": 8,
-        "measurement.drift_gradients": 12,
-    },
-    ("lm", "full"): {
-        "threads": 2,
-        "task.evaluation_examples": 64,
-        "operating.steps": 200,
-        "operating.batch": 48,
-        "damage.steps": 20,
-        "damage.lr": 1e-3,
-        "damage.batch": 24,
-        "recovery.batch": 16,
-        "recovery.lr": 1e-3,
-        "recovery.steps": 120,
-        "measurement.curvature_batch": 32,
-        "measurement.inside_all": True,
-        "measurement.grid": True,
-    },
-}
-DEFAULT_TARGETS = {"synthetic": ("sort",), "lm": ("words",)}
-DEFAULT_MODELS = {"synthetic": "synthetic", "lm": "smollm2-135m"}
-
-
-def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
-    """Settings from defaults < preset < each of `layers` (source, dotted keys) in order."""
-    if (problem, preset) not in PRESETS:
-        raise unknown_name("preset", preset, {name for _, name in PRESETS})
-    base = {"problem": problem, "preset": preset, "model.name": DEFAULT_MODELS[problem]}
-    settings = updated(Settings(), {**base, **PRESETS[problem, preset]}, f"preset {preset}")
-    for source, changes in layers:
-        settings = updated(settings, changes, source)
-    if not settings.task.targets:
-        settings = updated(settings, {"task.targets": DEFAULT_TARGETS[problem]}, "defaults")
-    return settings

@@ -113,19 +113,11 @@ def prepare_study(
     Raises:
         NonFiniteError: a training loss became NaN or infinite.
     """
-    problem.require_task(target)
-    streams = Streams(seed).child("study")
-    name = f"{target}-seed{seed}"
-    start = problem.space.read().cpu()
-    shared = _operating_stage(problem, settings, streams, operating_file(run, seed), start, progress)
-    own = streams.child(target)
-    broken = _damage_stage(
-        problem, settings, target, own, run / "stages" / f"damage-{name}.safetensors", shared, progress
-    )
-    points = {**shared, "broken": broken}
+    points = damaged_point(problem, settings, target, seed, run, progress)
+    own, name = _streams(seed).child(target), f"{target}-seed{seed}"
     star_accuracy = _at(problem, points["star"], lambda: problem.evaluate(problem.fixed(target, "evaluation")))
     curve, trajectory = _recovery_stage(
-        problem, settings, target, own, run, name, broken, star_accuracy.accuracy, progress
+        problem, settings, target, own, run, name, points["broken"], star_accuracy.accuracy, progress
     )
     if curve.recovered_at is not None:
         points["recovered"] = trajectory.position(curve.recovered_at)
@@ -134,9 +126,26 @@ def prepare_study(
     return Study(problem, settings, target, seed, own, points, curve, trajectory, effects, progress)
 
 
+def damaged_point(
+    problem: Problem, settings: Settings, target: str, seed: int, run: Path, progress: Progress = silent
+) -> dict[str, Tensor]:
+    """The stages before recovery, made or loaded: start, early, star and broken -> theta (n_params,)."""
+    problem.require_task(target)
+    streams = _streams(seed)
+    start = problem.space.read().cpu()
+    points = _operating_stage(problem, settings, streams, operating_file(run, seed), start, progress)
+    file = run / "stages" / f"damage-{target}-seed{seed}.safetensors"
+    broken = _damage_stage(problem, settings, target, streams.child(target), file, points, progress)
+    return {**points, "broken": broken}
+
+
 def operating_file(run: Path, seed: int) -> Path:
     """Where a seed's operating point (start, early, star) is kept; its targets share it."""
     return run / "stages" / f"operating-seed{seed}.safetensors"
+
+
+def _streams(seed: int) -> Streams:
+    return Streams(seed).child("study")
 
 
 def _operating_stage(

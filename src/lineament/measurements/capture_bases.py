@@ -6,7 +6,7 @@ built from. To add a basis, write one function `(Workbench) -> Basis` and one li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -219,13 +219,14 @@ BASES: dict[str, Callable[[Workbench], Basis]] = {
 }
 
 
-def make_bases(study: Study) -> dict[str, Basis]:
-    """Every basis that is not built from the recovery itself, in the order of `BASES`."""
+def make_bases(study: Study, names: Iterable[str] | None = None) -> dict[str, Basis]:
+    """Bases that are not built from the recovery itself, in the order of `BASES`; default all of them."""
+    chosen = [name for name in BASES if names is None or name in set(names)]
     bench, bases = Workbench(study), {}
     with study.problem.space.temporarily(study.points["broken"]):
-        for number, (name, make) in enumerate(BASES.items()):
-            study.progress(f"basis {name}", number, len(BASES))
-            bases[name] = make(bench)
+        for number, name in enumerate(chosen):
+            study.progress(f"basis {name}", number, len(chosen))
+            bases[name] = BASES[name](bench)
             bench.release_graph()
     study.forget_gradients()
     return bases

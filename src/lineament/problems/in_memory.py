@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
-from lineament.problems.problem import Batch, Problem, Split
+from lineament.problems.problem import Batch, Problem, Split, at_positions
 from lineament.streams import Streams
 
 SPLITS: tuple[Split, ...] = ("validation", "evaluation", "held_out")
@@ -58,7 +58,7 @@ class InMemoryProblem(Problem):
     def logits(self, batch: Batch) -> Tensor:
         output = self.model(batch.input_ids, attention_mask=batch.attention_mask)
         logits: Tensor = getattr(output, "logits", output)
-        return logits.gather(1, batch.positions[..., None].expand(-1, -1, logits.shape[-1]))
+        return at_positions(logits, batch.positions)
 
     def sample(self, task: str, n: int, generator: np.random.Generator) -> Batch:
         pool = self._train[task]

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from lineament.errors import InputError, LineamentError, unknown_name
 from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import attach_lora
-from lineament.problems.problem import Batch, Problem, Split, chosen_device
+from lineament.problems.problem import Batch, Problem, Split, at_positions, chosen_device
 from lineament.problems.statements import STATEMENT_TASKS, Statement, StatementSplits, split
 from lineament.settings import Settings
 from lineament.streams import Streams
@@ -84,6 +84,9 @@ class LanguageModelProblem(Problem):
 
     def fixed(self, task: str, split: Split) -> Batch:
         return self._fixed[task, split]
+
+    def remade(self, settings: Settings) -> LanguageModelProblem:
+        return LanguageModelProblem(settings, self.streams.seed)
 
     def statements(self, task: str) -> StatementSplits:
         """The labelled statements of a task, by split."""
@@ -178,8 +181,7 @@ def _only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
     """Let the output head see the wanted positions only: (n, length, width) -> (n, n_targets, width)."""
 
     def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        hidden = inputs[0]
-        return (hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])),)
+        return (at_positions(inputs[0], positions),)
 
     handle = head.register_forward_pre_hook(select)
     try:

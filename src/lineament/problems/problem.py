@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from lineament.errors import InputError, unknown_name
 from lineament.parameters import ParameterSpace
+from lineament.settings import Settings
 
 Split = Literal["train", "validation", "evaluation", "held_out"]
 Corruption = Literal["wrong", "uniform", "shuffled"]
@@ -120,6 +121,14 @@ class Problem(ABC):
     def fixed(self, task: str, split: Split) -> Batch:
         """The fixed set of a task; splits share no example."""
 
+    def remade(self, settings: Settings) -> Problem:
+        """The same problem of the same seed with another width or adapter rank, at theta_start.
+
+        Raises:
+            InputError: this kind of problem cannot be made again from settings.
+        """
+        raise InputError(f"a problem of kind {self.name!r} cannot be made again with other settings.")
+
     def example_losses(self, batch: Batch) -> Tensor:
         """Loss of each example, the mean over its target tokens, (n_examples,), differentiable."""
         batch = batch.to(self.device)
@@ -183,6 +192,15 @@ def corrupted(batch: Batch, how: Corruption, generator: np.random.Generator, shi
         raise InputError(f"shift {shift} for wrong labels; allowed: 1 to {len(choices) - 1}.")
     place = (batch.targets[..., None] == choices).int().argmax(dim=-1)
     return replace(batch, targets=choices[(place + shift) % len(choices)])
+
+
+def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
+    """(n_rows, length, width) -> (n_rows, n_targets, width) at positions (n_examples, n_targets).
+
+    n_rows may be a multiple of n_examples: copies of the whole batch, one after the other.
+    """
+    positions = positions.repeat(len(hidden) // len(positions), 1)
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 def chosen_device(name: str) -> torch.device:

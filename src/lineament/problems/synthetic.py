@@ -69,6 +69,9 @@ class SyntheticProblem(Problem):
     def fixed(self, task: str, split: Split) -> Batch:
         return self._fixed[task][split]
 
+    def remade(self, settings: Settings) -> SyntheticProblem:
+        return SyntheticProblem(settings, self.streams.seed)
+
     def _draw_fixed(self, task: str, n: int) -> dict[Split, Batch]:
         generator = self.streams.generator("fixed", task)
         drawn = generator.integers(N_DIGITS, size=(5 * n, self.length))

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lineament.problems.problem import at_positions
+
 
 class Attention(nn.Module):
     """Causal multi-head self-attention, (n, length, width) -> (n, length, width)."""
@@ -64,5 +66,4 @@ class Transformer(nn.Module):
         x = self.token_embedding(input_ids) + self.position_embedding(places)
         for block in self.blocks:
             x = block(x)
-        wanted = x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
-        return self.head(self.final_norm(wanted))  # type: ignore[no-any-return]
+        return self.head(self.final_norm(at_positions(x, positions)))  # type: ignore[no-any-return]

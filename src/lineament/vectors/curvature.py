@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lineament.bases import Basis
 from lineament.errors import InputError, NonFiniteError
 from lineament.theory import Curvature
 
@@ -87,6 +88,16 @@ def estimate_curvature(
         if len(traces) >= FEWEST_PROBES and _enough(traces, squares, relative_error):
             break
     return CurvatureEstimate(*_along(operator, gradient), _mean(traces), _root(_mean(squares)), len(traces))
+
+
+def curvature_in_basis(operator: Operator, basis: Basis) -> Curvature:
+    """|U^T g|, tr, Frobenius norm and curvature along U^T g of U^T H U: exact, one product per direction."""
+    images = torch.stack([(operator @ column).double() for column in basis.columns.T], dim=1)
+    inner = basis.columns.T @ images
+    gradient = basis.columns.T @ operator.gradient.double()
+    norm = float(gradient.norm())
+    along = float(gradient @ inner @ gradient) / norm**2 if norm else 0.0
+    return Curvature(norm, float(inner.trace()), along, float(inner.norm()))
 
 
 def _along(operator: Operator, gradient: Tensor) -> tuple[float, float]:

@@ -1,0 +1,243 @@
+"""Gaussian random search around the damaged point: measured gain of the best of N against its prediction (protocol 4).
+
+Quantity: E[max of N gains], gain_i = L(theta) - L(theta + sigma z_i), on one batch, by the unbiased order-statistic
+estimator over one pool per space and sigma; divided by the linear and by both second-order predictions. Unit: nats per
+target token; ratios: none. Sigmas are those at which curvature should cost given shares of the linear gain. Null: the
+ratio to the prediction from the gradient norm of shuffled labels; for the rank correlation of signal density, the
+density of another task's gradient. The result is where the ratio leaves 10 %, against the curvature that predicts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+from lineament import theory
+from lineament.bases import Basis, from_vectors
+from lineament.best_of_n import mean_at_best
+from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks
+from lineament.measurements.measurement import make_record
+from lineament.measurements.search_density import density_figures
+from lineament.measurements.search_dimension import dimension_figures
+from lineament.measurements.search_pools import Pool, Searcher, SearchSpace, inside_basis, whole_space
+from lineament.problems.problem import Batch, corrupted
+from lineament.records import Figure, Label, Record
+from lineament.study import Study
+from lineament.vectors.gradients import HessianOperator, mean_gradient
+
+NAME = "random_search"
+TOLERANCE = 0.1
+HEADLINE_COST = 0.01
+POINT_COST = 0.1
+DEFINITIONS = {
+    "gain": "E[max of N gains] over draws sigma z, unbiased order-statistic estimator; with the first-order gains as "
+    "control variate where sigma |H|_F / sqrt(2) < |g| / 2 (protocol 4)",
+    "ratio_linear": "gain / (sigma |g| m_N); null: the same over the prediction from shuffled labels",
+    "ratio_second_order": "gain / (sigma |g| m_N - sigma^2/2 (tr H + (q_N - 1) ghat'H ghat))",
+    "ratio_flat": "gain / (-sigma^2 tr(H)/2 + m_N sqrt(sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2))",
+    "one_draw_deviation": "(mean gain + sigma^2 tr(H)/2) over its standard error, tr H's included: N = 1",
+    "failed_members": "draws without a finite loss; they never win",
+    "gradient_norm": "|U^T g| on the scored batch",
+    "trace": "tr of U^T H U: exact inside a basis, Hutchinson probes in the whole space",
+    "along_gradient": "ghat' H ghat inside the space",
+    "frobenius_norm": "|U^T H U|_F",
+    "best_sigma": "|g| m_N / (tr H + (q_N - 1) ghat'H ghat); undefined where curvature helps",
+    "departure_sigma": "sigma at which gain / linear first leaves 1 +- 0.1, interpolated in log sigma; null: the sigma "
+    "at which curvature should cost 10 %",
+    "transferred_gain": "gain on fresh data of the best of N chosen on the batch; null: on the choosing batch itself",
+    "transfer_ratio_to_prediction": "transferred gain / (sigma m_N <g, g_b> / |g_b|), g the fresh data's gradient",
+    "point_trace": "tr H in the whole space at theta_broken, half-way through the recovery, and at theta_star",
+    "point_ratio": "gain / prediction at that point, at the sigma where curvature should change it by 10 %",
+    "density": "|U^T g|^2 / k; null: of another task's gradient",
+    "enrichment": "density over |g|^2 / n_params",
+    "equal_norm_gain": "gain of the best of N at one root-mean-square length for all subspaces; null: its prediction "
+    "r m_N |U^T g| / sqrt(k)",
+    "own_sigma_gain": "gain of the best of N at the subspace's own best sigma; null: its second-order prediction there",
+    "density_rank_correlation": "Spearman correlation over subspaces of predicted with measured gain at equal length; "
+    "null: predicted from another task's gradient",
+    "dimension_ratio": "gain / second order for the study made again with another adapter rank or width",
+    "dimension_slope": "slope of log(gain / second order) on log n_params, one intercept per cost; null: -1/2, what "
+    "steps of equal length would give",
+}
+
+
+def measure(study: Study) -> Record:
+    """Gains against N and sigma in every space, where predictions fail, transfer, signs of tr H, density, dimension."""
+    if study.curve.recovered_at is None:
+        reason = f"not recovered within {study.settings.recovery.steps} steps"
+        return make_record(study, NAME, [Figure("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
+    s = study.settings.search
+    bases = search_bases(study, {*s.spaces, *s.informed})
+    chosen, fresh = batches(study)
+    figures: list[Figure] = []
+    with study.problem.space.temporarily(study.points["broken"]):
+        searcher = Searcher(study.problem, chosen, study.streams.child("search"))
+        operator = HessianOperator(study.problem, chosen)
+        full = whole_space(operator, searcher.streams, s.curvature_error, s.most_probes)
+        spaces = {name: full if name == "full" else inside_basis(operator, bases[name]) for name in s.spaces}
+        shuffled = _shuffled_norms(study, chosen, spaces)
+        fresh_gradient = mean_gradient(study.problem, fresh)
+        for number, space in enumerate(spaces.values()):
+            study.progress(f"random search in {space.name}", number, len(spaces))
+            figures += _space_figures(study, searcher, space, shuffled[space.name])
+            figures += _transfer(study, searcher, space, fresh, space.inside(fresh_gradient))
+        figures += density_figures(study, searcher, operator, full, {n: bases[n] for n in s.informed})
+        operator.release()
+    figures += _point_figures(study, chosen) + dimension_figures(study)
+    return make_record(study, NAME, figures, DEFINITIONS)
+
+
+def search_bases(study: Study, names: set[str]) -> dict[str, Basis]:
+    """Bases by name at the headline rank (or the largest below it that exists); `prefix` comes from the recording."""
+    rank = max(k for k in usable_ranks(study) if k <= study.settings.measurement.headline_rank)
+    found = make_bases(study, names)
+    if "prefix" in names:
+        found["prefix"] = from_vectors(study.trajectory.updates(1, rank), "prefix")
+    return {name: basis.leading(min(rank, basis.rank)) for name, basis in found.items()}
+
+
+def known_spaces() -> tuple[str, ...]:
+    """Names that `search.spaces` and `search.informed` may hold."""
+    return ("full", "prefix", *BASES)
+
+
+def batches(study: Study) -> tuple[Batch, Batch]:
+    """Two disjoint batches of the target's training examples: the one that chooses, and fresh data."""
+    n = study.settings.search.examples
+    both = study.gradient_batch(study.target, 2 * n, 1, "search")
+    return both.rows(slice(0, n)), both.rows(slice(n, 2 * n))
+
+
+def _shuffled_norms(study: Study, batch: Batch, spaces: dict[str, SearchSpace]) -> dict[str, float]:
+    noise = corrupted(batch, "shuffled", study.streams.generator("search shuffled"))
+    gradient = mean_gradient(study.problem, noise)
+    return {name: float(space.inside(gradient).norm()) for name, space in spaces.items()}
+
+
+def _space_figures(study: Study, searcher: Searcher, space: SearchSpace, shuffled_norm: float) -> Iterator[Figure]:
+    s = study.settings.search
+    yield from _geometry(space, s.headline_count)
+    ratios: list[tuple[float, float]] = []
+    for cost in s.costs:
+        sigma = theory.sigma_of_curvature_cost(cost, space.at, s.headline_count)
+        if sigma is None:
+            continue
+        pool = searcher.pool(space, sigma, s.draws)
+        labels: dict[str, Label] = {"space": space.name, "cost": cost, "sigma": sigma}
+        yield Figure("failed_members", float(pool.n_failed), "members", labels=labels)
+        yield _one_draw(pool, labels)
+        for n in s.counts:
+            if len(pool.gains) >= 2 * n:
+                yield from _ratios(pool, n, labels, shuffled_norm)
+        if len(pool.gains) >= 2 * s.headline_count:
+            linear = theory.linear_gain(sigma, space.at.gradient_norm, s.headline_count)
+            ratios.append((sigma, pool.best(s.headline_count).value / linear))
+    yield _departure(space, ratios, s.headline_count)
+
+
+def _geometry(space: SearchSpace, n: int) -> list[Figure]:
+    labels: dict[str, Label] = {"space": space.name, "dimension": space.dimension}
+    best = theory.best_sigma(space.at, n)
+    reason = None if best else "no best sigma: curvature helps"
+    return [
+        Figure("gradient_norm", space.at.gradient_norm, "nats per unit", labels=labels),
+        Figure("trace", space.at.trace, "nats per unit squared", space.trace_stderr, labels=labels),
+        Figure("along_gradient", space.at.along_gradient, "nats per unit squared", labels=labels),
+        Figure("frobenius_norm", space.at.frobenius_norm, "nats per unit squared", labels=labels),
+        Figure("best_sigma", best, "per parameter", labels={**labels, "n": n}, reason=reason),
+    ]
+
+
+def _one_draw(pool: Pool, labels: dict[str, Label]) -> Figure:
+    mean, trace = pool.best(1), pool.sigma**2 / 2
+    error = float(np.hypot(mean.stderr, trace * pool.space.trace_stderr))
+    deviation = (mean.value + trace * pool.space.at.trace) / error if error > 0 else None
+    return Figure("one_draw_deviation", deviation, "standard errors", labels=labels)
+
+
+def _ratios(pool: Pool, n: int, labels: dict[str, Label], shuffled_norm: float) -> Iterator[Figure]:
+    measured, at, which = pool.best(n), pool.space.at, {**labels, "n": n}
+    yield Figure("gain", measured.value, "nats per target token", measured.stderr, labels=which)
+    if n == 1:
+        return  # the linear prediction is zero; `one_draw_deviation` judges the mean
+    predictions = {
+        "ratio_linear": theory.linear_gain(pool.sigma, at.gradient_norm, n),
+        "ratio_second_order": theory.second_order_gain(pool.sigma, at, n),
+        "ratio_flat": theory.gain_many_flat_directions(pool.sigma, at, n),
+    }
+    for quantity, predicted in predictions.items():
+        if predicted > 0:
+            null = None
+            if quantity == "ratio_linear" and shuffled_norm > 0:
+                null = measured.value / theory.linear_gain(pool.sigma, shuffled_norm, n)
+            ratio, error = measured.value / predicted, measured.stderr / predicted
+            yield Figure(quantity, ratio, "ratio", error, null, which)
+        else:
+            yield Figure(quantity, None, "ratio", labels=which, reason="the prediction is not positive at this sigma")
+
+
+def _departure(space: SearchSpace, ratios: Sequence[tuple[float, float]], n: int) -> Figure:
+    """Smallest sigma from which on gain / linear is more than 10 % off, beside where curvature should cost 10 %."""
+    labels: dict[str, Label] = {"space": space.name, "n": n}
+    expected = theory.sigma_of_curvature_cost(TOLERANCE, space.at, n)
+    found, reason = None, "within 10 % at every measured sigma"
+    for (low, before), (high, after) in pairwise(ratios):
+        inside, outside = abs(before - 1), abs(after - 1)
+        if inside <= TOLERANCE < outside:
+            share = (TOLERANCE - inside) / (outside - inside)
+            found, reason = float(np.exp(np.log(low) + share * np.log(high / low))), None  # type: ignore[assignment]
+            break
+    return Figure("departure_sigma", found, "per parameter", None, expected, labels, reason)
+
+
+def _transfer(
+    study: Study, searcher: Searcher, space: SearchSpace, fresh: Batch, fresh_gradient: Tensor
+) -> Iterator[Figure]:
+    s, n = study.settings.search, study.settings.search.headline_count
+    sigma = theory.sigma_of_curvature_cost(HEADLINE_COST, space.at, n)
+    if sigma is None or s.draws < 2 * n:
+        return
+    members = searcher.members(space, sigma, s.draws)
+    chosen, later = searcher.gains(searcher.batch, members, sigma), searcher.gains(fresh, members, sigma)
+    finite = np.isfinite(chosen) & np.isfinite(later)
+    measured = mean_at_best(chosen[finite], later[finite], n)
+    own = mean_at_best(chosen[finite], chosen[finite], n).value
+    inner = float(space.gradient @ fresh_gradient)
+    predicted = theory.transferred_gain(sigma, inner, space.at.gradient_norm, n)
+    labels: dict[str, Label] = {"space": space.name, "n": n, "sigma": sigma, "predicted": predicted}
+    yield Figure("transferred_gain", measured.value, "nats per target token", measured.stderr, own, labels)
+    ratio, error = measured.value / predicted, abs(measured.stderr / predicted)
+    yield Figure("transfer_ratio_to_prediction", ratio, "ratio", error, labels={"space": space.name, "n": n})
+
+
+def _point_figures(study: Study, batch: Batch) -> list[Figure]:
+    """Sign of tr H and the predictions' success while the model heals."""
+    s, n, figures = study.settings.search, study.settings.search.headline_count, []
+    thetas = {
+        "broken": study.points["broken"],
+        "half recovered": study.trajectory.position(max(1, study.recovered_at // 2)),
+        "star": study.points["star"],
+    }
+    for number, (point, theta) in enumerate(thetas.items()):
+        study.progress(f"random search, {point}", number, len(thetas))
+        with study.problem.space.temporarily(theta):
+            operator = HessianOperator(study.problem, batch)
+            searcher = Searcher(study.problem, batch, study.streams.child("search", point))
+            space = whole_space(operator, searcher.streams, s.curvature_error, s.most_probes)
+            operator.release()
+            labels: dict[str, Label] = {"point": point}
+            unit = "nats per unit squared"
+            figures.append(Figure("point_trace", space.at.trace, unit, space.trace_stderr, labels=labels))
+            sigma = theory.sigma_of_curvature_cost(POINT_COST, space.at, n)
+            if sigma is None:
+                continue
+            pool = searcher.pool(space, sigma, s.density_draws)
+            for f in _ratios(pool, n, {"sigma": sigma}, 0.0):
+                if f.quantity != "gain":
+                    which = {**labels, "sigma": sigma, "prediction": f.quantity.removeprefix("ratio_")}
+                    figures.append(replace(f, quantity="point_ratio", labels=which))
+    return figures

@@ -1,0 +1,123 @@
+"""Which subspace is worth searching: signal density against measured gain (protocol, section 4).
+
+Draws are compared at one root-mean-square length r for all subspaces, where the prediction is r m_N |U^T g| / sqrt(k),
+and at each subspace's own best sigma, where a dense subspace pays for its density in curvature.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from scipy import stats
+
+from lineament import theory
+from lineament.bases import Basis, random_basis
+from lineament.measurements.search_pools import Searcher, SearchSpace, inside_basis
+from lineament.records import Figure, Label
+from lineament.study import Study
+from lineament.vectors.gradients import HessianOperator, mean_gradient
+
+# All subspaces stay where curvature should cost at most this share of the linear gain at the common length.
+EQUAL_NORM_COST = 0.01
+FEWEST_SUBSPACES = 6
+REFERENCE = "random"
+
+
+def density_figures(
+    study: Study, searcher: Searcher, operator: HessianOperator, full: SearchSpace, bases: Mapping[str, Basis]
+) -> list[Figure]:
+    """Density, enrichment and gains of the informed subspaces and a random one, and the rank correlations."""
+    spaces = [replace(inside_basis(operator, basis), name=name) for name, basis in bases.items()]
+    rank = max(space.dimension for space in spaces)
+    drawn = random_basis(study.problem.space.space, rank, study.streams.generator("random search basis"))
+    spaces.append(replace(inside_basis(operator, drawn), name=REFERENCE))
+    other = _other_gradient(study)
+    n = study.settings.search.headline_count
+    length = _common_length(spaces, n)
+    figures: list[Figure] = []
+    predicted, measured, null = [], [], []
+    for number, space in enumerate(spaces):
+        study.progress(f"signal density of {space.name}", number, len(spaces))
+        gain = _equal_norm(study, searcher, space, length, figures)
+        figures += _density(space, full, other(space))
+        figures += _own_sigma(study, searcher, space)
+        predicted.append(theory.linear_gain_at_length(length, space.at.gradient_norm, space.dimension, n))
+        null.append(other(space) / math.sqrt(space.dimension))
+        measured.append(gain)
+    return figures + _correlations(predicted, measured, null)
+
+
+def _common_length(spaces: list[SearchSpace], n: int) -> float:
+    """r: the longest root-mean-square step at which curvature is cheap in every subspace."""
+    lengths = [
+        math.sqrt(space.dimension) * sigma
+        for space in spaces
+        if (sigma := theory.sigma_of_curvature_cost(EQUAL_NORM_COST, space.at, n)) is not None
+    ]
+    return min(lengths)
+
+
+def _equal_norm(study: Study, searcher: Searcher, space: SearchSpace, length: float, figures: list[Figure]) -> float:
+    s = study.settings.search
+    pool = searcher.pool(space, length / math.sqrt(space.dimension), s.density_draws)
+    found = pool.best(s.headline_count)
+    expected = theory.linear_gain_at_length(length, space.at.gradient_norm, space.dimension, s.headline_count)
+    labels: dict[str, Label] = {"subspace": space.name, "n": s.headline_count, "length": length}
+    figures.append(Figure("equal_norm_gain", found.value, "nats per target token", found.stderr, expected, labels))
+    return found.value
+
+
+def _density(space: SearchSpace, full: SearchSpace, other_norm: float) -> list[Figure]:
+    norm, rank = space.at.gradient_norm, space.dimension
+    density = theory.signal_density(norm, rank)
+    enrichment = theory.enrichment(norm, rank, full.at.gradient_norm, full.dimension)
+    null = theory.signal_density(other_norm, rank)
+    labels: dict[str, Label] = {"subspace": space.name, "rank": rank}
+    return [
+        Figure("density", density, "squared nats per unit squared", None, null, labels),
+        Figure("enrichment", enrichment, "ratio", None, 1.0, labels),
+    ]
+
+
+def _own_sigma(study: Study, searcher: Searcher, space: SearchSpace) -> list[Figure]:
+    s = study.settings.search
+    sigma = theory.best_sigma(space.at, s.headline_count)
+    labels: dict[str, Label] = {"subspace": space.name, "n": s.headline_count}
+    if sigma is None:
+        why = "no best sigma: curvature helps"
+        return [Figure("own_sigma_gain", None, "nats per target token", labels=labels, reason=why)]
+    found = searcher.pool(space, sigma, s.density_draws).best(s.headline_count)
+    expected = theory.second_order_gain(sigma, space.at, s.headline_count)
+    which: dict[str, Label] = {**labels, "sigma": sigma}
+    return [Figure("own_sigma_gain", found.value, "nats per target token", found.stderr, expected, which)]
+
+
+def _correlations(predicted: list[float], measured: list[float], null: list[float]) -> list[Figure]:
+    """Over informed subspaces alone, and with the random one (which any prediction ranks last)."""
+    figures = []
+    for which, stop in (("informed", len(predicted) - 1), ("with random", len(predicted))):
+        labels: dict[str, Label] = {"subspaces": which}
+        if stop < FEWEST_SUBSPACES:
+            reason = f"{stop} subspaces; at least {FEWEST_SUBSPACES} are needed"
+            figures.append(Figure("density_rank_correlation", None, "rank correlation", labels=labels, reason=reason))
+            continue
+        value = float(stats.spearmanr(predicted[:stop], measured[:stop]).statistic)
+        chance = float(stats.spearmanr(null[:stop], measured[:stop]).statistic)
+        figures.append(Figure("density_rank_correlation", value, "rank correlation", None, chance, labels))
+    return figures
+
+
+def _other_gradient(study: Study) -> Callable[[SearchSpace], float]:
+    """Norm of another task's gradient inside a subspace, at the same point."""
+    others = [task for task in study.problem.tasks if task != study.target]
+    task = others[0] if others else study.target
+    batch = study.gradient_batch(task, study.settings.search.examples, 1, "search other task")
+    gradient = mean_gradient(study.problem, batch)
+
+    def norm(space: SearchSpace) -> float:
+        return float(np.linalg.norm(space.inside(gradient).numpy()))
+
+    return norm
