@@ -13,7 +13,7 @@ import inspect
 import sys
 from pathlib import Path
 
-from lineament import cli, settings
+from lineament import cli, presets, settings
 from lineament.keys import field_meanings, key_meanings, type_words, value_words
 
 PAGE = Path(__file__).parent / "reference" / "command-line.md"
@@ -31,13 +31,13 @@ def keys_table() -> str:
 
 def presets_table() -> str:
     """Keys that a preset changes, one column per problem and preset; an empty cell is the default."""
-    names = list(settings.PRESETS)
-    keys = sorted({key for changes in settings.PRESETS.values() for key in changes})
+    names = list(presets.PRESETS)
+    keys = sorted({key for changes in presets.PRESETS.values() for key in changes})
     head = " | ".join(f"{problem}, {preset}" for problem, preset in names)
     rows = [
         f"| `{key}` | "
         + " | ".join(
-            f"`{value_words(settings.PRESETS[name][key])}`" if key in settings.PRESETS[name] else "" for name in names
+            f"`{value_words(presets.PRESETS[name][key])}`" if key in presets.PRESETS[name] else "" for name in names
         )
         + " |"
         for key in keys
