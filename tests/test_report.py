@@ -17,6 +17,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lineament.errors import InputError
 from lineament.records import load_records, read_json
+from lineament.report.drawing import draw
+from lineament.report.figures import best_statics, capture_picture
 from lineament.report.page import render, write_report
 
 FLAGS = (
@@ -136,6 +138,37 @@ def test_the_legend_hides_and_shows_a_series(page: webdriver.Chrome) -> None:
     assert button.get_attribute("aria-pressed") == "false"
     page.execute_script("arguments[0].click()", button)
     WebDriverWait(page, 20).until(lambda _: sum(marks(page)) == before)
+
+
+def test_hidden_series_wait_behind_a_disclosure(page: webdriver.Chrome) -> None:
+    folded = page.find_elements(By.CSS_SELECTOR, "details.more button")
+    assert folded
+    assert {button.get_attribute("aria-pressed") for button in folded} == {"false"}
+    assert not page.find_elements(By.CSS_SELECTOR, ".legend > .group button[aria-pressed='false']")
+    before = sum(marks(page))
+    page.execute_script("arguments[0].click()", folded[0])
+    WebDriverWait(page, 20).until(lambda _: sum(marks(page)) > before)
+
+
+def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished: Path) -> None:
+    records = load_records(finished / "records")
+    picture = capture_picture(records, 5)
+    assert picture is not None
+    barred = {line.key for panel in picture.panels for line in panel.lines if line.bars and line.mode == "line"}
+    static = best_statics([r for r in records if r.measurement == "basis_capture"], 5)[0]
+    assert barred == {"prefix", static, "null_noise_prefix"}
+    arms = {trace.legendgroup for trace in draw(picture).data if trace.error_y.array is not None}
+    assert arms == barred
+    assert any("[" in text for trace in draw(picture).data for text in trace.text if trace.legendgroup == "random")
+
+
+@pytest.mark.parametrize(("width", "above"), [(1200, "legend"), (390, "plot")])
+def test_the_plot_comes_before_its_legend_on_a_phone(page: webdriver.Chrome, width: int, above: str) -> None:
+    size(page, width)
+    tops = page.execute_script(
+        "return ['legend', 'plot'].map(c => [document.querySelector('.drawn .' + c).getBoundingClientRect().top, c])"
+    )
+    assert min(tops)[1] == above
 
 
 def test_it_fits_a_phone(page: webdriver.Chrome) -> None:

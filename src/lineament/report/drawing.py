@@ -20,8 +20,8 @@ PAGE_COLORS = {BLACK: "var(--ink)", BLUE: "var(--blue)"}
 DASHES = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}
 PANEL_HEIGHT = 380
 ROW_HEIGHT = 44
-# Lines of one rank panel are moved sideways by this many decades each, so that their error bars can be told apart.
-DODGE_DECADES = 0.011
+# Lines with error bars are moved sideways by this many decades each, so that their bars can be told apart.
+DODGE_DECADES = 0.025
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,19 @@ class LegendItem:
     symbol: str
     open: bool
     line: bool
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Entries by group: those drawn at first, and those that wait behind a disclosure."""
+
+    shown: list[tuple[str, list[LegendItem]]]
+    more: list[tuple[str, list[LegendItem]]]
+
+    @property
+    def n_more(self) -> int:
+        """How many entries wait."""
+        return sum(len(entries) for _, entries in self.more)
 
 
 def draw(picture: Picture) -> go.Figure:
@@ -63,14 +76,21 @@ def figure_json(figure: go.Figure) -> str:
     return body.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def legend(picture: Picture) -> list[tuple[str, list[LegendItem]]]:
+def legend(picture: Picture) -> Legend:
     """Legend entries by group, each series once however many panels it is in."""
-    groups: dict[str, dict[str, LegendItem]] = {}
+    lines: dict[str, Line] = {}
     for panel in picture.panels:
         for line in panel.lines:
-            entries = groups.setdefault(GROUPS.get(line.group, line.group), {})
-            entries.setdefault(line.key, _legend_item(line))
-    return [(group, list(entries.values())) for group, entries in groups.items()]
+            lines.setdefault(line.key, line)
+    shown, more = (_grouped([line for line in lines.values() if line.shown is kept]) for kept in (True, False))
+    return Legend(shown, more)
+
+
+def _grouped(lines: Sequence[Line]) -> list[tuple[str, list[LegendItem]]]:
+    groups: dict[str, list[LegendItem]] = {}
+    for line in lines:
+        groups.setdefault(GROUPS.get(line.group, line.group), []).append(_legend_item(line))
+    return list(groups.items())
 
 
 def _legend_item(line: Line) -> LegendItem:
@@ -83,8 +103,8 @@ def _legend_item(line: Line) -> LegendItem:
 
 
 def _dodges(panel: Panel) -> list[float]:
-    """Factor on x for each line; 1 for hidden ones and where x is not a log scale of ranks."""
-    shown = [line.key for line in panel.lines if line.shown and line.mode == "line"]
+    """Factor on x for each line; 1 for those without bars and where x is not a log scale of ranks."""
+    shown = [line.key for line in panel.lines if line.shown and line.bars and line.mode == "line"]
     if not (panel.x_log and panel.ticks):
         return [1.0] * len(panel.lines)
     middle = (len(shown) - 1) / 2
@@ -115,7 +135,7 @@ def _main_trace(panel: Panel, line: Line, index: int, dodge: float) -> go.Scatte
         text=[_hover(panel, line, x, point) for x, point in zip(line.x, line.points, strict=True)],
         hovertemplate="%{text}<extra></extra>",
     )
-    if line.mode in ("dots", "line"):
+    if line.bars and line.mode in ("dots", "line"):
         trace.update({"error_x" if panel.rows else "error_y": _error_bars(line)})
     return trace
 

@@ -25,6 +25,8 @@ SHOWN = (
     "null_noise_prefix", "random",
 )  # fmt: skip
 BEST_STATICS_SHOWN = 2
+# Bars of every line would hide each other: these and the best fixed plane, which the verdicts compare, have them.
+WITH_BARS = ("prefix", "null_noise_prefix")
 STYLES = {
     "prefix": Style(VERMILLION, width=3.5),
     "trajectory_top": Style(BLACK, "dot", "diamond"),
@@ -135,7 +137,8 @@ def _capture_panel(sources: list[Record], definition: str, best: list[str]) -> P
     order = {name: i for i, name in enumerate(STYLES)}
     names.sort(key=lambda name: order.get(name, len(order)))
     shown = {*SHOWN, *best[:BEST_STATICS_SHOWN]}
-    lines = [_capture_line(sources, name, definition, ranks, name in shown) for name in names]
+    barred = {*WITH_BARS, *best[:1]}
+    lines = [_capture_line(sources, name, definition, ranks, name in shown, name in barred) for name in names]
     share = [estimate(select(sources, "prefix_share_of_steps", rank=rank), fraction=True) for rank in ranks]
     lines.append(Line("share", "k / T", "reference", Style(GREY, width=1.2), ranks, share, mode="plain"))
     x_title, y_title = "rank k (directions)", "captured (fraction)"
@@ -143,10 +146,10 @@ def _capture_panel(sources: list[Record], definition: str, best: list[str]) -> P
     return Panel(title, x_title, y_title, lines, x_log=True, ticks=ranks, x_name="rank")
 
 
-def _capture_line(sources: list[Record], name: str, definition: str, ranks: list[int], shown: bool) -> Line:
+def _capture_line(sources: list[Record], name: str, definition: str, ranks: list[int], shown: bool, bars: bool) -> Line:
     points = [capture_at(sources, name, rank, definition) for rank in ranks]
     style = STYLES.get(name, Style(GREY, "dash"))
-    return Line(name, basis_label(name), group_of(name), style, ranks, points, shown=shown)
+    return Line(name, basis_label(name), group_of(name), style, ranks, points, shown=shown, bars=bars)
 
 
 def _capture_title(sources: list[Record], rank: int, best: list[str]) -> str:

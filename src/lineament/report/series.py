@@ -60,6 +60,7 @@ class Line:
     Attributes:
         mode: `dots`, `line` (line and dots), `band` (line with a shaded interval) or `plain` (line alone).
         tabled: how many points the data table holds at most.
+        bars: whether the interval is drawn too; hover and data table always hold it.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Line:
     mode: str = "line"
     shown: bool = True
     tabled: int = 24
+    bars: bool = True
 
 
 @dataclass(frozen=True)

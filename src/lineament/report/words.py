@@ -96,7 +96,7 @@ VERDICTS = {
 
 BASES = {
     "prefix": "first k updates",
-    "trajectory_top": "best k in hindsight",
+    "trajectory_top": "top k directions of all updates",
     "static_start": "task plane near the start",
     "static_star": "task plane, trained point",
     "static_broken": "task plane, damaged point",
@@ -158,8 +158,9 @@ CAPTIONS = {
     "capture": "Share of the recovery displacement (damaged point to recovered point) that lies inside a "
     "subspace of k directions: 1 means all of it. The right panel leaves out the updates that a basis"
     " was made of, which it holds by construction. The thin line k / T is what independent updates of"
-    " equal length would give. Bars: 95 % interval over seeds. Entries struck through are hidden: "
-    "press one to show it.",
+    " equal length would give. The top k directions of all updates are a reference, not a bound. Bars "
+    "(95 % interval over seeds) stand only at the first k updates, the best fixed plane and the updates "
+    "on shuffled labels; the interval of every other series is in the data table and on hover.",
     "recover": "Held-out accuracy of the damaged task. Dots: only the coordinates inside each subspace were "
     "trained, from the damaged point. Diamonds: the recovery's displacement was projected onto the "
     "subspace, without any training. Vertical lines: the damaged, the recovered and the trained "
