@@ -24,6 +24,7 @@ LAYERS = (
     ("bases",),
     ("vectors",),
     ("perturbations", "population"),
+    ("search_space",),
     ("training",),
     ("study",),
     ("measurements",),

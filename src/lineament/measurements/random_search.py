@@ -23,9 +23,10 @@ from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks
 from lineament.measurements.measurement import make_record
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import dimension_figures
-from lineament.measurements.search_pools import Pool, Searcher, SearchSpace, inside_basis, whole_space
+from lineament.measurements.search_pools import Pool, Searcher
 from lineament.problems.problem import Batch, corrupted
 from lineament.records import Figure, Label, Record
+from lineament.search_space import Region, SearchSpace, measured_space
 from lineament.study import Study
 from lineament.vectors.gradients import HessianOperator, mean_gradient
 
@@ -77,15 +78,15 @@ def measure(study: Study) -> Record:
     with study.problem.space.temporarily(study.points["broken"]):
         searcher = Searcher(study.problem, chosen, study.streams.child("search"))
         operator = HessianOperator(study.problem, chosen)
-        full = whole_space(operator, searcher.streams, s.curvature_error, s.most_probes)
-        spaces = {name: full if name == "full" else inside_basis(operator, bases[name]) for name in s.spaces}
+        spaces = {name: _measured(study, operator, name, bases.get(name)) for name in ("full", *s.spaces)}
         shuffled = _shuffled_norms(study, chosen, spaces)
         fresh_gradient = mean_gradient(study.problem, fresh)
-        for number, space in enumerate(spaces.values()):
-            study.progress(f"random search in {space.name}", number, len(spaces))
-            figures += _space_figures(study, searcher, space, shuffled[space.name])
-            figures += _transfer(study, searcher, space, fresh, space.inside(fresh_gradient))
-        figures += density_figures(study, searcher, operator, full, {n: bases[n] for n in s.informed})
+        for number, name in enumerate(s.spaces):
+            space = spaces[name]
+            study.progress(f"random search in {name}", number, len(s.spaces))
+            figures += _space_figures(study, searcher, space, shuffled[name])
+            figures += _transfer(study, searcher, space, fresh, space.region.inside(fresh_gradient))
+        figures += density_figures(study, searcher, operator, spaces["full"], {n: bases[n] for n in s.informed})
         operator.release()
     figures += _point_figures(study, chosen) + dimension_figures(study)
     return make_record(study, NAME, figures, DEFINITIONS)
@@ -112,10 +113,15 @@ def batches(study: Study) -> tuple[Batch, Batch]:
     return both.rows(slice(0, n)), both.rows(slice(n, 2 * n))
 
 
+def _measured(study: Study, operator: HessianOperator, name: str, basis: Basis | None) -> SearchSpace:
+    s, region = study.settings.search, Region(name, study.problem.space, basis)
+    return measured_space(operator, region, study.streams.child("search"), s.curvature_error, s.most_probes)
+
+
 def _shuffled_norms(study: Study, batch: Batch, spaces: dict[str, SearchSpace]) -> dict[str, float]:
     noise = corrupted(batch, "shuffled", study.streams.generator("search shuffled"))
     gradient = mean_gradient(study.problem, noise)
-    return {name: float(space.inside(gradient).norm()) for name, space in spaces.items()}
+    return {name: float(space.region.inside(gradient).norm()) for name, space in spaces.items()}
 
 
 def _space_figures(study: Study, searcher: Searcher, space: SearchSpace, shuffled_norm: float) -> Iterator[Figure]:
@@ -227,7 +233,7 @@ def _point_figures(study: Study, batch: Batch) -> list[Figure]:
         with study.problem.space.temporarily(theta):
             operator = HessianOperator(study.problem, batch)
             searcher = Searcher(study.problem, batch, study.streams.child("search", point))
-            space = whole_space(operator, searcher.streams, s.curvature_error, s.most_probes)
+            space = _measured(study, operator, "full", None)
             operator.release()
             labels: dict[str, Label] = {"point": point}
             unit = "nats per unit squared"

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
 from lineament import theory
 from lineament.bases import Basis, random_basis
-from lineament.measurements.search_pools import Searcher, SearchSpace, inside_basis
+from lineament.measurements.search_pools import Searcher
 from lineament.records import Figure, Label
+from lineament.search_space import Region, SearchSpace, measured_space
 from lineament.study import Study
 from lineament.vectors.gradients import HessianOperator, mean_gradient
 
@@ -30,10 +30,10 @@ def density_figures(
     study: Study, searcher: Searcher, operator: HessianOperator, full: SearchSpace, bases: Mapping[str, Basis]
 ) -> list[Figure]:
     """Density, enrichment and gains of the informed subspaces and a random one, and the rank correlations."""
-    spaces = [replace(inside_basis(operator, basis), name=name) for name, basis in bases.items()]
-    rank = max(space.dimension for space in spaces)
+    rank = max(basis.rank for basis in bases.values())
     drawn = random_basis(study.problem.space.space, rank, study.streams.generator("random search basis"))
-    spaces.append(replace(inside_basis(operator, drawn), name=REFERENCE))
+    regions = [Region(name, study.problem.space, basis) for name, basis in {**bases, REFERENCE: drawn}.items()]
+    spaces = [measured_space(operator, region, searcher.streams, 1.0, 0) for region in regions]
     other = _other_gradient(study)
     n = study.settings.search.headline_count
     length = _common_length(spaces, n)
@@ -118,6 +118,6 @@ def _other_gradient(study: Study) -> Callable[[SearchSpace], float]:
     gradient = mean_gradient(study.problem, batch)
 
     def norm(space: SearchSpace) -> float:
-        return float(np.linalg.norm(space.inside(gradient).numpy()))
+        return float(np.linalg.norm(space.region.inside(gradient).numpy()))
 
     return norm

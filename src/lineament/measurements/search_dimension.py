@@ -16,9 +16,10 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.errors import InputError, NonFiniteError
-from lineament.measurements.search_pools import Searcher, whole_space
+from lineament.measurements.search_pools import Searcher
 from lineament.problems.problem import Problem
 from lineament.records import Figure, Label
+from lineament.search_space import Region, measured_space
 from lineament.settings import Settings
 from lineament.study import Study, damaged_point
 from lineament.vectors.gradients import HessianOperator
@@ -101,7 +102,7 @@ def _measured(study: Study, problem: Problem, broken: Tensor) -> list[tuple[int,
     found = []
     with problem.space.temporarily(broken):
         operator = HessianOperator(problem, batch)
-        space = whole_space(operator, streams, s.curvature_error, s.most_probes)
+        space = measured_space(operator, Region("full", problem.space), streams, s.curvature_error, s.most_probes)
         operator.release()
         searcher = Searcher(problem, batch, streams)
         for cost in COSTS:
