@@ -16,7 +16,8 @@ from lineament.errors import InputError
 from lineament.records import Record, load_records, read_json, write_bytes
 from lineament.report import dynamics, figures, tables, words
 from lineament.report.drawing import draw, figure_json, legend
-from lineament.report.series import Picture, Table, data_table, number, of, undefined_notes
+from lineament.report.series import Picture, Table, data_table, of, undefined_notes
+from lineament.report.verdicts import verdict_row
 
 HERE = Path(__file__).parent
 DEFAULT_RANK = 10
@@ -59,7 +60,7 @@ def render(run: Path) -> str:
     page: str = _template().render(
         records=records,
         overview=_overview(records, targets),
-        claims=[_claim(claim) for claim in (claims or {}).get("claims", [])],
+        claims=[verdict_row(claim) for claim in (claims or {}).get("claims", [])],
         has_claims=claims is not None,
         targets=blocks,
         config=config,
@@ -115,56 +116,6 @@ def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, An
         "space": words.SPACES.get(first.space, first.space),
         "n_params": f"{first.n_params:,}",
     }
-
-
-def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of the claims table, in words."""
-    known = words.CLAIMS.get(claim["id"])
-    sign, verdict = words.VERDICTS[claim["verdict"]]
-    return {
-        "id": claim["id"],
-        "title": known.title if known else claim["id"].replace("_", " "),
-        "meaning": _meaning(claim),
-        "sign": sign,
-        "verdict": verdict,
-        "kind": claim["verdict"],
-        "task": claim["task"],
-        "rule": claim["rule"],
-        "measured": _shown(claim["measured"], claim.get("reason") or "not measured"),
-        "interval": _interval(claim),
-        "null": _shown(claim["null"], "no single number"),
-        "paper": _shown(claim["paper"], "no figure"),
-        "facts": _facts(claim),
-    }
-
-
-def _meaning(claim: Mapping[str, Any]) -> str:
-    known = words.CLAIMS.get(claim["id"])
-    if claim["verdict"] == "inconclusive":
-        return words.ONE_SEED if claim.get("reason") == "one seed" else words.STRADDLES
-    if known is None:
-        return ""
-    return known.holds if claim["verdict"] == "supported" else known.fails
-
-
-def _shown(value: float | None, otherwise: str) -> str:
-    return number(value) if value is not None else otherwise
-
-
-def _interval(claim: Mapping[str, Any]) -> str:
-    if claim["low"] is not None and claim["high"] is not None:
-        return f"[{number(claim['low'])}, {number(claim['high'])}]"
-    reason = claim.get("reason") or "undefined"
-    return "one seed: no interval" if reason == "one seed" else f"no interval: {reason}"
-
-
-def _facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
-    space = words.SPACES.get(claim["space"], claim["space"])
-    facts = [("rule", claim["rule"]), ("space", space), ("unit", claim["unit"])]
-    facts += [(key, str(claim[key])) for key in ("rank", "definition") if claim.get(key) is not None]
-    if claim.get("level") is not None:
-        facts.append(("interval", f"{100 * claim['level']:.0f} %, Student t over seeds"))
-    return facts
 
 
 def _target(target: str, records: list[Record], rank: int) -> dict[str, Any]:

@@ -86,7 +86,7 @@ CLAIMS = {
         "The plane turns as fast after 90 % of the loss is recovered as before.",
     ),
 }
-STRADDLES = "The interval reaches both sides of the rule: more seeds would decide."
+STRADDLES = "Undecided: the interval {interval} reaches both sides of the rule ({rule})."
 ONE_SEED = "One seed: no interval, so nothing can be decided. Run at least three seeds."
 VERDICTS = {
     "supported": ("✓", "supported"),
