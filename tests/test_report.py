@@ -17,10 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lineament.errors import InputError
 from lineament.records import load_records, read_json
-from lineament.report.drawing import draw
-from lineament.report.figures import best_statics, capture_picture
 from lineament.report.page import render, write_report
-from lineament.report.verdicts import PARTS, meaning
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -99,47 +96,6 @@ def test_verdicts_are_those_of_claims_json(page: webdriver.Chrome, finished: Pat
         assert claim["verdict"] in (shown[claim["id"]].get_attribute("class") or "").split()
 
 
-def claim(id: str, verdict: str, low: float, high: float, **details: tuple[float, float]) -> dict[str, Any]:
-    """A claim as in claims.json; details are intervals."""
-    intervals = {k: {"mean": sum(v) / 2, "low": v[0], "high": v[1]} for k, v in details.items()}
-    body = {"id": id, "verdict": verdict, "measured": (low + high) / 2, "low": low, "high": high}
-    return {**body, "rule": "a rule", "reason": None, "details": {"n_seeds": 3, **intervals}}
-
-
-def test_an_undecided_claim_names_the_part_that_straddles() -> None:
-    leads = {"minus_best_static": (0.2, 0.6), "minus_noise_prefix": (-0.1, 0.5)}
-    text = meaning(claim("prefix_captures", "inconclusive", 0.4, 0.9, **leads))
-    undecided, holds = text.split("Holds: ")
-    assert "shuffled labels, 0.2 [-0.1, 0.5], reaches both sides of 0" in undecided
-    assert "best fixed plane, 0.4 [0.2, 0.6], is above 0" in holds
-    swapped = {"minus_best_static": (-0.1, 0.5), "minus_noise_prefix": (-0.5, 0.5)}
-    assert "Holds" not in meaning(claim("prefix_captures", "inconclusive", 0.4, 0.9, **swapped))
-
-
-def test_a_rule_with_two_bounds_names_the_one_that_is_crossed() -> None:
-    assert "sides of 1.1." in meaning(claim("best_of_n_theorem", "inconclusive", 0.95, 1.2))
-    assert "sides of 0.9 and of 1.1." in meaning(claim("best_of_n_theorem", "inconclusive", 0.8, 1.2))
-
-
-def test_a_failed_claim_names_the_part_that_fails() -> None:
-    parts = {"whole": (0.1, 0.2), "rest": (-0.4, -0.2)}
-    text = meaning(claim("prefix_is_privileged", "not_supported", 0.1, 0.2, **parts))
-    assert text.endswith("Fails: first updates minus random times, rest, -0.3 [-0.4, -0.2], is not above 0.")
-
-
-def test_without_details_the_whole_rule_is_named() -> None:
-    assert "a rule" in meaning(claim("something_else", "inconclusive", 0.4, 0.9))
-    assert "One seed" in meaning({**claim("krylov_prefix", "inconclusive", 0.4, 0.9), "reason": "one seed"})
-
-
-def test_the_words_of_a_rule_s_parts_agree_with_the_verdicts(finished: Path) -> None:
-    for found in read_json(finished / "claims.json")["claims"]:
-        assert found["id"] in PARTS
-        expected = {"inconclusive": "Undecided: ", "not_supported": "Fails: "}.get(found["verdict"])
-        if expected and (found["verdict"] == "inconclusive" or len(PARTS[found["id"]]) > 1):
-            assert expected in meaning(found), found["id"]
-
-
 def test_verdicts_come_first_and_every_figure_names_its_records(page: webdriver.Chrome, finished: Path) -> None:
     sections = page.find_elements(By.CSS_SELECTOR, "main section")
     assert sections[0].get_attribute("id") == "verdicts"
@@ -190,18 +146,6 @@ def test_hidden_series_wait_behind_a_disclosure(page: webdriver.Chrome) -> None:
     before = sum(marks(page))
     page.execute_script("arguments[0].click()", folded[0])
     WebDriverWait(page, 20).until(lambda _: sum(marks(page)) > before)
-
-
-def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished: Path) -> None:
-    records = load_records(finished / "records")
-    picture = capture_picture(records, 5)
-    assert picture is not None
-    barred = {line.key for panel in picture.panels for line in panel.lines if line.bars and line.mode == "line"}
-    static = best_statics([r for r in records if r.measurement == "basis_capture"], 5)[0]
-    assert barred == {"prefix", static, "null_noise_prefix"}
-    arms = {trace.legendgroup for trace in draw(picture).data if trace.error_y.array is not None}
-    assert arms == barred
-    assert any("[" in text for trace in draw(picture).data for text in trace.text if trace.legendgroup == "random")
 
 
 @pytest.mark.parametrize(("width", "above"), [(1200, "legend"), (390, "plot")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,6 +27,8 @@ from lineament.report.words import CAPTIONS, POINTS
 
 SEED_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SEED_COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY, BLACK)
+# How a record says that the overlap never falls to half; the number is the largest lag.
+NOT_CROSSED = re.compile(r"> ([\d.]+) \(largest lag")
 Side = Literal["broken", "recovered"]
 SIDES: dict[Side, tuple[str, str]] = {
     "broken": ("damaged point", VERMILLION),
@@ -40,7 +43,7 @@ def drift_picture(records: Sequence[Record]) -> Picture | None:
     if not lags:
         return None
     panels = [_lag_panel(sources, side) for side in SIDES]
-    notes = [half_life_text(sources, side) for side in SIDES]
+    notes = [*(half_life_text(sources, side) for side in SIDES), *window_texts(sources)]
     title = "How long the plane of gradients stays the same"
     return Picture("drift", title, CAPTIONS["drift"], panels, sources, notes)
 
@@ -88,10 +91,43 @@ def half_life_text(records: Sequence[Record], side: Side) -> str:
     """The half-life with its interval, or the reason why there is none."""
     where, figures = SIDES[side][0], select(records, "half_life", **{"from": side})
     figures = figures or [f for r in records for f in r.select("half_life") if "from" not in f.labels]
-    found = estimate(figures, fraction=False)
-    remark = f" (the mean leaves out {found.reason})" if found.mean is not None and found.reason else ""
-    shown = found.text if found.mean is not None else found.reason
-    return f"Half-life in steps, from the {where}: {shown}{remark}."
+    found = estimate([f for f in figures if f.value is not None], fraction=False)
+    without = [f for f in figures if f.value is None]
+    why = _without_half_life(without, len(figures))
+    if found.mean is None:
+        return f"Half-life from the {where}: {why or 'not measured'}."
+    return f"Half-life in steps, from the {where}: {found.text}{f' (without: {why})' if why else ''}."
+
+
+def window_texts(sources: Sequence[Record]) -> list[str]:
+    """Overlap of planes of successive updates, at the shortest and the longest lag that all seeds have."""
+    figures = select(sources, "window_overlap")
+    if not figures:
+        return []
+    lags = [int(lag) for lag in label_values(sources, "window_overlap", "lag")]
+    found = {lag: select(sources, "window_overlap", lag=lag) for lag in lags}
+    common = [lag for lag in lags if len(found[lag]) == max(len(f) for f in found.values())]
+    ends = dict.fromkeys((common[0], common[-1]))
+    values = [f"{estimate(found[lag], fraction=True).text} at lag {lag}" for lag in ends]
+    width = int(figures[0].labels["width"])
+    chance = number(width / sources[0].n_params)
+    return [
+        f"Planes of {width} successive updates, at lags at which they share neither updates nor momentum: overlap "
+        f"{', '.join(values)} (two random planes: {chance})."
+    ]
+
+
+def _without_half_life(figures: Sequence[Figure], n_seeds: int) -> str:
+    """Why seeds have no half-life: one clause for those that do not cross, one for each other reason."""
+    lags = sorted(float(found[1]) for f in figures if (found := NOT_CROSSED.match(f.reason or "")))
+    clauses = []
+    if lags:
+        which = f"any of {n_seeds}" if len(lags) == n_seeds > 1 else f"{len(lags)} of {n_seeds}"
+        named = f"largest lag{'s' if len(lags) > 1 else ''} {', '.join(number(lag) for lag in lags)}"
+        clauses.append(f"does not cross within the run in {which} seed{'s' if n_seeds > 1 else ''} ({named})")
+    others = [f.reason or "undefined" for f in figures if not NOT_CROSSED.match(f.reason or "")]
+    clauses += [f"{others.count(why)} of {n_seeds} seeds: {why}" for why in dict.fromkeys(others)]
+    return "; ".join(clauses)
 
 
 def _lag_panel(sources: list[Record], side: Side) -> Panel:

@@ -59,14 +59,14 @@ def shown_rank(records: Sequence[Record], quantity: str, wanted: int) -> int | N
 
 
 def capture_at(
-    records: Sequence[Record], basis: str, rank: int, definition: str, space: str = "parameters"
+    records: Sequence[Record], basis: str, rank: int, definition: str, space: str = "parameters", at: str = "T"
 ) -> Estimate:
-    """Capture of one basis at T over seeds."""
+    """Capture of one basis over seeds, at T or at 2T."""
     labels: dict[str, Label] = {
         "basis": basis,
         "rank": rank,
         "definition": definition,
-        "at": "T",
+        "at": at,
         "space_of": space,
     }
     return estimate(select(records, "capture", **labels), fraction=True)

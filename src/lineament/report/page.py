@@ -167,7 +167,7 @@ def _section(name: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
                 figures.recover_picture(records, rank),
                 *figures.grid_pictures(records, rank),
             ],
-            [tables.space_table(records, rank), tables.krylov_table(records)],
+            [tables.later_table(records, rank), tables.space_table(records, rank), tables.krylov_table(records)],
         ),
         "basis_drift": lambda: ([dynamics.drift_picture(records), dynamics.drift_loss_picture(records)], []),
         "gradient_rank": lambda: ([dynamics.spectrum_picture(records)], [tables.spectrum_table(records)]),

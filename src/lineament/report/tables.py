@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lineament.records import Figure, Label, Record
 from lineament.report.figures import capture_at, shown_rank
 from lineament.report.series import Estimate, Table, estimate, label_values, of, select
-from lineament.report.words import NULLS, POINTS, basis_label
+from lineament.report.words import BASES, NULLS, POINTS, basis_label
 
 PLAIN_ROWS = 300
 
@@ -84,6 +84,28 @@ def space_table(records: Sequence[Record], rank: int) -> Table | None:
     return Table(f"Captures at rank {used} in two spaces", columns, rows, note)
 
 
+def later_table(records: Sequence[Record], rank: int) -> Table | None:
+    """Captures at T beside those at 2 T, whole and rest; None when only T was measured."""
+    sources = of(records, "basis_capture")
+    used = shown_rank(sources, "capture", rank)
+    if used is None or "2T" not in label_values(sources, "capture", "at"):
+        return None
+    columns = [(definition, at) for definition in ("whole", "rest") for at in ("T", "2T")]
+    measured = label_values(sources, "capture", "basis")
+    found = {
+        basis_label(basis): [capture_at(sources, basis, used, definition, at=at) for definition, at in columns]
+        for basis in BASES
+        if basis in measured
+    }
+    rows = [(label, *("undefined" if e.mean is None else e.text for e in row)) for label, row in found.items()]
+    heads = ("basis", *(f"{definition}, at {at.replace('2T', '2 T')}" for definition, at in columns))
+    note = (
+        "At 2 T the way back is the displacement after twice as many steps: updates after T go on moving the weights "
+        "although accuracy is back. Fractions; mean and 95 % interval over seeds."
+    )
+    return Table(f"Captures at T and 2 T, rank {used}", heads, rows, " ".join([note, *_undefined(found)]))
+
+
 def krylov_table(records: Sequence[Record]) -> Table | None:
     """Overlap of Krylov spaces with the prefix at every rank, with its null."""
     sources = of(records, "basis_capture")
@@ -139,6 +161,15 @@ def null_of(found: Sequence[Figure]) -> Estimate:
     if not nulls:
         return Estimate(None, reason="none")
     return estimate(nulls, fraction=False)
+
+
+def _undefined(rows: Mapping[str, Sequence[Estimate]]) -> list[str]:
+    """Why cells of a table are undefined: one sentence per reason, with the rows that have it."""
+    labels: dict[str, list[str]] = {}
+    for label, row in rows.items():
+        for why in dict.fromkeys(e.reason or "not measured" for e in row if e.mean is None):
+            labels.setdefault(why, []).append(label)
+    return [f"Undefined ({', '.join(names)}): {why}." for why, names in labels.items()]
 
 
 def _spectrum_row(sources: Sequence[Record], quantity: str, point: str, kind: str, n: int) -> tuple[str, ...]:

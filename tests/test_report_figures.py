@@ -1,0 +1,120 @@
+"""What a report draws, tables and says, from hand-made records and from those of a real run; no browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lineament.records import Figure, Label, Record, load_records, read_json
+from lineament.report.drawing import draw
+from lineament.report.dynamics import half_life_text, window_texts
+from lineament.report.figures import best_statics, capture_picture
+from lineament.report.series import number, of
+from lineament.report.tables import later_table
+from lineament.report.verdicts import PARTS, meaning
+
+
+def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished: Path) -> None:
+    records = load_records(finished / "records")
+    picture = capture_picture(records, 5)
+    assert picture is not None
+    barred = {line.key for panel in picture.panels for line in panel.lines if line.bars and line.mode == "line"}
+    static = best_statics([r for r in records if r.measurement == "basis_capture"], 5)[0]
+    assert barred == {"prefix", static, "null_noise_prefix"}
+    arms = {trace.legendgroup for trace in draw(picture).data if trace.error_y.array is not None}
+    assert arms == barred
+    assert any("[" in text for trace in draw(picture).data for text in trace.text if trace.legendgroup == "random")
+
+
+def claim(id: str, verdict: str, low: float, high: float, **details: tuple[float, float]) -> dict[str, Any]:
+    """A claim as in claims.json; details are intervals."""
+    intervals = {k: {"mean": sum(v) / 2, "low": v[0], "high": v[1]} for k, v in details.items()}
+    body = {"id": id, "verdict": verdict, "measured": (low + high) / 2, "low": low, "high": high}
+    return {**body, "rule": "a rule", "reason": None, "details": {"n_seeds": 3, **intervals}}
+
+
+def test_an_undecided_claim_names_the_part_that_straddles() -> None:
+    leads = {"minus_best_static": (0.2, 0.6), "minus_noise_prefix": (-0.1, 0.5)}
+    text = meaning(claim("prefix_captures", "inconclusive", 0.4, 0.9, **leads))
+    undecided, holds = text.split("Holds: ")
+    assert "shuffled labels, 0.2 [-0.1, 0.5], reaches both sides of 0" in undecided
+    assert "best fixed plane, 0.4 [0.2, 0.6], is above 0" in holds
+    swapped = {"minus_best_static": (-0.1, 0.5), "minus_noise_prefix": (-0.5, 0.5)}
+    assert "Holds" not in meaning(claim("prefix_captures", "inconclusive", 0.4, 0.9, **swapped))
+
+
+def test_a_rule_with_two_bounds_names_the_one_that_is_crossed() -> None:
+    assert "sides of 1.1." in meaning(claim("best_of_n_theorem", "inconclusive", 0.95, 1.2))
+    assert "sides of 0.9 and of 1.1." in meaning(claim("best_of_n_theorem", "inconclusive", 0.8, 1.2))
+
+
+def test_a_failed_claim_names_the_part_that_fails() -> None:
+    parts = {"whole": (0.1, 0.2), "rest": (-0.4, -0.2)}
+    text = meaning(claim("prefix_is_privileged", "not_supported", 0.1, 0.2, **parts))
+    assert text.endswith("Fails: first updates minus random times, rest, -0.3 [-0.4, -0.2], is not above 0.")
+
+
+def test_without_details_the_whole_rule_is_named() -> None:
+    assert "a rule" in meaning(claim("something_else", "inconclusive", 0.4, 0.9))
+    assert "One seed" in meaning({**claim("krylov_prefix", "inconclusive", 0.4, 0.9), "reason": "one seed"})
+
+
+def test_the_words_of_a_rule_s_parts_agree_with_the_verdicts(finished: Path) -> None:
+    for found in read_json(finished / "claims.json")["claims"]:
+        assert found["id"] in PARTS
+        expected = {"inconclusive": "Undecided: ", "not_supported": "Fails: "}.get(found["verdict"])
+        if expected and (found["verdict"] == "inconclusive" or len(PARTS[found["id"]]) > 1):
+            assert expected in meaning(found), found["id"]
+
+
+def made(measurement: str, *per_seed: list[Figure]) -> list[Record]:
+    """Records by hand, one per seed."""
+    head = {"target": "sort", "problem": "synthetic", "model": "tiny", "space": "lora_factors", "n_params": 1000}
+    rest: dict[str, Any] = {"config_hash": "abc", "definitions": {f.quantity: "made up" for f in per_seed[0]}}
+    return [
+        Record(measurement=measurement, seed=seed, figures=tuple(figures), **head, **rest)  # type: ignore[arg-type]
+        for seed, figures in enumerate(per_seed)
+    ]
+
+
+def life(value: float | None, lag: int = 0) -> list[Figure]:
+    reason = None if value is not None else f"> {lag} (largest lag; it does not cross)"
+    return [Figure("half_life", value, "steps", labels={"from": "broken"}, reason=reason)]
+
+
+def test_a_half_life_that_no_seed_reaches_is_one_clause() -> None:
+    text = half_life_text(made("basis_drift", life(None, 41), life(None, 83), life(None, 35)), "broken")
+    assert text.endswith("does not cross within the run in any of 3 seeds (largest lags 35, 41, 83).")
+    text = half_life_text(made("basis_drift", life(None, 41)), "broken")
+    assert text.endswith("does not cross within the run in 1 of 1 seed (largest lag 41).")
+
+
+def test_seeds_without_half_life_are_named_beside_the_mean_of_the_others() -> None:
+    noisy = [Figure("half_life", None, "steps", labels={"from": "broken"}, reason="too little signal")]
+    text = half_life_text(made("basis_drift", life(10), life(12), life(None, 83), noisy), "broken")
+    assert "11 [" in text
+    assert "does not cross within the run in 1 of 4 seeds (largest lag 83); 1 of 4 seeds: too little signal" in text
+    assert "without" not in half_life_text(made("basis_drift", life(10), life(12)), "broken")
+
+
+def test_window_overlaps_are_told_at_lags_that_all_seeds_have() -> None:
+    def windows(*lags: int) -> list[Figure]:
+        return [Figure("window_overlap", 1 / lag, "fraction", labels={"lag": lag, "width": 10}) for lag in lags]
+
+    (text,) = window_texts(made("basis_drift", windows(40, 50, 100), windows(40, 50)))
+    assert "0.025 [0.025, 0.025] at lag 40, 0.02 [0.02, 0.02] at lag 50 (two random planes: 0.01)" in text
+    assert window_texts(made("basis_drift", life(10))) == []
+
+
+def test_captures_at_twice_the_time_stand_beside_those_at_t(finished: Path) -> None:
+    records = load_records(finished / "records")
+    table = later_table(records, 5)
+    assert table is not None
+    row = next(row for row in table.rows if row[0] == "first k updates")
+    for cell, (definition, at) in zip(row[1:], [(d, a) for d in ("whole", "rest") for a in ("T", "2T")], strict=True):
+        which: dict[str, Label] = {"basis": "prefix", "rank": 5, "definition": definition, "at": at}
+        found = [
+            r.value("capture", **which, space_of="parameters") for r in records if r.measurement == "basis_capture"
+        ]
+        values = [value for value in found if value is not None]
+        assert cell.startswith(number(sum(values) / len(values)) if values else "undefined")
