@@ -9,7 +9,7 @@ from lineament.records import Figure, Label, Record, load_records, read_json
 from lineament.report.drawing import draw
 from lineament.report.dynamics import half_life_text, window_texts
 from lineament.report.figures import best_statics, capture_picture
-from lineament.report.series import number, of
+from lineament.report.series import number
 from lineament.report.tables import later_table
 from lineament.report.verdicts import PARTS, meaning
 
