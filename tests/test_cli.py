@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 from command_line import arguments, lineament, record_bytes
 
+from lineament.cli import main
 from lineament.settings import flat_keys
 
 
@@ -47,6 +51,21 @@ def test_killed_and_resumed_run_gives_the_same_records(finished: Path, tmp_path:
     assert record_bytes(out) == record_bytes(finished)
 
 
+def test_torn_temporary_files_harm_nothing(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "torn"
+    shutil.copytree(finished, out)
+    planted = [out / "records" / ".tmp-torn.tmp", out / "records" / ".tmp-torn.json", out / ".tmp-torn.tmp"]
+    for path in planted:
+        path.write_text('{"figures": [')
+    for command in (["report", str(out)], ["export", str(out), "--csv"], ["claims", str(out)]):
+        done = lineament(*command)
+        assert done.returncode == 0, done.stderr
+    done = lineament(*arguments(out), "--seeds", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert not any(path.exists() for path in planted)
+    assert record_bytes(out) == record_bytes(finished)
+
+
 def test_killed_during_recovery_and_resumed(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "lineament.cli", *arguments(out), "--seeds", "1"]
@@ -75,6 +94,55 @@ def test_more_seeds_extend_a_run(finished: Path, tmp_path: Path) -> None:
     after = record_bytes(out)
     assert {name: after[name] for name in before} == before
     assert after == record_bytes(finished)
+    started = json.loads((out / "provenance.json").read_text())
+    done = lineament(*arguments(out), "--seeds", "1", "--measure", "gradient_rank", "--resume")
+    assert done.returncode == 0, done.stderr
+    config = tomllib.loads((out / "config.toml").read_text())
+    assert (config["seed"], config["seeds"]) == (0, 2)
+    assert set(config["measure"]) == {"gradient_rank", "basis_capture", "basis_drift"}
+    again = json.loads((out / "provenance.json").read_text())
+    assert again["started"] == started["started"]
+    assert len(again["resumed"]) == len(started["resumed"]) + 1
+
+
+def test_a_foreign_folder_is_refused_untouched(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "lock").write_text("combination 1234")
+    (out / "thesis.tex").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for target in (out, tmp_path / "file", tmp_path / "file" / "run"):
+        done = lineament(*arguments(target))
+        assert done.returncode == 2, done.stderr
+        assert "--out" in done.stderr
+    assert (out / "lock").read_text() == "combination 1234"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "lock", "mine", "thesis.tex"]
+
+
+def test_errors_of_the_system_get_fitting_advice(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, words in ((errno.EACCES, "allow writing"), (errno.ENOSPC, "free space")):
+
+        def refuse(*ignored: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lineament.commands.report", refuse)
+            assert main(["report", str(finished)]) == 1
+        shown = capsys.readouterr().err
+        assert words in shown
+        assert os.strerror(number) in shown
+
+
+def test_a_reader_who_has_seen_enough_is_no_error_message(finished: Path) -> None:
+    command = [sys.executable, "-m", "lineament.cli", "export", str(finished), "--csv"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait() == 1
+    assert errors == ""
 
 
 def test_same_folder_without_resume_is_refused(finished: Path) -> None:
@@ -144,6 +212,8 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
         (["--config", "absent.toml"], ["absent.toml"]),
         (["--device", "tpu"], ["tpu", "cpu"]),
         (["--nonsense"], ["nonsense"]),
+        (["--set", "preset=full"], ["--set preset=full", "--preset full"]),
+        (["--set", "problem=lm"], ["--set problem=lm", "`lineament run lm`"]),
     ],
 )
 def test_bad_input_is_exit_2_with_advice_and_nothing_written(

@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineament.errors import LineamentError
-from lineament.records import Figure, Record, load_records, read_json, write_bytes, write_json
+from lineament.records import (
+    Figure,
+    Record,
+    delete_leftovers,
+    load_records,
+    read_json,
+    record_files,
+    what_to_do,
+    write_bytes,
+    write_json,
+)
 
 
 def record(**changes: object) -> Record:
@@ -50,6 +60,36 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
         assert loaded.arrays[name].dtype == array.dtype
         assert np.array_equal(loaded.arrays[name], array)
     assert load_records(path.parent) == [saved]
+
+
+def test_what_a_killed_writer_leaves_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = record()
+    saved.save(tmp_path)
+
+    def killed(handle: int) -> None:
+        for path in tmp_path.iterdir():
+            if path.name.startswith("."):
+                path.with_name("copy" + path.name).write_text("{")  # what would be left, whatever it is called
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(tmp_path / "other.json", {})
+    (tmp_path / ".tmp-torn.json").write_text("{")
+    assert [p.suffix for p in tmp_path.glob("copy*")] == [".tmp"]
+    assert record_files(tmp_path) == [tmp_path / "basis_capture-sort-seed3.json"]
+    assert load_records(tmp_path) == [saved]
+
+
+def test_leftovers_are_deleted_and_nothing_else(tmp_path: Path) -> None:
+    record().save(tmp_path / "records")
+    whole = sorted(path.name for path in (tmp_path / "records").iterdir())
+    (tmp_path / "records" / ".tmp-a.tmp").write_text("{")
+    (tmp_path / ".tmp-b.tmp").write_text("{")
+    (tmp_path / ".hidden").write_text("mine")
+    delete_leftovers(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "records").iterdir()) == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "records"]
 
 
 def test_selection_by_labels() -> None:
@@ -145,6 +185,25 @@ def test_a_full_disk_is_said_with_advice(tmp_path: Path, monkeypatch: pytest.Mon
                 write_bytes(tmp_path / "file.bin", b"x")
             assert str(tmp_path / "file.bin") in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.EDQUOT, "free space"), (errno.EACCES, "allow writing"), (errno.EROFS, "--out"), (errno.EIO, "the cause")],
+)
+def test_advice_fits_what_the_system_said(
+    number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(number, os.strerror(number))
+    assert words in what_to_do(error)
+    assert ("free space" in what_to_do(error)) == (words == "free space")
+
+    def refuse(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(LineamentError, match=f"{os.strerror(number)}.*{words}"):
+        write_bytes(tmp_path / "file.bin", b"x")
 
 
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +13,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lineament import __version__
-from lineament.errors import InputError, LineamentError
-from lineament.presets import resolve
+from lineament.errors import InputError, LineamentError, unknown_name
+from lineament.presets import DEFAULT_MODELS, resolve
 from lineament.settings import Settings, flat_keys, flattened, from_file, parse_assignment, to_dict
 
 
@@ -145,16 +146,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command: Any = tyro.cli(_commands(), args=given, prog="lineament", description=DESCRIPTION)
     try:
-        return _dispatch(command)
+        code = _dispatch(command)
+        sys.stdout.flush()  # a reader who has gone is noticed here, not while Python exits
+        return code
     except LineamentError as error:
         if getattr(command, "debug", False):
             raise
         print(f"lineament: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:  # a full disk outside the files that are written whole
+    except BrokenPipeError:  # whoever read our output has seen enough, as in `lineament export RUN --csv | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        return 1
+    except OSError as error:  # outside the files that are written whole
         if getattr(command, "debug", False):
             raise
-        print(f"lineament: {error}. What was finished stays; free space, then --resume.", file=sys.stderr)
+        from lineament.records import what_to_do
+
+        print(f"lineament: {error}. {what_to_do(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
@@ -220,11 +228,9 @@ def _run(options: Run) -> int:
 def settings_of(options: Run) -> Settings:
     """Defaults < preset < --config < --set < flags."""
     file = from_file(options.config) if options.config else {}
-    problem = options.problem or file.get("problem")
-    if problem is None:
-        raise InputError("say what to run: `lineament run synthetic`, `lineament run lm`, or --config FILE.")
-    if options.problem and file.get("problem", problem) != problem:
-        raise InputError(f"{options.config} is for problem {file['problem']!r}, but {problem!r} was asked for.")
+    assignments = dict(parse_assignment(text) for text in options.set)
+    _refuse_labels(assignments)
+    problem, preset = _start_of(options, file)
     if options.model and problem == "synthetic":
         raise InputError("--model is for `lineament run lm`; the synthetic model is set by --set model.width=... .")
     flags = {
@@ -236,10 +242,35 @@ def settings_of(options: Run) -> Settings:
     }
     layers = [
         (str(options.config), file),
-        ("--set", dict(parse_assignment(text) for text in options.set)),
+        ("--set", assignments),
         ("a flag", {key: value for key, value in flags.items() if value is not None}),
     ]
-    return resolve(problem, options.preset or file.get("preset", "full"), layers)
+    return resolve(problem, preset, layers)
+
+
+def _start_of(options: Run, file: Mapping[str, Any]) -> tuple[str, str]:
+    """Problem and preset, which the command line and a configuration file may both name, but not differently."""
+    problem, preset = (str(file[key]) if key in file else None for key in ("problem", "preset"))
+    if options.problem and problem not in (None, options.problem):
+        raise InputError(f"{options.config} is for problem {problem!r}, but {options.problem!r} was asked for.")
+    if options.preset and preset not in (None, options.preset):
+        raise InputError(f"{options.config} started from preset {preset!r}, but --preset {options.preset} was given.")
+    problem = options.problem or problem
+    if problem is None:
+        raise InputError("say what to run: `lineament run synthetic`, `lineament run lm`, or --config FILE.")
+    if problem not in DEFAULT_MODELS:
+        raise unknown_name(f"problem (from {options.config})", problem, DEFAULT_MODELS)
+    return problem, options.preset or preset or "full"
+
+
+def _refuse_labels(assignments: Mapping[str, str]) -> None:
+    """--set comes after preset and problem were applied: there these two keys would be labels and nothing else."""
+    instead = {"preset": "--preset {}", "problem": "`lineament run {}`"}
+    for key, value in assignments.items():
+        if key in instead:
+            raise InputError(
+                f"--set {key}={value} would name the run without applying it; use {instead[key].format(value)}."
+            )
 
 
 def _print_keys() -> int:

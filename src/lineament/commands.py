@@ -19,7 +19,7 @@ from lineament.executors import run_in_processes, run_serially
 from lineament.experiment import make_problem, seeds_of, validate, write_results
 from lineament.planning import Plan, plan
 from lineament.problems.synthetic import cache_folder
-from lineament.records import load_records, read_json
+from lineament.records import delete_leftovers, load_records, read_json, record_files
 from lineament.run_folder import RunFolder
 from lineament.settings import Settings
 from lineament.terminal import claims_table, job_progress
@@ -43,11 +43,11 @@ def run(
     if log_file and not log_file.parent.is_dir():
         raise InputError(f"--log-file {log_file}: the folder {log_file.parent} does not exist.")
     validate(settings)
+    folder = RunFolder(out)
+    folder.check(settings, resume)
     seeds = list(seeds_of(settings))
     # A language model is loaded before anything is written: a wrong name or module leaves no trace.
     ready = make_problem(settings, seeds[0]) if settings.problem == "lm" else None
-    folder = RunFolder(out)
-    _refuse_foreign_folder(folder)
     with folder.locked():
         folder.open(settings, resume)
         for seed in seeds:
@@ -59,7 +59,7 @@ def run(
                 failures = run_serially(settings, seeds, out, progress, ready)
         for failure in failures:
             print(f"seed {failure.seed} failed: {failure.message}", file=sys.stderr)
-        if not any(folder.records.glob("*.json")):
+        if not record_files(folder.records):
             raise LineamentError(f"no record was finished; see {out / 'log.txt'}. Fix the cause and use --resume.")
         claims = write_results(out)
     _print_results(out, claims, settings)
@@ -161,6 +161,8 @@ def cache(action: str) -> int:
         print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB")
         if action == "clear":
             file.unlink()
+    if action == "clear":
+        delete_leftovers(cache_folder())
     print(f"{len(files)} cached base model(s) {'deleted' if action == 'clear' else ''}".rstrip())
     return 0
 
@@ -172,11 +174,6 @@ def _print_results(out: Path, found: Sequence[Claim], settings: Settings) -> Non
     console.print(f"[bold]{settings.model.name}[/], damaged and recovered: {targets}; {space}; {settings.seeds} {noun}")
     console.print(claims_table(found))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
-
-
-def _refuse_foreign_folder(folder: RunFolder) -> None:
-    if folder.path.exists() and not folder.path.is_dir():
-        raise InputError(f"{folder.path} is a file; --out names a folder.")
 
 
 def _claims_of(path: Path) -> Mapping[str, Any]:

@@ -1,12 +1,13 @@
 """Frozen records: every figure with its definition, unit, null, space and provenance, as JSON and safetensors.
 
 A record holds the figures of one measurement, target and seed as a tidy list: each figure has a quantity, a value,
-and labels (basis, rank, ...) that say which one it is. Files are written under a temporary name and renamed, so a
-killed run leaves whole files only. Nothing is ever pickled.
+and labels (basis, rank, ...) that say which one it is. Files are written under a temporary name and renamed, so every
+file under its own name is whole, also after a kill. Nothing is ever pickled.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -22,6 +23,9 @@ from safetensors.numpy import load_file, save
 from lineament.errors import LineamentError
 
 SCHEMA_VERSION = 1
+TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".tmp-", ".tmp"
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 Label = str | int | float
 
 
@@ -122,7 +126,12 @@ class Record:
 
 def load_records(folder: Path | str) -> list[Record]:
     """All records of a run's `records` folder, in the order of their names."""
-    return [Record.load(path) for path in sorted(Path(folder).glob("*.json"))]
+    return [Record.load(path) for path in record_files(folder)]
+
+
+def record_files(folder: Path | str) -> list[Path]:
+    """Record files in the order of their names; hidden files are somebody's unfinished writing, not records."""
+    return sorted(path for path in Path(folder).glob("*.json") if not path.name.startswith("."))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -130,7 +139,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
@@ -138,12 +147,28 @@ def write_bytes(path: Path, content: bytes) -> None:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
-        raise LineamentError(
-            f"could not write {path}: {error.strerror}. What was finished stays; free space, then --resume."
-        ) from error
+        raise LineamentError(f"could not write {path}: {error.strerror}. {what_to_do(error)}") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)  # already renamed away when all went well
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete what killed writers left at any depth below a folder that nobody else is writing."""
+    for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def what_to_do(error: OSError) -> str:
+    """Advice that fits why the operating system refused."""
+    if error.errno in NO_SPACE:
+        remedy = "free space, then --resume"
+    elif error.errno in NOT_ALLOWED:
+        remedy = "allow writing there and --resume, or choose another --out"
+    else:
+        remedy = "remove the cause, then --resume"
+    return f"What was finished stays; {remedy}."
 
 
 def write_json(path: Path, body: Any) -> None:

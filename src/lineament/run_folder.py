@@ -9,7 +9,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,21 @@ from typing import Any
 import tomli_w
 
 from lineament.errors import InputError
-from lineament.records import read_json, write_bytes, write_json
+from lineament.records import (
+    TEMPORARY_PREFIX,
+    TEMPORARY_SUFFIX,
+    delete_leftovers,
+    read_json,
+    write_bytes,
+    write_json,
+)
 from lineament.settings import Settings, flattened, from_file, to_dict, updated
 
 PACKAGES = ("lineament", "torch", "numpy", "scipy", "transformers", "peft", "safetensors")
 # Keys that extend a run instead of making it another one.
 EXTENDING = ("seed", "seeds", "measure")
+LOCK = "lock"
+MOST_DIFFERENCES_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -50,29 +59,46 @@ class RunFolder:
         """The settings the run was made with; `InputError` if this is no run folder."""
         if not self.config.exists():
             raise InputError(f"{self.path} is no run folder: it has no config.toml.")
-        return updated(Settings(), from_file(self.config), str(self.config))
+        body = from_file(self.config)
+        if "problem" not in body:  # an empty file would otherwise pass for a run of the defaults
+            raise InputError(f"{self.path} is no run folder: its config.toml names no problem.")
+        return updated(Settings(), body, str(self.config))
 
-    def open(self, settings: Settings, resume: bool) -> None:
-        """Create the folder for these settings, or check that it may be continued.
+    def check(self, settings: Settings, resume: bool) -> None:
+        """Refuse, before anything is written, a folder that these settings may not go to.
 
         Raises:
             InputError: the folder holds another configuration (the difference is named), holds this one and
-                `resume` was not asked for, or is a non-empty folder of something else.
+                `resume` was not asked for, holds something else, or cannot be a folder that is written to.
         """
         if self.config.exists():
             self._require_same(settings)
+            self._require_adjoining(settings)
             if not resume:
                 raise InputError(f"{self.path} already holds this run. Add --resume to go on with it or extend it.")
-        elif self.path.exists() and any(p.name != "lock" for p in self.path.iterdir()):
-            raise InputError(f"{self.path} is not empty and holds no run. Choose another --out.")
-        write_bytes(self.config, tomli_w.dumps(to_dict(settings)).encode())
-        write_json(self.path / "provenance.json", provenance(settings))
+        else:
+            require_unused(self.path)
+        require_writable(self.path)
+
+    def open(self, settings: Settings, resume: bool) -> None:
+        """Create the folder for these settings, or take it up again; call it under the lock.
+
+        Seeds and measurements that the folder holds already stay in its configuration, and its first start stays in
+        its provenance.
+
+        Raises:
+            InputError: as `check`; another process may have written since.
+        """
+        self.check(settings, resume)
+        delete_leftovers(self.path)
+        write_bytes(self.config, tomli_w.dumps(to_dict(self._extended(settings))).encode())
+        write_json(self.path / "provenance.json", self._provenance(settings))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run's lock; `InputError` when another process has it. A killed owner's lock is free again."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as handle:
+        with (self.path / LOCK).open("a") as handle:  # appending: whatever has this name keeps its content
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -94,14 +120,73 @@ class RunFolder:
 
     def _require_same(self, settings: Settings) -> None:
         old = dict(flattened(to_dict(self.settings())))
-        new = dict(flattened(to_dict(settings)))
-        changed = [key for key in new if key not in EXTENDING and old.get(key) != new[key]]
-        if changed:
-            shown = "; ".join(f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in changed[:4])
+        new = {key: value for key, value in flattened(to_dict(settings)) if key not in EXTENDING}
+        if changed := differences(old, new):
             raise InputError(
-                f"{self.path} holds a run with another configuration ({shown}). Choose another --out, or the same "
+                f"{self.path} holds a run with another configuration ({changed}). Choose another --out, or the same "
                 "configuration to continue it."
             )
+
+    def _require_adjoining(self, settings: Settings) -> None:
+        """A configuration says `seed` and `seeds`: one range without gaps."""
+        held = self.settings()
+        if settings.seed > held.seed + held.seeds or settings.seed + settings.seeds < held.seed:
+            raise InputError(
+                f"{self.path} holds seeds {_seed_range(held)}, which {_seed_range(settings)} do not adjoin; the seeds "
+                "of a run are one range. Choose another --out, or seeds that overlap or adjoin those."
+            )
+
+    def _extended(self, settings: Settings) -> Settings:
+        """These settings with the seeds and measurements that the folder's configuration has already."""
+        if not self.config.exists():
+            return settings
+        held = self.settings()
+        first = min(held.seed, settings.seed)
+        stop = max(held.seed + held.seeds, settings.seed + settings.seeds)
+        measure = tuple(dict.fromkeys([*held.measure, *settings.measure]))
+        return replace(settings, seed=first, seeds=stop - first, measure=measure)
+
+    def _provenance(self, settings: Settings) -> Mapping[str, Any]:
+        """Of the first start, with those of later ones under `resumed`, numbered from 1."""
+        path, now = self.path / "provenance.json", provenance(settings)
+        if not path.exists():
+            return now
+        first = read_json(path)
+        resumed = first.get("resumed", {})
+        return {**first, "resumed": {**resumed, str(len(resumed) + 1): now}}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first few keys of `new` that are otherwise in `old`, in words; empty when there are none."""
+    changed = [key for key in new if old.get(key) != new[key]]
+    shown = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in changed[:MOST_DIFFERENCES_SHOWN]]
+    more = len(changed) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def require_unused(folder: Path) -> None:
+    """`InputError` if the folder exists and holds anything but a run that is only starting."""
+    if folder.is_dir() and not all(_is_of_a_start(path) for path in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no run. Choose another --out.")
+
+
+def require_writable(folder: Path) -> None:
+    """`InputError` unless the folder, or the one that it would be made in, is a folder that may be written to."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest} is a file; --out names a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"writing in {nearest} is not allowed. Allow it, or choose another --out.")
+
+
+def _is_of_a_start(path: Path) -> bool:
+    """Our lock is an empty file, and a run killed at its first write leaves an unfinished one."""
+    unfinished = path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(TEMPORARY_SUFFIX)
+    return path.is_file() and (unfinished or (path.name == LOCK and path.stat().st_size == 0))
+
+
+def _seed_range(settings: Settings) -> str:
+    return f"{settings.seed}..{settings.seed + settings.seeds - 1}"
 
 
 def provenance(settings: Settings) -> Mapping[str, Any]:
