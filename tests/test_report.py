@@ -163,6 +163,10 @@ def test_it_fits_a_phone(page: webdriver.Chrome) -> None:
     WebDriverWait(page, 60).until(drawn)
     assert page.execute_script("return document.scrollingElement.scrollWidth") <= 390
     assert min(marks(page)) >= 3
+    lines = page.execute_script(
+        "return [...document.querySelectorAll('.scroll td .num')].map(e => e.getClientRects().length)"
+    )
+    assert max(lines) == 1, "an interval is broken over lines, or no table marks its intervals"
     smallest = page.execute_script(
         "return Math.min(...[...document.querySelectorAll('main p, main td, .plot text')]"
         ".filter(e => e.textContent.trim()).map(e => parseFloat(getComputedStyle(e).fontSize)))"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from lineament.intervals import over_seeds
 from lineament.records import Figure, Label, Record, load_records, read_json
 from lineament.report.drawing import draw
-from lineament.report.dynamics import half_life_text, window_texts
+from lineament.report.dynamics import half_life_text, spectrum_picture, window_texts
 from lineament.report.figures import best_statics, capture_picture
 from lineament.report.series import number
 from lineament.report.tables import later_table
@@ -67,10 +71,26 @@ def test_the_words_of_a_rule_s_parts_agree_with_the_verdicts(finished: Path) -> 
             assert expected in meaning(found), found["id"]
 
 
+def test_a_band_of_cumulative_energy_has_a_lower_end_that_never_falls() -> None:
+    energies = [np.array([0.9, 0.1]), np.array([0.91, 0.05, 0.04]), np.array([0.92, 0.04, 0.04])]
+    energies = [np.pad(energy, (0, 3 - len(energy))) for energy in energies]
+    arrays = [{"energy-broken-minibatch-true": energy} for energy in energies]
+    records = [replace(r, arrays=a) for r, a in zip(made("gradient_rank", [], [], []), arrays, strict=True)]
+    picture = spectrum_picture(records)
+    assert picture is not None
+    lows = [point.low for point in picture.panels[0].lines[0].points]
+    assert lows == sorted(lows)
+    shares = [np.cumsum(energy)[1] for energy in energies]
+    assert over_seeds(shares, fraction=True).low < lows[0] == lows[1]
+
+
 def made(measurement: str, *per_seed: list[Figure]) -> list[Record]:
     """Records by hand, one per seed."""
     head = {"target": "sort", "problem": "synthetic", "model": "tiny", "space": "lora_factors", "n_params": 1000}
-    rest: dict[str, Any] = {"config_hash": "abc", "definitions": {f.quantity: "made up" for f in per_seed[0]}}
+    rest: dict[str, Any] = {
+        "config_hash": "abc",
+        "definitions": {f.quantity: "made up" for figures in per_seed for f in figures},
+    }
     return [
         Record(measurement=measurement, seed=seed, figures=tuple(figures), **head, **rest)  # type: ignore[arg-type]
         for seed, figures in enumerate(per_seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -210,8 +211,22 @@ def _energy_line(sources: list[Record], array: str, key: str, label: str, style:
         return []
     count = min(len(energy) for energy in energies)
     shares = [np.cumsum(energy) / energy.sum() for energy in energies]
-    points = [estimate_values([float(share[i]) for share in shares], fraction=True) for i in range(count)]
+    points = _rising([estimate_values([float(share[i]) for share in shares], fraction=True) for i in range(count)])
     return [Line(key, label, "gradients", style, list(range(1, count + 1)), points, mode="band", tabled=9)]
+
+
+def _rising(points: Sequence[Estimate]) -> list[Estimate]:
+    """Lower ends that never fall: the sum over more directions is no smaller, so an earlier end bounds it too.
+
+    Without this the logit interval opens wide at the last directions, where seeds differ by 1e-6 below 1.
+    """
+    found, low = [], 0.0
+    for point in points:
+        if point.low is not None:
+            low = max(low, point.low)
+            point = replace(point, low=low)
+        found.append(point)
+    return found
 
 
 def _spectrum_title(sources: list[Record]) -> str:

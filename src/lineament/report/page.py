@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from lineament.errors import InputError
@@ -21,6 +22,7 @@ from lineament.report.verdicts import verdict_row
 
 HERE = Path(__file__).parent
 DEFAULT_RANK = 10
+INTERVAL = re.compile(r"(\[[^\s\],]+, [^\s\],]+\])")
 MEASUREMENTS = {
     "basis_capture": ("Where the way back lies", "share of the recovery inside small subspaces"),
     "basis_drift": ("How long directions last", "drift of the plane of gradients"),
@@ -77,7 +79,13 @@ def _template() -> Any:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["unbroken"] = _unbroken
     return environment.get_template("template.html.j2")
+
+
+def _unbroken(text: str) -> Markup:
+    """Cells may break before an interval, never inside it."""
+    return Markup(INTERVAL.sub(r'<span class="num">\1</span>', str(escape(text))))
 
 
 def _optional_json(path: Path) -> Any:
