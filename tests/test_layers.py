@@ -33,6 +33,7 @@ LAYERS = (
     ("run_folder",),
     ("report",),
     ("experiment",),
+    ("search",),
     ("api", "executors", "planning"),
     ("terminal",),
     ("commands",),

@@ -64,6 +64,64 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Random search around a model's weights that tells its odds before it spends the budget.
+
+    Plans from one gradient and a few curvature probes, spends a small probe of the budget where that plan cannot say
+    how far to go, then searches with forward passes only and saves the winner as a PEFT adapter.
+    """
+
+    run: tyro.conf.Positional[Path | None] = None
+    """run folder whose damaged, trained or fresh point is searched around; or else --model, --adapter and --task"""
+    model: str | None = None
+    """smollm2-135m, a local folder, a .gguf file or a hub name"""
+    adapter: Path | None = None
+    """PEFT adapter folder to search around"""
+    task: str | None = None
+    """task that members are scored on; default the run's first"""
+    point: str = "broken"
+    """point of the run: broken, star or start"""
+    seed: int | None = None
+    """seed of the run, and of the draws; default the run's first, or 0"""
+    budget: int = 2000
+    """member evaluations in all, the probe's included"""
+    method: str = "one_shot"
+    """one_shot, recentre (move to the best), es (evolution strategy) or cmaes"""
+    population: int = 64
+    """members per generation"""
+    basis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """where to draw, repeatable: full, gradient, prefix, krylov, random or FILE.safetensors; default what there is"""
+    rank: int = 10
+    """directions of each basis"""
+    sigma: float | None = None
+    """standard deviation per coordinate; default by plan and probe"""
+    probe: int = 16
+    """draws per region and sigma of the probe; 0 trusts the plan"""
+    examples: int = 16
+    """training examples that members are scored on"""
+    keep: int = 8
+    """members that are kept, and whose majority votes"""
+    no_gradients: bool = False
+    """forward passes only: no plan from gradient and curvature"""
+    plan: bool = False
+    """print the plan and stop before an evaluation is spent"""
+    memory_mib: int = 1024
+    """bound on what a pass of members holds beyond the model, MiB"""
+    out: Path | None = None
+    """folder of the search; default runs/search-TASK-METHOD"""
+    resume: bool = False
+    """go on with the search in --out"""
+    threads: int = 2
+    """torch threads"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    quiet: bool = False
+    """no progress"""
+    debug: bool = False
+    """show tracebacks"""
+
+
+@dataclass(frozen=True)
 class Report:
     """Write report.html again from a run's records; needs no model."""
 
@@ -128,6 +186,7 @@ DESCRIPTION = (
 )
 COMMANDS = {
     "run": Run,
+    "search": Search,
     "report": Report,
     "claims": Claims,
     "runs": Runs,
@@ -188,6 +247,8 @@ def _dispatch(command: Any) -> int:
     match command:
         case Run():
             return _run(command)
+        case Search():
+            return _search(command)
         case Report():
             return commands.report(command.run)
         case Claims():
@@ -271,6 +332,28 @@ def _refuse_labels(assignments: Mapping[str, str]) -> None:
             raise InputError(
                 f"--set {key}={value} would name the run without applying it; use {instead[key].format(value)}."
             )
+
+
+def _search(options: Search) -> int:
+    from lineament import commands
+    from lineament.search.command import Request
+    from lineament.search.driver import SearchOptions
+
+    chosen = SearchOptions(
+        method=options.method,
+        budget=options.budget,
+        population=options.population,
+        sigma=options.sigma,
+        probe_draws=options.probe,
+        examples=options.examples,
+        keep=options.keep,
+        gradients=not options.no_gradients,
+        memory_bytes=options.memory_mib * 2**20,
+    )
+    same = ("run", "model", "adapter", "task", "point", "seed", "rank", "out", "resume", "threads", "device")
+    shared = {name: getattr(options, name) for name in same}
+    request = Request(**shared, bases=options.basis, plan_only=options.plan, options=chosen)
+    return commands.search(request, options.quiet)
 
 
 def _print_keys() -> int:

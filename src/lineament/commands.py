@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from lineament.planning import Plan, plan
 from lineament.problems.synthetic import cache_folder
 from lineament.records import delete_leftovers, load_records, read_json, record_files
 from lineament.run_folder import RunFolder
+from lineament.search.command import Request
+from lineament.search.command import search as run_request
 from lineament.settings import Settings
 from lineament.terminal import claims_table, job_progress
 
@@ -64,6 +68,17 @@ def run(
         claims = write_results(out)
     _print_results(out, claims, settings)
     return 1 if failures else 0
+
+
+def search(request: Request, quiet: bool) -> int:
+    """Plan, probe and search; the winner and the kept members go to the search's folder."""
+
+    @contextmanager
+    def progress() -> Iterator[Callable[[str, int, int], None]]:
+        with job_progress(quiet) as show:
+            yield partial(show, request.seed or 0)
+
+    return run_request(request, progress, console)
 
 
 def show_plan(settings: Settings, workers: int) -> int:

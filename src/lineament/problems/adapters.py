@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lineament.errors import InputError
@@ -94,6 +95,31 @@ def save_adapter(space: ParameterSpace, theta: Tensor, folder: Path) -> None:
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     write_bytes(folder / "adapter_model.safetensors", content)
     write_bytes(folder / "adapter_config.json", json.dumps(plain, indent=1, default=str).encode())
+
+
+def load_adapter(space: ParameterSpace, folder: Path) -> Tensor:
+    """theta (n_params,) of a PEFT adapter folder for a space whose adapter has the same shape.
+
+    Raises:
+        InputError: no safetensors weights there, or tensors that this model's adapter has not.
+    """
+    file = folder / "adapter_model.safetensors"
+    if not file.exists():
+        raise InputError(f"{folder} holds no adapter_model.safetensors; pickled adapters are not loaded.")
+    try:
+        stored = load_file(file)
+    except SafetensorError as error:
+        raise InputError(f"{file} cannot be read: {error}.") from None
+    tensors = []
+    for name, parameter in zip(space.names, space.parameters, strict=True):
+        found = stored.pop(name.replace(".default", ""), None)
+        if found is None or found.shape != parameter.shape:
+            given = "none" if found is None else f"one of shape {tuple(found.shape)}"
+            raise InputError(f"{file} has {given} for {name}, which is {tuple(parameter.shape)} in this model.")
+        tensors.append(found.to(parameter.dtype))
+    if stored:
+        raise InputError(f"{file} holds tensors that this model's adapter lacks: {sorted(stored)[:3]}.")
+    return space.flatten(tensors)
 
 
 def _can_adapt(module: nn.Module) -> bool:
