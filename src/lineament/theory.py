@@ -69,6 +69,18 @@ def expected_max_square_antithetic(n_pairs: int) -> float:
     return _moment_antithetic(n_pairs, 2)
 
 
+def expected_min_lognormal(log_mean: float, log_spread: float, n: int) -> float:
+    """Mean of the least of n draws exp(log_mean + log_spread z), z ~ N(0, 1): a positive loss never falls below zero.
+
+    Integral of exp(log_mean - log_spread x) n phi(x) Phi(x)^(n-1).
+    """
+    _require_count("n", n)
+    if not log_spread >= 0:
+        raise InputError(f"log_spread is {log_spread}; it must be at least 0.")
+    log_density = math.log(n) + _LOG_DENSITY + (n - 1) * _LOG_CDF
+    return float(np.trapezoid(np.exp(log_mean - log_spread * _X + log_density), _X))
+
+
 def linear_gain(sigma: float, gradient_norm: float, n: int) -> float:
     """E[max gain] = sigma |g| m_N, to first order. The number of parameters does not appear."""
     _require_sigma(sigma)

@@ -201,8 +201,8 @@ def _print_plan(console: Console, target: Target, plans: Sequence[LocalPlan], op
     table = Table("region", "dim", "|g|", "tr H", "density", "best sigma", f"gain of {n}", "fresh", box=SIMPLE_HEAD)
     for plan in plans:
         at, helps = plan.space.at, plan.gain is None
-        trace = f"{at.trace:.3g}" + (f" ±{plan.space.trace_stderr:.1g}" if plan.space.trace_stderr else "")
-        gain = "curvature helps" if helps else f"{plan.gain:.3g}"
+        trace = f"{at.trace:.3g}" + (f" ±{plan.space.trace_stderr:.2g}" if plan.space.trace_stderr else "")
+        gain = "-" if helps else f"{plan.gain:.3g}"
         sigma = "none" if plan.best_sigma is None else f"{plan.best_sigma:.2g}"
         cells = [f"{at.gradient_norm:.3g}", trace, f"{plan.density:.2g}", sigma, gain, f"{plan.transfer:.0%}"]
         table.add_row(plan.space.name, f"{plan.space.dimension:,}", *cells)
@@ -214,16 +214,18 @@ def _print_plan(console: Console, target: Target, plans: Sequence[LocalPlan], op
         half = theory.draws_needed((plan.gain or 0.0) / 2, 0.95, plan.best_sigma, plan.space.at.gradient_norm)
         console.print(f"best by this plan: {plan.space.name}; half of its gain takes {half} draws (95 %, first order).")
     if len(known) < len(plans):
-        console.print("Where curvature helps, no local figure says how far to go: the probe decides.")
+        helped = ", ".join(plan.space.name for plan in plans if plan.gain is None)
+        console.print(f"Curvature helps in {helped}: no local figure says how far to go, the probe decides.")
 
 
 def _print_choice(console: Console, choice: Choice, probes: Sequence[Probe]) -> None:
     if probes:
-        table = Table("region", "sigma", "mean gain", "spread", "foretold best", "±", box=SIMPLE_HEAD)
-        for p in probes:
-            row = [f"{p.sigma:.2g}", f"{p.mean:.3g}", f"{p.spread:.3g}", f"{p.gain:.3g}", f"{1.96 * p.stderr:.2g}"]
-            table.add_row(p.region, *row)
-        console.print(table)
+        table = Table("region", "best sigma probed", "one draw: mean, spread", "foretold best [95 %]", box=SIMPLE_HEAD)
+        for name in dict.fromkeys(p.region for p in probes):
+            p = max((item for item in probes if item.region == name), key=lambda item: item.gain)
+            best = f"{p.gain:.3g} [{p.low:.3g}, {p.high:.3g}]"
+            table.add_row(name, f"{p.sigma:.2g}", f"{p.mean:.3g}, {p.spread:.3g}", best)
+        console.print(table, markup=False)
     interval = f" ({choice.low:.3g} to {choice.high:.3g})" if choice.low is not None and choice.high is not None else ""
     gain = "unknown" if choice.gain is None else f"{choice.gain:.3g}{interval} nats"
     fresh = "" if choice.fresh_gain is None else f", {choice.fresh_gain:.3g} on fresh data"

@@ -17,7 +17,7 @@ from lineament.population import Population
 from lineament.problems.problem import Batch, Evaluation
 from lineament.records import read_json, write_json
 from lineament.search.methods import METHODS, Method, Position
-from lineament.search.plan import PROBE_FACTORS, LocalPlan, Probe, best_probe, local_plan, probe, probe_sigmas
+from lineament.search.plan import PROBE_FACTORS, LocalPlan, Probe, local_plan, probe, probe_sigmas
 from lineament.search.target import Target
 from lineament.search_space import Region, measured_space
 from lineament.vectors.gradients import HessianOperator, mean_gradient
@@ -112,21 +112,27 @@ def choose(
     by_name = {plan.space.name: plan for plan in plans}
     left = options.budget - probe_cost(regions, options)
     probes: list[Probe] = []
-    if options.probe_draws:
-        for number, region in enumerate(regions):
-            progress(f"probing {region.name}", number, len(regions))
-            sigmas = [options.sigma] if options.sigma else probe_sigmas(region, by_name.get(region.name))
-            probes += probe(population, region, target.streams, sigmas, options.probe_draws, left)
-        found = best_probe(probes)
-        if found is None:
-            raise NonFiniteError("every probed member failed: the objective is not finite anywhere near this point.")
-        return _probed(found, by_name.get(found.region), left), probes
-    return _planned(plans, regions, options), probes
+    if not options.probe_draws:
+        return _planned(plans, regions, options), []
+    numbers = range(options.probe_draws)
+    for place, region in enumerate(regions):
+        progress(f"probing {region.name}", place, len(regions))
+        sigmas = [options.sigma] if options.sigma else probe_sigmas(region, by_name.get(region.name))
+        found = [probe(population, region, target.streams, sigma, numbers, left) for sigma in sigmas]
+        probes += [item for item in found if item is not None]
+    if not probes:
+        raise NonFiniteError("every probed member failed: the objective is not finite anywhere near this point.")
+    best = max(probes, key=lambda item: item.gain)
+    # The largest of several noisy predictions errs upwards: the chosen one is made again from fresh draws.
+    region = next(item for item in regions if item.name == best.region)
+    fresh = range(options.probe_draws, 2 * options.probe_draws)
+    again = probe(population, region, target.streams, best.sigma, fresh, left) or best
+    return _probed(again, by_name.get(best.region), left), probes
 
 
 def probe_cost(regions: Sequence[Region], options: SearchOptions) -> int:
-    """Evaluations that the probe spends."""
-    return len(regions) * options.probe_draws * (1 if options.sigma else len(PROBE_FACTORS))
+    """Evaluations that the probe spends: every region and sigma once, the chosen one twice."""
+    return options.probe_draws * (1 + len(regions) * (1 if options.sigma else len(PROBE_FACTORS)))
 
 
 def run_search(
@@ -210,9 +216,8 @@ def _spend(
 
 
 def _probed(found: Probe, plan: LocalPlan | None, n: int) -> Choice:
-    half = 1.96 * found.stderr
     fresh = found.gain * plan.transfer if plan else None
-    return Choice(found.region, found.sigma, n, "probe", found.gain, found.gain - half, found.gain + half, fresh)
+    return Choice(found.region, found.sigma, n, "probe", found.gain, found.low, found.high, fresh)
 
 
 def _planned(plans: Sequence[LocalPlan], regions: Sequence[Region], options: SearchOptions) -> Choice:

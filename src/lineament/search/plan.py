@@ -2,7 +2,7 @@
 
 The local plan needs one gradient and a few Hessian products. Where curvature limits the step, it names the best sigma
 and the gain there. Where curvature helps there is no best sigma, and the quadratic picture does not say how far to
-go: a probe of a few draws at several sigmas then decides, with the gain of the best of N read off its mean and spread.
+go: a probe of a few draws at several sigmas then decides, with the gain of the best of N read off its losses.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from lineament import theory
 from lineament.population import Population
@@ -63,11 +64,12 @@ def local_plan(space: SearchSpace, fresh_gradient: object, n: int) -> LocalPlan:
 
 @dataclass(frozen=True)
 class Probe:
-    """Measured mean and spread of one draw's gain at one sigma, and the gain of the best of N that they foretell.
+    """Losses of a few draws at one sigma, and the gain of the best of N that they foretell.
 
     Attributes:
-        gain: mean + m_N spread, gains taken as normal; nats per target token.
-        stderr: its standard error from the probe's size.
+        mean, spread: of one draw's gain, nats per target token.
+        gain: base loss less the least of N losses, taken as log-normal: cross entropy cannot fall below zero.
+        low, high: `gain` with the spread of log losses moved by its 95 % chi-square interval.
     """
 
     region: str
@@ -75,25 +77,37 @@ class Probe:
     mean: float
     spread: float
     gain: float
-    stderr: float
+    low: float
+    high: float
     n_draws: int
 
 
 def probe(
-    population: Population, region: Region, streams: Streams, sigmas: Sequence[float], n_draws: int, n: int
-) -> list[Probe]:
-    """Score n_draws draws at every sigma; costs len(sigmas) * n_draws evaluations."""
-    found = []
-    for sigma in sigmas:
-        gains = population.score(region.members(streams.child("probe"), range(n_draws), sigma)).gains
-        finite = gains[np.isfinite(gains)]
-        if len(finite) < 2 or len(finite) < n_draws / 2:
-            continue  # too far: most members fail there
-        mean, spread, m = float(finite.mean()), float(finite.std(ddof=1)), theory.expected_max(n)
-        # Normal draws: the mean's and the spread's errors are independent.
-        error = spread * math.sqrt(1 / len(finite) + m**2 / (2 * (len(finite) - 1)))
-        found.append(Probe(region.name, sigma, mean, spread, mean + m * spread, error, len(finite)))
-    return found
+    population: Population, region: Region, streams: Streams, sigma: float, numbers: Sequence[int], n: int
+) -> Probe | None:
+    """Score these draws at a sigma; None where too many of them fail to say anything."""
+    losses = population.score(region.members(streams.child("probe"), numbers, sigma)).losses
+    finite = losses[np.isfinite(losses)]
+    if len(finite) < max(2, len(numbers) / 2):
+        return None
+    gains = population.base - finite
+    logs = np.log(np.maximum(finite, np.finfo(float).tiny))
+    mean, spread, freedom = float(logs.mean()), float(logs.std(ddof=1)), len(finite) - 1
+
+    def best(factor: float) -> float:
+        return population.base - theory.expected_min_lognormal(mean, spread * factor, n)
+
+    low, high = (math.sqrt(freedom / float(stats.chi2.ppf(p, freedom))) for p in (0.975, 0.025))
+    return Probe(
+        region.name,
+        sigma,
+        float(gains.mean()),
+        float(gains.std(ddof=1)),
+        best(1.0),
+        best(low),
+        best(high),
+        len(finite),
+    )
 
 
 def probe_sigmas(region: Region, plan: LocalPlan | None) -> list[float]:
@@ -105,8 +119,3 @@ def probe_sigmas(region: Region, plan: LocalPlan | None) -> list[float]:
         # A draw of root-mean-square length FALLBACK_SHARE |theta|.
         reference = FALLBACK_SHARE * (size if size > 0 else 1.0) / math.sqrt(region.dimension)
     return [factor * reference for factor in PROBE_FACTORS]
-
-
-def best_probe(probes: Sequence[Probe]) -> Probe | None:
-    """The probe that foretells the largest gain."""
-    return max(probes, key=lambda p: p.gain, default=None)
