@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 TINY = {
     "task.names": "copy,increment,maximum",
@@ -40,3 +43,12 @@ def lineament(*args: str, cwd: Path | None = None) -> subprocess.CompletedProces
 
 def record_bytes(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((run / "records").iterdir())}
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[Any]) -> None:
+    """Wait until something is there that a running process makes."""
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -9,12 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
 import pytest
-from command_line import arguments, lineament, record_bytes
+from command_line import arguments, lineament, record_bytes, wait_for
 
 from lineament.cli import main
 from lineament.settings import flat_keys
@@ -76,14 +75,6 @@ def test_killed_during_recovery_and_resumed(finished: Path, tmp_path: Path) -> N
     done = lineament(*arguments(out), "--seeds", "2", "--resume")
     assert done.returncode == 0, done.stderr
     assert record_bytes(out) == record_bytes(finished)
-
-
-def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_more_seeds_extend_a_run(finished: Path, tmp_path: Path) -> None:

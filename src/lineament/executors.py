@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.managers import SyncManager
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING
 
 from lineament.errors import LineamentError
 from lineament.experiment import run_job
@@ -20,6 +23,12 @@ from lineament.settings import Settings
 
 # Called with (seed, what is being done, steps done, steps in all).
 JobProgress = Callable[[int, str, int, int], None]
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+
+    Messages = Queue[tuple[int, str, int, int]]
+# In a worker: where its progress goes.
+_messages: Messages | None = None
 
 
 @dataclass(frozen=True)
@@ -57,25 +66,50 @@ def run_serially(
 def run_in_processes(
     settings: Settings, seeds: Sequence[int], run: Path, progress: JobProgress, workers: int
 ) -> list[Failure]:
-    """Jobs spread over local processes, each with `settings.threads` torch threads."""
+    """Jobs spread over local processes, each with `settings.threads` torch threads.
+
+    No worker outlives this call, nor this process if it is killed: the next run may write the same folder at once.
+    """
     folder = RunFolder(run)
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(workers, mp_context=context) as pool:
-        messages = _queue(manager)
-        jobs = {pool.submit(_in_process, settings, seed, run, messages): seed for seed in seeds}
-        for seed in seeds:
-            folder.mark(_job(seed), "running")
+    messages = context.Queue()
+    with ProcessPoolExecutor(workers, context, _start_worker, (messages,)) as pool:
         try:
+            with _interrupts_held():
+                jobs = {pool.submit(_in_process, settings, seed, run): seed for seed in seeds}
+            for seed in seeds:
+                folder.mark(_job(seed), "running")
             return _collect(jobs, messages, folder, progress)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
+        except BaseException:
+            _end(pool)
             raise
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let an interrupt wait until the block ends; processes started inside never get one.
+
+    A terminal sends Ctrl-C to workers too, where it would be a traceback each: they are ended by this process instead.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    # shutdown() forgets the processes, so they are looked up before it
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
 def _collect(
-    jobs: dict[Future[str | None], int], messages: Any, folder: RunFolder, progress: JobProgress
+    jobs: dict[Future[str | None], int], messages: Messages, folder: RunFolder, progress: JobProgress
 ) -> list[Failure]:
     failures: list[Failure] = []
     pending = set(jobs)
@@ -89,7 +123,7 @@ def _collect(
     return failures
 
 
-def _drain(messages: Any, progress: JobProgress) -> None:
+def _drain(messages: Messages, progress: JobProgress) -> None:
     while True:
         try:
             progress(*messages.get_nowait())
@@ -97,12 +131,25 @@ def _drain(messages: Any, progress: JobProgress) -> None:
             return
 
 
-def _queue(manager: SyncManager) -> Any:
-    return manager.Queue()
+def _start_worker(messages: Messages) -> None:
+    """Keep where a worker's progress goes, and watch over it: it ends when the process that started it does."""
+    global _messages
+    _messages = messages
+    messages.cancel_join_thread()  # a worker that has finished does not wait for somebody to read its progress
+    Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _in_process(settings: Settings, seed: int, run: Path, messages: Any) -> str | None:
-    return _attempt(settings, seed, run, lambda what, done, total: messages.put((seed, what, done, total)), None)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _in_process(settings: Settings, seed: int, run: Path) -> str | None:
+    assert _messages is not None
+    put = _messages.put
+    return _attempt(settings, seed, run, lambda what, done, total: put((seed, what, done, total)), None)
 
 
 def _attempt(

@@ -1,0 +1,89 @@
+"""Jobs in processes: whatever ends the run ends its workers too, and the run goes on to the same records."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import arguments, lineament, record_bytes, wait_for
+
+
+def session_members(session: int) -> list[int]:
+    """Processes of a session, zombies left out (Linux)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def ctrl_c(process: subprocess.Popen[str]) -> None:
+    """What a terminal does: the signal goes to workers as well."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+
+
+def starting(run: Path) -> bool:
+    """Workers exist and are importing."""
+    return '"running"' in ((run / "state.json").read_text() if (run / "state.json").exists() else "")
+
+
+def working(run: Path) -> bool:
+    """Both workers are in the middle of their jobs."""
+    return len(list(run.glob("stages/operating-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("when", "stop", "words"),
+    [(starting, ctrl_c, "--resume"), (working, interrupt, "--resume"), (working, kill, "")],
+    ids=["Ctrl-C", "interrupt", "kill"],
+)
+def test_workers_end_with_the_run_which_goes_on_to_the_same_records(
+    when: Callable[[Path], bool],
+    stop: Callable[[subprocess.Popen[str]], None],
+    words: str,
+    finished: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "stopped"
+    command = [*arguments(out), "--seeds", "2", "--executor", "processes"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lineament.cli", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: when(out), process)
+    assert len(session_members(process.pid)) >= 3, "the workers are not seen, so their end could not be either"
+    started = time.monotonic()
+    stop(process)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if stop is kill else 1)
+    assert words in errors
+    assert "Traceback" not in errors
+    while session_members(process.pid):
+        assert time.monotonic() < started + 20, f"still there: {session_members(process.pid)}"
+        time.sleep(0.05)
+    assert len(list(out.glob("records/*.json"))) < 6, "the end came too late to test anything"
+    assert not (out / "log.txt").exists(), "a worker took the interrupt for a failure of its job"
+    done = lineament(*command, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert record_bytes(out) == record_bytes(finished)
