@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from search_records import search_records
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -104,6 +105,26 @@ def test_verdicts_come_first_and_every_figure_names_its_records(page: webdriver.
         named = figure.find_element(By.CSS_SELECTOR, ".source").text
         assert any(file in named for file in files)
         assert figure.find_elements(By.CSS_SELECTOR, "figcaption, h3")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_pictures_of_random_search_draw(browser: webdriver.Chrome, tmp_path: Path, width: int) -> None:
+    for record in search_records():
+        record.save(tmp_path / "records")
+    size(browser, width)
+    browser.get_log("browser")  # type: ignore[no-untyped-call]
+    browser.get(write_report(tmp_path).as_uri())
+    WebDriverWait(browser, 60).until(drawn)
+    counts = marks(browser)
+    assert len(counts) == 5
+    assert min(counts) >= 3, counts
+    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
+    assert browser.execute_script("return document.scrollingElement.scrollWidth") <= width
+    outside = browser.execute_script(
+        "return [...document.querySelectorAll('.plot .g-xtitle, .plot .g-ytitle')].map(e => e.getBoundingClientRect())"
+        ".filter(box => box.width && (box.left < 0 || box.right > innerWidth)).length"
+    )
+    assert outside == 0, "an axis title is cut off"
 
 
 def test_definitions_open_on_demand_and_cover_every_quantity(page: webdriver.Chrome, finished: Path) -> None:

@@ -181,7 +181,7 @@ def _error_bars(line: Line) -> dict[str, Any]:
 
 
 def _hover(panel: Panel, line: Line, x: float, point: Estimate) -> str:
-    if line.group == "reference" and line.mode == "plain" and line.tabled <= 1:
+    if line.group == "reference" and line.tabled <= 1:
         return f"<b>{line.label}</b>"
     where = panel.rows[round(x)] if panel.rows else f"{panel.x_name} {number(x)}"
     seeds = f"<br>{point.n_seeds} seeds" if point.n_seeds > 1 else ""
@@ -196,12 +196,15 @@ def _axes(panel: Panel, index: int, count: int) -> dict[str, Any]:
     y: dict[str, Any] = {"title": {"text": panel.y_title}, "anchor": f"x{suffix}", "automargin": True}
     x |= {"anchor": f"y{suffix}", "type": "log" if panel.x_log else "linear", "zeroline": False}
     y |= {"type": "log" if panel.y_log else "linear", "zeroline": False}
+    means = [p.mean for line in panel.lines for p in line.points if p.mean is not None]
     if panel.ticks:
         x |= {"tickvals": list(panel.ticks), "ticktext": [number(tick) for tick in panel.ticks]}
     elif panel.x_log:
-        x |= _log_ticks([value for line in panel.lines for value in line.x])
+        x |= _log_ticks(means if panel.rows else [value for line in panel.lines for value in line.x])
     if panel.y_log:
-        y |= _log_ticks([p.mean for line in panel.lines for p in line.points if p.mean is not None])
+        y |= _log_ticks(means)
+    if panel.y_range:
+        y |= {"range": list(panel.y_range)}
     if panel.rows:
         y |= _row_ticks(panel.rows)
     if panel.fraction:

@@ -15,18 +15,22 @@ from plotly.offline import get_plotlyjs
 
 from lineament.errors import InputError
 from lineament.records import Record, load_records, read_json, write_bytes
-from lineament.report import dynamics, figures, tables, words
+from lineament.report import dynamics, figures, search_figures, search_subspaces, search_tables, tables, words
 from lineament.report.drawing import draw, figure_json, legend
 from lineament.report.series import Picture, Table, data_table, of, undefined_notes
 from lineament.report.verdicts import verdict_row
 
 HERE = Path(__file__).parent
 DEFAULT_RANK = 10
-INTERVAL = re.compile(r"(\[[^\s\],]+, [^\s\],]+\])")
+INTERVAL = re.compile(r"(\[[^\s\]]+, [^\s\]]+\])")
 MEASUREMENTS = {
     "basis_capture": ("Where the way back lies", "share of the recovery inside small subspaces"),
     "basis_drift": ("How long directions last", "drift of the plane of gradients"),
     "gradient_rank": ("How many directions gradients use", "spectra of task gradients"),
+    "random_search": (
+        "How far random steps reach",
+        "the best of N random steps, against what gradient and curvature foretell",
+    ),
 }
 
 
@@ -178,6 +182,16 @@ def _section(name: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
             [tables.later_table(records, rank), tables.space_table(records, rank), tables.krylov_table(records)],
         ),
         "basis_drift": lambda: ([dynamics.drift_picture(records), dynamics.drift_loss_picture(records)], []),
+        "random_search": lambda: (
+            [
+                search_figures.theorem_picture(records),
+                search_figures.counts_picture(records),
+                search_subspaces.density_picture(records),
+                search_subspaces.own_sigma_picture(records),
+                search_subspaces.dimension_picture(records),
+            ],
+            search_tables.search_tables(records),
+        ),
         "gradient_rank": lambda: ([dynamics.spectrum_picture(records)], [tables.spectrum_table(records)]),
     }
     pictures, extra = makers[name]()

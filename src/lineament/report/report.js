@@ -32,6 +32,9 @@
     layout["x" + key.slice(1)].dtick = 0.5;
   }
 
+  // Axis titles longer than the plot is wide go on two lines.
+  const wrapped = (text) => (text.length > 34 ? text.replace(/(.{16,32}) /g, "$1<br>") : text);
+
   function paint(layout, colors, width) {
     const narrow = width < NARROW;
     layout.width = width;
@@ -42,6 +45,7 @@
       if (!/^[xy]axis/.test(key)) continue;
       Object.assign(layout[key], { gridcolor: colors.grid, linecolor: colors.line, tickcolor: colors.line, showline: true, fixedrange: true });
       layout[key].title = { ...layout[key].title, font: { size: layout.font.size }, standoff: 10 };
+      if (narrow) layout[key].title.text = wrapped(layout[key].title.text ?? "");
       if (narrow && layout[key].ticktext?.some((text) => text.length > 14)) shorten(layout, key);
     }
     if (narrow) layout.margin = { ...layout.margin, l: 50, r: 8 };

@@ -89,6 +89,7 @@ class Panel:
     ticks: Sequence[float] = ()
     rows: Sequence[str] = ()
     x_name: str = "x"
+    y_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,17 @@ def estimate(figures: Iterable[Figure], *, fraction: bool) -> Estimate:
 def estimate_values(values: Sequence[float], *, fraction: bool) -> Estimate:
     """One number per seed -> mean with Student t interval."""
     return _of_values([v for v in values if np.isfinite(v)], fraction, None)
+
+
+def estimate_geometric(values: Sequence[float]) -> Estimate:
+    """One positive number per seed -> geometric mean, interval on logarithms; undefined if one is not positive."""
+    if not values:
+        return Estimate(None, reason="not measured")
+    if min(values) <= 0:
+        return Estimate(None, reason=f"not positive in {sum(v <= 0 for v in values)} of {len(values)} seeds")
+    found = over_seeds([float(np.log(value)) for value in values])
+    low, high = (None if end is None else float(np.exp(end)) for end in (found.low, found.high))
+    return Estimate(float(np.exp(found.mean)), low, high, found.n_seeds)
 
 
 def of(records: Sequence[Record], measurement: str) -> list[Record]:

@@ -113,6 +113,8 @@ BASES = {
     "null_other_task": "another task's plane",
     "random": "random directions",
 }
+SPACES_SEARCHED = {"full": "whole space"}
+SEARCH_POINTS = {"broken": "damaged", "half recovered": "half-way through the recovery", "star": "trained"}
 STATIC = (
     "static_start",
     "static_star",
@@ -177,6 +179,30 @@ CAPTIONS = {
     "that has nothing to do with the task. Bands: 95 % interval over seeds.",
     "curves": "One line per seed; the star marks T, the first step at which accuracy is back to its threshold "
     "and stays there. Measurements use the steps up to T, and up to 2T where said.",
+    "search-theorem": "Random steps sigma z around the damaged point, the best of N kept. Its mean gain is divided by "
+    "the prediction from the gradient alone, sigma |g| m_N: inside the grey band the prediction is right within "
+    "10 %. To the right the step sigma grows, told by what curvature should take of (or add to) the gain at that "
+    "step. Purple: what the second-order prediction makes of it; where measured lines leave it too, higher "
+    "orders matter. Null: the prediction from the gradient on shuffled labels. Bars: 95 % interval over seeds, "
+    "for the whole space and the null; those of all others are in the data table and on hover.",
+    "search-counts": "Mean gain of the best of N random steps against N, in the whole space, in units of what one step "
+    "typically gains to first order (sigma |g|): seeds differ in |g|, and this takes it out. The linear "
+    "prediction is then m_N, the mean of the largest of N normal draws. The other two take curvature into "
+    "account: exactly to second order in sigma, or for many flat directions. Predictions of zero or less are "
+    "left out. Bars: 95 % interval over seeds, cut at the edge where they are long.",
+    "search-density": "One dot per subspace. All draws have the same root-mean-square length, so that subspaces of any "
+    "rank compare. Across: the gain predicted from the share of the gradient inside; up: the measured gain of "
+    "the best of N. On the dashed line both agree. Null: a prediction from another task's gradient. Geometric "
+    "means; bars: 95 % interval over seeds of measured over predicted, on logarithms.",
+    "search-own": "A subspace that is dense in signal is steep, and pays for it in curvature. Here every subspace is "
+    "searched at its own best step, where the second-order gain is largest. Dots: measured; diamonds: "
+    "predicted to second order. Where curvature helps there is no best step. Geometric means; bars: 95 % "
+    "interval over seeds, on logarithms.",
+    "search-size": "The whole study made again with other adapter ranks or widths. Each size is judged by its own "
+    "gradient and curvature, at the steps where curvature should change the gain by the shares in the legend. If "
+    "the number of parameters does not matter, lines are level. Grey band: 1 ± 5 %. Null: what draws of equal length "
+    "would give, which shrink per weight as models grow. Bars: 95 % interval over seeds, cut at the edge where they "
+    "are long.",
     "grid": "Captures at T for each kind of damage (panels) and step size. Differences between panels come "
     "from the recipe, not from the model.",
 }
@@ -185,6 +211,11 @@ CAPTIONS = {
 def basis_label(name: str) -> str:
     """Readable name of a basis; an unknown one keeps its code name."""
     return BASES.get(name, name.replace("_", " "))
+
+
+def search_label(name: str) -> str:
+    """Readable name of a space that random search draws in."""
+    return SPACES_SEARCHED.get(name) or basis_label(name)
 
 
 def group_of(name: str) -> str:
