@@ -122,6 +122,50 @@ class ConvToy(nn.Module):
         return self.second(self.norm(functional.gelu(self.first(mixed))))
 
 
+class Linear(nn.Module):
+    """Somebody's own layer that happens to have this name; it scales the rows of its weight to length one."""
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(d_out, d_in)), nn.Parameter(torch.zeros(d_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, functional.normalize(self.weight, dim=1), self.bias)
+
+
+class LayerNorm(nn.Module):
+    """nanoGPT's, whose bias is optional and whose attributes are not torch's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.linspace(0.5, 1.5, width)), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
+
+
+class Borrowed(nn.Module):
+    """torch's own Linear, whose weight is also used without calling it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + functional.linear(x * x, self.inner.weight)
+
+
+class Placed(nn.Module):
+    """Adds position embeddings as nanoGPT does: looked up once for the whole batch."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.places = nn.Embedding(16, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.places(torch.arange(x.shape[1]))
+
+
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """A module with initial weights that are the same every time; the global generator is given back."""
     with torch.random.fork_rng(devices=[]):
@@ -168,8 +212,16 @@ def transformer_lora() -> Problem:
     return moved(SyntheticProblem(tiny_settings("lora"), 0))
 
 
-def conv1d() -> Problem:
-    model = seeded(ConvToy)
+def conv1d(**parts: Callable[[], nn.Module]) -> Problem:
+    """The Conv1D toy, with some of its parts replaced."""
+
+    def make() -> nn.Module:
+        toy = ConvToy()
+        for name, part in parts.items():
+            setattr(toy, name, part())
+        return toy
+
+    model = seeded(make)
     return WordsProblem(model, ParameterSpace.trainable(model), lambda b: at_positions(model(b.input_ids), b.positions))
 
 
@@ -208,13 +260,15 @@ class Case:
 
     Attributes:
         make: a fresh copy each time. task: the task to draw from.
-        padded: whether examples differ in length. hooked: whether every layer is understood by the hooks.
+        padded: whether examples differ in length. hooked: whether the types of all layers are known to the hooks.
+        one_pass: whether one pass with hooks gives the gradients, so that nothing has to be done group by group.
     """
 
     make: Callable[[], Problem]
     task: str
     padded: bool = False
     hooked: bool = True
+    one_pass: bool = True
 
     def batch(self, problem: Problem, n: int, name: str = "batch") -> Batch:
         """n examples from a fixed stream."""
@@ -222,14 +276,21 @@ class Case:
 
 
 CASES = {
-    "quadratic": Case(quadratic, "bowl", hooked=False),
+    "quadratic": Case(quadratic, "bowl", hooked=False, one_pass=False),
     "transformer_full": Case(transformer_full, "copy"),
     "transformer_lora": Case(transformer_lora, "copy"),
     "conv1d": Case(conv1d, "words", padded=True),
-    "gpt2_full": Case(gpt2_full, "words", padded=True),
+    "gpt2_full": Case(gpt2_full, "words", padded=True, one_pass=False),
     "llama_lora": Case(llama_lora, "words", padded=True),
+    "own_linear": Case(lambda: conv1d(first=lambda: Linear(8, 12)), "words", True, hooked=False, one_pass=False),
+    "own_layer_norm": Case(lambda: conv1d(norm=lambda: LayerNorm(12)), "words", True, hooked=False, one_pass=False),
+    "borrowed_weight": Case(lambda: conv1d(norm=lambda: Borrowed(12)), "words", True, one_pass=False),
+    "shared_positions": Case(lambda: conv1d(norm=lambda: Placed(12)), "words", True, one_pass=False),
 }
 every_problem = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+one_pass_problems = pytest.mark.parametrize(
+    "case", [c for c in CASES.values() if c.one_pass], ids=[n for n, c in CASES.items() if c.one_pass]
+)
 padded_problems = pytest.mark.parametrize(
     "case", [c for c in CASES.values() if c.padded], ids=[n for n, c in CASES.items() if c.padded]
 )

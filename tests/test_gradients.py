@@ -8,11 +8,19 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from problems_table import CASES, Case, QuadraticProblem, every_problem, hooked_problems, padded_problems
+from problems_table import (
+    CASES,
+    Case,
+    QuadraticProblem,
+    conv1d,
+    every_problem,
+    hooked_problems,
+    one_pass_problems,
+    padded_problems,
+)
 from torch import nn
 
 from lineament.errors import InputError
-from lineament.parameters import ParameterSpace
 from lineament.problems.problem import Batch, Problem
 from lineament.vectors import gradients
 from lineament.vectors.gradients import GroupGradient, HessianOperator, gradient_gram, group_gradients, mean_gradient
@@ -124,7 +132,7 @@ def test_hooks_are_removed_when_the_loss_raises(case: Case, monkeypatch: pytest.
     with pytest.raises(RuntimeError, match="in the loss"):
         gradient_gram(problem, case.batch(problem, 4))
     assert hooks_on(problem.model) == before
-    if case is not CASES["gpt2_full"]:  # there the hooks give up before the loss is reached
+    if case.one_pass:  # otherwise the hooks may give up before the loss is reached
         assert during[0] > before
 
 
@@ -167,16 +175,8 @@ class RunningMean(nn.Module):
         return x * self.gain
 
 
-def unsupported_problem() -> Problem:
-    """The Conv1D toy with its normalisation replaced by a layer that nobody reads."""
-    problem = CASES["conv1d"].make()
-    problem.model.norm = RunningMean(12)
-    problem.space = ParameterSpace.trainable(problem.model)
-    return problem
-
-
 def test_unsupported_layers_fall_back_to_one_group_at_a_time() -> None:
-    problem, case = unsupported_problem(), CASES["conv1d"]
+    problem, case = conv1d(norm=lambda: RunningMean(12)), CASES["conv1d"]
     problem.model.double()
     batch = case.batch(problem, 6)
     assert gradients._unsupported(problem.space)
@@ -185,16 +185,100 @@ def test_unsupported_layers_fall_back_to_one_group_at_a_time() -> None:
     assert oracles.relative_error(gradient_gram(problem, batch, 2).numpy(), dense @ dense.T) < 1e-12
 
 
+class Twice(nn.Module):
+    """One layer called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = nn.Linear(12, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.square(torch.tanh(self.square(x)))
+
+
 def test_a_layer_that_is_used_twice_counts_both_uses() -> None:
-    problem, case = CASES["conv1d"].make(), CASES["conv1d"]
-    square = nn.Linear(12, 12)
-    problem.model.norm = nn.Sequential(square, nn.Tanh(), square)
-    problem.space = ParameterSpace.trainable(problem.model)
+    require_exact(conv1d(norm=Twice))
+
+
+def test_a_norm_over_two_axes_is_left_to_autograd() -> None:
+    """Its weight is a matrix, one entry per position and feature."""
+    problem = conv1d(norm=lambda: nn.Sequential(nn.Unflatten(2, (3, 4)), nn.LayerNorm((3, 4)), nn.Flatten(2)))
+    require_exact(problem)
+
+
+def require_exact(problem: Problem, n: int = 6, group_size: int = 1) -> None:
+    """Both ways equal one autograd call per group, in float64."""
     problem.model.double()
-    batch = case.batch(problem, 6)
-    dense = oracles.dense_gradients(problem, batch)
-    assert oracles.relative_error(group_gradients(problem, batch).rows.numpy(), dense) < 1e-12
-    assert oracles.relative_error(gradient_gram(problem, batch).numpy(), dense @ dense.T) < 1e-12
+    batch = CASES["conv1d"].batch(problem, n)
+    dense = oracles.dense_gradients(problem, batch, group_size)
+    assert oracles.relative_error(group_gradients(problem, batch, group_size).rows.numpy(), dense) < 1e-12
+    assert oracles.relative_error(gradient_gram(problem, batch, group_size).numpy(), dense @ dense.T) < 1e-12
+
+
+def test_as_many_positions_as_examples_are_not_taken_for_examples() -> None:
+    """The sum over positions is the sum over examples: only the layer's behaviour on another batch tells them apart."""
+    problem = CASES["shared_positions"].make()
+    batch = CASES["shared_positions"].batch(problem, 7)
+    assert batch.input_ids.shape == (7, 7)
+    require_exact(problem, 7)
+
+
+def test_an_output_that_a_hook_changes_is_noticed() -> None:
+    problem = CASES["conv1d"].make()
+    problem.model.first.register_forward_hook(lambda module, inputs, output: 3 * output)
+    require_exact(problem, group_size=2)
+
+
+@pytest.mark.parametrize("reader", ["_linear", "_conv1d", "_embedding", "_layer_norm"])
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_layer_read_wrongly_by_a_thousandth_is_noticed(
+    reader: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = getattr(gradients, reader)
+
+    def wrong(*args: object) -> dict[str, GroupGradient]:
+        found = read(*args)
+        if name in found:
+            found[name] = GroupGradient(None, None, 1.001 * found[name].dense())
+        return found
+
+    monkeypatch.setattr(gradients, reader, wrong)
+    require_exact(conv1d(norm=lambda: nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 12))), group_size=2)
+
+
+def test_layers_called_by_keyword_or_outside_the_graph_are_differentiated_all_the_same() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen, self.by_keyword = nn.Linear(12, 12), nn.Linear(12, 12)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                frozen = self.seen(x)
+            return frozen + (self.by_keyword(input=x) if self.use_keyword else self.seen(x))
+
+    for use_keyword in (False, True):
+        Odd.use_keyword = use_keyword
+        require_exact(conv1d(norm=Odd))
+
+
+@one_pass_problems
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [6, 200])
+def test_the_check_raises_no_false_alarm(
+    case: Case, dtype: torch.dtype, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass that is right but rejected would be repeated group by group, many times slower."""
+
+    def refuse(*args: object) -> torch.Tensor:
+        raise AssertionError("went on group by group")
+
+    monkeypatch.setattr(gradients, "_one_group_at_a_time", refuse)
+    problem = case.make()
+    problem.model.to(dtype)
+    batch = case.batch(problem, n)
+    group_gradients(problem, batch, 2)
+    gradient_gram(problem, batch, 2)
 
 
 def test_padding_index_of_an_embedding_gets_no_gradient() -> None:

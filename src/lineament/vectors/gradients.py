@@ -5,9 +5,10 @@ gradients, both of which the ordinary backward pass produces anyway. Hooks read 
 batched pass; the Gram matrix is accumulated layer by layer and the gradients themselves are never held all at once.
 
 A "group" is `group_size` consecutive examples; its gradient is that of the group's mean loss. Results do not depend on
-how examples are padded or chunked (tests). Layers understood: Linear, Conv1D, Embedding, LayerNorm; a space with a
-parameter elsewhere, or a layer whose inputs do not tell examples apart (GPT-2 embeds its positions once for the whole
-batch), is differentiated one group at a time, exactly and more slowly.
+how examples are padded or chunked (tests). Layers understood: torch's own Linear, Embedding and LayerNorm, and
+transformers' Conv1D. A space with a parameter elsewhere, a layer whose inputs do not tell examples apart (GPT-2 embeds
+its positions once for the whole batch), or a weight that is also used outside its layer is differentiated one group at
+a time, exactly and more slowly: every pass is checked against the parameters' own gradients, which it makes anyway.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ from lineament.problems.problem import Batch, Problem
 
 # Called once per measured tensor of a layer: (slice of theta, factors that make the group gradients).
 Consumer = Callable[[slice, "GroupGradient"], None]
+# (module, what entered it, gradient of its output, group size) -> parameter name -> group gradients.
+Reader = Callable[[Any, Tensor, Tensor, int], dict[str, "GroupGradient"]]
+# Known by its path, since only the language-model problem may import transformers.
+CONV1D = ("transformers.pytorch_utils", "Conv1D")
+# Sums of group gradients may differ from the plain gradient by this many roundings of everything that was added up.
+ROUNDINGS = 100
 
 
 class _NotByExample(Exception):
@@ -38,11 +45,13 @@ class GroupGradient:
     """Gradients of one tensor for n groups, as factors.
 
     For a weight, `left` (n, tokens, d_out) and `right` (n, tokens, d_in), gradient sum_t left_t right_t^T; otherwise
-    `dense` (n, size) holds the gradients themselves.
+    `dense` (n, size) holds the gradients themselves, and `terms` (n, tokens, d) what they were added up from.
     """
 
-    def __init__(self, left: Tensor | None, right: Tensor | None, dense: Tensor | None = None) -> None:
-        self.left, self.right, self._dense = left, right, dense
+    def __init__(
+        self, left: Tensor | None, right: Tensor | None, dense: Tensor | None = None, terms: Tensor | None = None
+    ) -> None:
+        self.left, self.right, self._dense, self._terms = left, right, dense, terms
 
     def dense(self) -> Tensor:
         """(n, size) gradients."""
@@ -60,6 +69,22 @@ class GroupGradient:
         n, tokens, _ = self.left.shape
         left, right = self.left.reshape(n * tokens, -1), self.right.reshape(n * tokens, -1)
         return ((left @ left.T) * (right @ right.T)).view(n, tokens, n, tokens).sum(dim=(1, 3))
+
+    def sum_times(self, probe: Tensor) -> Tensor:
+        """The sum over groups, as a matrix (rows, len(probe)), times `probe`; never forms the matrix of a weight."""
+        if self._dense is not None:
+            return self._dense.sum(dim=0).view(-1, len(probe)) @ probe
+        assert self.left is not None
+        assert self.right is not None
+        return self.left.flatten(0, 1).T @ (self.right.flatten(0, 1) @ probe)
+
+    def size(self) -> Tensor:
+        """Summed lengths of all terms, to which the rounding of their sum is in proportion."""
+        if self.left is not None and self.right is not None:
+            return torch.sum(self.left.norm(dim=-1) * self.right.norm(dim=-1))
+        terms = self._dense if self._terms is None else self._terms
+        assert terms is not None
+        return torch.sum(terms.norm(dim=-1))
 
     def _materialise(self) -> bool:
         assert self.left is not None
@@ -84,6 +109,7 @@ def group_gradients(problem: Problem, batch: Batch, group_size: int = 1) -> Vect
     n_groups = _count_groups(batch, group_size)
     rows = torch.zeros(n_groups, problem.space.n_params, dtype=problem.space.parameters[0].dtype)
     groups_per_chunk = max(1, problem.chunk // group_size)
+    hooked = _readable(problem, batch)
     for start in range(0, n_groups, groups_per_chunk):
         stop = min(n_groups, start + groups_per_chunk)
         part = batch.rows(slice(start * group_size, stop * group_size))
@@ -92,7 +118,9 @@ def group_gradients(problem: Problem, batch: Batch, group_size: int = 1) -> Vect
         def add(where: slice, gradient: GroupGradient, target: Tensor = target) -> None:
             target[:, where] += gradient.dense().to(target)
 
-        _backward(problem, part, group_size, add)
+        hooked = hooked and _collect(problem, part, group_size, add)
+        if not hooked:
+            target.copy_(_one_group_at_a_time(problem, part, group_size))  # over whatever was added
     return Vectors(rows, problem.space.space)
 
 
@@ -102,9 +130,6 @@ def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Tensor
     One pass over all examples together; beyond the pass itself, memory is that of one layer's gradients.
     """
     n_groups = _count_groups(batch, group_size)
-    if _unsupported(problem.space):
-        rows = group_gradients(problem, batch, group_size).rows.double()
-        return rows @ rows.T
     gram = torch.zeros(n_groups, n_groups, dtype=torch.float64)
     uses: Counter[int] = Counter()
 
@@ -112,11 +137,12 @@ def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Tensor
         uses[where.start] += 1
         gram.add_(gradient.gram().to(gram))
 
-    _backward(problem, batch, group_size, add)
-    if max(uses.values(), default=0) > 1:  # a tied or reused tensor: the products between its uses are missing
-        rows = group_gradients(problem, batch, group_size).rows.double()
-        return rows @ rows.T
-    return gram
+    trusted = _readable(problem, batch) and _collect(problem, batch, group_size, add)
+    # Of a tied or reused tensor, the products between its uses are missing.
+    if trusted and max(uses.values(), default=0) <= 1:
+        return gram
+    rows = group_gradients(problem, batch, group_size).rows.double()
+    return rows @ rows.T
 
 
 def mean_gradient(problem: Problem, batch: Batch) -> Tensor:
@@ -183,23 +209,79 @@ def _count_groups(batch: Batch, group_size: int) -> int:
     return len(batch) // group_size
 
 
-def _backward(problem: Problem, batch: Batch, group_size: int, consume: Consumer) -> None:
-    """Run one pass and hand every measured tensor's group gradients to `consume`."""
+def _readable(problem: Problem, batch: Batch) -> bool:
+    """Whether hooks can tell examples apart: known layers only, each called with one row per example.
+
+    One example goes forward alone: an axis of something else, such as positions, may have the batch's length by chance.
+    """
     if _unsupported(problem.space):
-        return _one_group_at_a_time(problem, batch, group_size, consume)
+        return False
+    # Not batch.rows, which would cut padding off and so change what else has which length.
+    alone = Batch(batch.input_ids[:1], batch.attention_mask[:1], batch.positions[:1], batch.targets[:1], batch.choices)
     try:
-        with _hooks(problem.space, len(batch), group_size, consume):
+        with _hooks(problem.space, 1, 1, lambda where, gradient: None):
+            problem.example_losses(alone)
+    except _NotByExample:
+        return False
+    return True
+
+
+def _collect(problem: Problem, batch: Batch, group_size: int, consume: Consumer) -> bool:
+    """Run one pass and hand every measured tensor's group gradients to `consume`.
+
+    False if they cannot be trusted: what was consumed must then be thrown away.
+    """
+    check = _SumCheck(problem.space)
+
+    def both(where: slice, gradient: GroupGradient) -> None:
+        check.add(where, gradient)
+        consume(where, gradient)
+
+    try:
+        with _hooks(problem.space, len(batch), group_size, both):
             losses = problem.example_losses(batch)
-            # The parameters' own gradients are asked for only to make the pass reach every hooked layer.
-            torch.autograd.grad(losses.sum() / group_size, problem.space.parameters, allow_unused=True)
-    except _NotByExample:  # raised by the forward pass, before anything was consumed
-        _one_group_at_a_time(problem, batch, group_size, consume)
-    return None
+            plain = torch.autograd.grad(losses.sum() / group_size, problem.space.parameters, allow_unused=True)
+    except _NotByExample:
+        return False
+    return check.agrees(plain)
 
 
-def _one_group_at_a_time(problem: Problem, batch: Batch, group_size: int, consume: Consumer) -> None:
-    rows = [problem.space.gradient(problem.loss(part)) for part in batch.chunks(group_size)]
-    consume(slice(0, problem.space.n_params), GroupGradient(None, None, torch.stack(rows)))
+def _one_group_at_a_time(problem: Problem, batch: Batch, group_size: int) -> Tensor:
+    return torch.stack([problem.space.gradient(problem.loss(part)) for part in batch.chunks(group_size)])
+
+
+class _SumCheck:
+    """Compares the sum of all group gradients with the plain gradient of the same pass, tensor by tensor.
+
+    Both are multiplied by one fixed random vector per tensor (Freivalds 1977): a part that is missing or wrong shows,
+    at the cost of a matrix-vector product.
+    """
+
+    def __init__(self, space: ParameterSpace) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._starts = [where.start for where in space.slices]
+        widths = [p.shape[-1] if p.ndim > 1 else 1 for p in space.parameters]
+        probes = [torch.randn(n, generator=generator).to(p) for n, p in zip(widths, space.parameters, strict=True)]
+        self._probes = dict(zip(self._starts, probes, strict=True))
+        self._sums: dict[int, Tensor | float] = {}
+        self._sizes: dict[int, Tensor | float] = {}
+
+    def add(self, where: slice, gradient: GroupGradient) -> None:
+        """Count one use of a tensor in."""
+        probe = self._probes[where.start]
+        self._sums[where.start] = self._sums.get(where.start, 0) + gradient.sum_times(probe)
+        self._sizes[where.start] = self._sizes.get(where.start, 0) + gradient.size()
+
+    def agrees(self, plain: Sequence[Tensor | None]) -> bool:
+        """Whether nothing but rounding lies between the sums and the plain gradients (None: not reached)."""
+        excess = [self._excess(start, g) for start, g in zip(self._starts, plain, strict=True) if g is not None]
+        return not excess or bool((torch.stack(excess) <= 0).all())
+
+    def _excess(self, start: int, plain: Tensor) -> Tensor:
+        probe = self._probes[start]
+        difference = plain.reshape(-1, len(probe)) @ probe - self._sums.get(start, 0)
+        allowed = ROUNDINGS * torch.finfo(plain.dtype).eps * self._sizes.get(start, 0)
+        return torch.sub(difference.norm(), allowed)
 
 
 def _owners(space: ParameterSpace) -> dict[nn.Module, dict[str, slice]]:
@@ -231,10 +313,11 @@ def _hooks(space: ParameterSpace, n_examples: int, group_size: int, consume: Con
 
 def _forward_hook(held: dict[str, slice], n_examples: int, group_size: int, consume: Consumer) -> Callable[..., None]:
     def forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        reader, entering = _reader(module), inputs[0].detach()
+        reader = _reader(module)
         assert reader is not None
-        if len(entering) != n_examples:
+        if not inputs or len(inputs[0]) != n_examples:
             raise _NotByExample
+        entering = inputs[0].detach()
 
         def backward(output_gradient: Tensor) -> None:
             with torch.no_grad():
@@ -242,19 +325,21 @@ def _forward_hook(held: dict[str, slice], n_examples: int, group_size: int, cons
                     if name in held:
                         consume(held[name], gradient)
 
-        output.register_hook(backward)  # type: ignore[no-untyped-call]
+        if output.requires_grad:
+            output.register_hook(backward)  # type: ignore[no-untyped-call]
 
     return forward
 
 
-def _reader(module: nn.Module) -> Callable[..., dict[str, GroupGradient]] | None:
-    readers: dict[str, Any] = {
-        "Linear": _linear,
-        "Conv1D": _conv1d,
-        "Embedding": _embedding,
-        "LayerNorm": _layer_norm,
-    }
-    return readers.get(type(module).__name__)
+def _reader(module: nn.Module) -> Reader | None:
+    """By exact type: a class of the same name, or a subclass, may do anything with its weight."""
+    kind = type(module)
+    if kind is nn.LayerNorm and len(cast(nn.LayerNorm, module).normalized_shape) > 1:
+        return None
+    if (kind.__module__, kind.__qualname__) == CONV1D:
+        return _conv1d
+    readers: dict[type, Reader] = {nn.Linear: _linear, nn.Embedding: _embedding, nn.LayerNorm: _layer_norm}
+    return readers.get(kind)
 
 
 def _grouped(tensor: Tensor, group_size: int) -> Tensor:
@@ -264,13 +349,13 @@ def _grouped(tensor: Tensor, group_size: int) -> Tensor:
 
 def _linear(module: nn.Module, x: Tensor, g: Tensor, group_size: int) -> dict[str, GroupGradient]:
     left, right = _grouped(g, group_size), _grouped(x, group_size)
-    return {"weight": GroupGradient(left, right), "bias": GroupGradient(None, None, left.sum(dim=1))}
+    return {"weight": GroupGradient(left, right), "bias": _summed(left)}
 
 
 def _conv1d(module: nn.Module, x: Tensor, g: Tensor, group_size: int) -> dict[str, GroupGradient]:
     """transformers' Conv1D stores its weight as (d_in, d_out)."""
     left, right = _grouped(g, group_size), _grouped(x, group_size)
-    return {"weight": GroupGradient(right, left), "bias": GroupGradient(None, None, left.sum(dim=1))}
+    return {"weight": GroupGradient(right, left), "bias": _summed(left)}
 
 
 def _embedding(module: nn.Module, ids: Tensor, g: Tensor, group_size: int) -> dict[str, GroupGradient]:
@@ -282,14 +367,14 @@ def _embedding(module: nn.Module, ids: Tensor, g: Tensor, group_size: int) -> di
     rows.scatter_add_(1, index, left)
     if module.padding_idx is not None:
         rows[:, cast(int, module.padding_idx)] = 0
-    return {"weight": GroupGradient(None, None, rows.flatten(1))}
+    return {"weight": GroupGradient(None, None, rows.flatten(1), left)}
 
 
 def _layer_norm(module: nn.LayerNorm, x: Tensor, g: Tensor, group_size: int) -> dict[str, GroupGradient]:
     normal = nn.functional.layer_norm(x, module.normalized_shape, eps=module.eps)
-    left = _grouped(g, group_size)
-    weight = _grouped(g * normal, group_size).sum(dim=1)
-    return {
-        "weight": GroupGradient(None, None, weight),
-        "bias": GroupGradient(None, None, left.sum(dim=1)),
-    }
+    return {"weight": _summed(_grouped(g * normal, group_size)), "bias": _summed(_grouped(g, group_size))}
+
+
+def _summed(terms: Tensor) -> GroupGradient:
+    """Gradients that are sums over the group's tokens."""
+    return GroupGradient(None, None, terms.sum(dim=1), terms)
