@@ -172,7 +172,8 @@ class Population:
 def double_precision(module: nn.Module) -> Iterator[None]:
     """Hold parameters and buffers in float64 inside the block; the very same tensors come back on exit.
 
-    Gains at sigma < 1e-4 drown in float32 rounding of the loss.
+    Gains at sigma < 1e-4 drown in float32 rounding of the loss. Architectures that compute their norms in float32
+    whatever their weights' precision (Llama's RMSNorm in transformers) keep that part of the rounding.
     """
     tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
     saved = [t.data for t in tensors]
