@@ -8,6 +8,7 @@ import pytest
 import torch
 from problems_table import CASES, QuadraticProblem
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineament.errors import InputError, NonFiniteError
 from lineament.streams import Streams
@@ -102,3 +103,30 @@ def test_bad_input_and_bad_products_are_refused() -> None:
     broken = Dense(torch.full((4, 4), float("nan")), torch.ones(4))
     with pytest.raises(NonFiniteError, match="probe 1"):
         estimate_curvature(broken, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", ["transformer_lora", "conv1d"])
+def test_products_and_traces_agree_with_hessian_eigenthings(name: str) -> None:
+    """Another library's Hessian of the same loss and parameters: products to rounding, traces in standard errors."""
+    import hessian_eigenthings
+
+    case = CASES[name]
+    problem = case.make()
+    problem.model.double()
+    batch = case.batch(problem, 8)
+    names = set(problem.space.names)
+    theirs = hessian_eigenthings.HessianOperator(
+        problem.model,
+        [batch],
+        lambda model, batch: problem.loss(batch),
+        param_filter=lambda name, parameter: name in names,
+        microbatch_unsafe=True,
+    )
+    ours = HessianOperator(problem, batch)
+    vector = torch.from_numpy(Streams(0).generator("vector").standard_normal(problem.space.n_params))
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = theirs.matvec(vector)
+        trace = hessian_eigenthings.trace(theirs, num_matvecs=100, method="hutchinson", seed=0)
+    assert oracles.relative_error((ours @ vector).numpy(), expected.detach().numpy()) < 1e-9
+    found = estimate_curvature(ours, Streams(0).generator("probes"), relative_error=0.05, max_probes=400)
+    assert abs(found.trace.value - trace.estimate) < 4 * np.hypot(found.trace.stderr, trace.stderr)

@@ -14,7 +14,7 @@ import numpy as np
 
 from lineament.best_of_n import Measured, mean_best, mean_best_controlled
 from lineament.perturbations import Members
-from lineament.population import Population, double_precision
+from lineament.population import Objective, Population, cross_entropy_by_example, double_precision
 from lineament.problems.problem import Batch, Problem
 from lineament.search_space import SearchSpace
 from lineament.streams import Streams
@@ -61,6 +61,7 @@ class Searcher:
     problem: Problem
     batch: Batch
     streams: Streams
+    objective: Objective = cross_entropy_by_example
 
     def members(self, space: SearchSpace, sigma: float, n: int) -> Members:
         """The first n draws of a space at a sigma."""
@@ -77,4 +78,4 @@ class Searcher:
     def gains(self, batch: Batch, members: Members, sigma: float) -> np.ndarray:
         """Gains of members on a batch, (n,); nan for failed ones. In float64 where sigma is small."""
         with double_precision(self.problem.model) if sigma < DOUBLE_BELOW_SIGMA else nullcontext():
-            return Population(self.problem, batch).score(members).gains
+            return Population(self.problem, batch, objective=self.objective).score(members).gains
