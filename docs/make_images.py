@@ -138,7 +138,49 @@ def drift() -> str:
     return card(690, 330, "Drift: overlap of gradient planes falls with lag from the ceiling towards the floor", parts)
 
 
-PICTURES = {"gradient-rank.svg": gradient_rank, "capture.svg": capture, "drift.svg": drift}
+def random_search() -> str:
+    """Gain over linear prediction against sigma: second-order curve, a measured curve, the band of 10 %."""
+    left, right, top, bottom = 80.0, 640.0, 60.0, 290.0
+    low, high = 1e-3, 1.0
+
+    def x(cost: float) -> float:
+        return left + (right - left) * float(np.log(cost / low) / np.log(high / low))
+
+    def y(ratio: float) -> float:
+        return bottom - (bottom - top) * ratio / 1.3
+
+    costs = np.geomspace(low, high, 60)
+    second = [(x(c), y(1 - c)) for c in costs]
+    measured = [(x(c), y(1 - c + 0.45 * c**2)) for c in costs]
+    leaves = 0.106  # where 1 - c + 0.45 c^2 = 0.9
+    parts = [
+        f'<rect x="{left}" y="{y(1.1):.1f}" width="{right - left}" height="{y(0.9) - y(1.1):.1f}" fill="{GREEN}" '
+        'fill-opacity="0.13"/>',
+        line([(left, y(1)), (right, y(1))], GREEN, width=1, dash="4 4"),
+        line(second, RED, dash="7 4"),
+        line(measured, BLUE, width=3),
+        line([(x(leaves), y(0.9)), (x(leaves), bottom)], INK, width=1.5, dash="2 3"),
+        line([(left, top - 15), (left, bottom), (right, bottom)], INK, width=1.5),
+        text(left + 14, y(1.1) - 8, "within 10 % of sigma |g| m_N", color=GREEN),
+        text(x(0.02), y(0.72), "measured gain / linear prediction", color=BLUE, anchor="middle"),
+        text(x(0.55), y(0.12), "second order", color=RED, anchor="end"),
+        text(x(leaves), bottom + 20, "departure", anchor="middle"),
+        text(right, bottom + 20, "sigma, log scale", color=SOFT, anchor="end"),
+        text(left - 10, y(1) + 5, "1", color=SOFT, anchor="end"),
+        text(left - 10, y(0) + 5, "0", color=SOFT, anchor="end"),
+        text(30, 34, "the best of N random steps, over what the gradient alone foretells", color=SOFT),
+    ]
+    return card(
+        690, 330, "Gain of the best of N over its linear prediction: level at small steps, lower at large", parts
+    )
+
+
+PICTURES = {
+    "gradient-rank.svg": gradient_rank,
+    "capture.svg": capture,
+    "drift.svg": drift,
+    "random-search.svg": random_search,
+}
 
 
 def main(arguments: list[str]) -> int:
