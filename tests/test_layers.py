@@ -32,6 +32,7 @@ LAYERS = (
     ("claims",),
     ("run_folder",),
     ("report",),
+    ("validation",),
     ("experiment",),
     ("search",),
     ("api", "executors", "planning"),

@@ -23,6 +23,7 @@ from lineament.records import Record, load_records, write_bytes
 from lineament.run_folder import RunFolder
 from lineament.settings import Settings
 from lineament.study import Progress, Study, prepare_study, silent
+from lineament.validation import require_allowed, require_synthetic
 
 MEASUREMENTS: dict[str, Callable[[Study], Record]] = {
     gradient_rank.NAME: gradient_rank.measure,
@@ -36,27 +37,22 @@ def validate(settings: Settings) -> None:
     """Everything that can be known to be wrong before anything is written.
 
     Raises:
-        InputError: unknown task, target or measurement (with the nearest match), impossible sizes.
+        InputError: unknown task, target or measurement (with the nearest match), a value out of its range.
     """
-    names = known_tasks(settings)
+    validate_on(settings, known_tasks(settings))
+    if settings.problem == "synthetic":
+        require_synthetic(settings, LORA_TARGETS)
+
+
+def validate_on(settings: Settings, tasks: Sequence[str]) -> None:
+    """The same for a problem that has these tasks, wherever it comes from."""
     for target in settings.task.targets:
-        if target not in names:
-            raise unknown_name("task", target, names)
+        if target not in tasks:
+            raise unknown_name("task", target, tasks)
     for name in settings.measure:
         if name not in MEASUREMENTS:
             raise unknown_name("measurement", name, MEASUREMENTS)
-    for name in settings.lora.targets:
-        if settings.problem == "synthetic" and name not in LORA_TARGETS:
-            raise unknown_name("module (lora.targets)", name, LORA_TARGETS)
-    m, steps = settings.measurement, settings.recovery.steps
-    if max(m.ranks) > steps:
-        raise InputError(
-            f"rank {max(m.ranks)} is above the number of recovery steps, {steps}: a prefix of that many updates does "
-            "not exist. Lower measurement.ranks or raise recovery.steps."
-        )
-    if m.headline_rank not in m.ranks:
-        raise InputError(f"measurement.headline_rank {m.headline_rank} is not among measurement.ranks {m.ranks}.")
-    _require_positive(settings)
+    require_allowed(settings, len(tasks))
 
 
 def known_tasks(settings: Settings) -> tuple[str, ...]:
@@ -138,25 +134,3 @@ def _save_artifacts(study: Study, run: Path) -> None:
             model = study.problem.model_hash()
         metadata = {"kind": space.kind, "layout": space.layout, "label": "prefix", "model": model}
         write_bytes(file, save({"columns": basis.columns.float().contiguous()}, metadata=metadata))
-
-
-def _require_positive(settings: Settings) -> None:
-    checks = {
-        "seeds": settings.seeds,
-        "threads": settings.threads,
-        "lora.rank": settings.lora.rank,
-        "recovery.lr": settings.recovery.lr,
-        "recovery.batch": settings.recovery.batch,
-        "damage.batch": settings.damage.batch,
-        "measurement.gradients": settings.measurement.gradients,
-        "measurement.minibatch": settings.measurement.minibatch,
-        "measurement.ranks (smallest)": min(settings.measurement.ranks, default=0),
-        "task.targets (number of)": len(settings.task.targets),
-    }
-    for key, value in checks.items():
-        if not value > 0:
-            raise InputError(f"{key} is {value}; it must be above 0.")
-    if settings.measurement.drift_rank > settings.measurement.drift_gradients:
-        raise InputError(
-            "measurement.drift_rank is above measurement.drift_gradients; give at least as many gradients."
-        )
