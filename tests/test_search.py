@@ -1,0 +1,283 @@
+"""`lineament search`: methods by ask and tell, plans, probes, resuming, and the tool as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import lineament
+from problems_table import moved, tiny_settings
+from safetensors.torch import load_file, save_file
+from test_random_search import Bowl
+
+from lineament import theory
+from lineament.bases import random_basis
+from lineament.errors import InputError, NonFiniteError
+from lineament.population import Population
+from lineament.problems.synthetic import SyntheticProblem
+from lineament.search.driver import SearchOptions, _spend, choose, probe_cost, run_search
+from lineament.search.methods import METHODS, Position
+from lineament.search.plan import local_plan, probe, probe_sigmas
+from lineament.search.target import Target
+from lineament.search_space import Region, measured_space
+from lineament.settings import Settings
+from lineament.streams import Streams
+from lineament.vectors.gradients import HessianOperator
+
+SEARCH = ("--budget", "120", "--population", "20", "--probe", "4", "--threads", "1", "--examples", "8")
+
+
+def bowl_region(basis_rank: int | None = None) -> tuple[Bowl, Region, Population]:
+    problem = Bowl(np.linspace(0.1, 2.0, 30), noise=0.0)
+    batch = problem.sample("bowl", 4, Streams(2).generator("batch"))
+    basis = None
+    if basis_rank:
+        basis = random_basis(problem.space.space, basis_rank, np.random.default_rng(0))
+    region = Region("basis" if basis_rank else "full", problem.space, basis)
+    return problem, region, Population(problem, batch, objective=lambda logits, _: logits[:, 0, 0])
+
+
+def spend(method: str, region: Region, population: Population, sigma: float, n: int, folder: Path) -> np.ndarray:
+    made = METHODS[method](region, Streams(1), sigma, population.base)
+    losses, positions = _spend(made, population, n, SearchOptions(population=20), folder, lambda *_: None)
+    assert len(positions) == n
+    return losses
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_positions_say_in_numbers_what_was_scored(method: str, tmp_path: Path) -> None:
+    problem, region, population = bowl_region(6)
+    made = METHODS[method](region, Streams(1), 0.1, population.base)
+    losses, positions = _spend(made, population, 90, SearchOptions(population=20), tmp_path, lambda *_: None)
+    theta = problem.space.read()
+    for i in (0, 19, 45, 89):
+        with problem.space.temporarily(theta + positions[i].delta(region, Streams(1)).to(theta)):
+            assert float(problem.loss(population.batch)) == pytest.approx(losses[i], rel=1e-6)
+    assert torch.equal(problem.space.read(), theta)
+
+
+@pytest.mark.parametrize("method", ["recentre", "es", "cmaes"])
+def test_methods_that_move_beat_one_shot(method: str, tmp_path: Path) -> None:
+    """On a bowl seen through 6 directions, 600 evaluations; one shot at its own best sigma."""
+    problem, region, population = bowl_region(6)
+    space = measured_space(HessianOperator(problem, population.batch), region, Streams(0), 1.0, 0)
+    sigma = theory.best_sigma(space.at, 600)
+    assert sigma is not None
+    once = spend("one_shot", region, population, sigma, 600, tmp_path / "once")
+    moving = spend(method, region, population, sigma / 3, 600, tmp_path / method)
+    assert moving.min() < once.min()
+    expected = theory.second_order_gain(sigma, space.at, 600)
+    assert population.base - once.min() == pytest.approx(expected, rel=0.5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_interrupted_search_goes_on_to_the_same_numbers(method: str, tmp_path: Path) -> None:
+    _, region, population = bowl_region(6)
+    whole = spend(method, region, population, 0.1, 100, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    for file in sorted((tmp_path / "part" / "generations").iterdir())[2:]:
+        file.unlink()
+    assert np.array_equal(spend(method, region, population, 0.1, 100, tmp_path / "part"), whole)
+
+
+def test_recentring_moves_only_to_improvements_and_else_draws_nearer() -> None:
+    _, region, _ = bowl_region(3)
+    method = METHODS["recentre"](region, Streams(0), 1.0, 10.0)
+    method.ask(4)
+    method.tell(np.array([12.0, np.nan, 11.0, 13.0]))
+    assert method.centre == Position()
+    assert method.sigma == pytest.approx(0.7)
+    method.ask(4)
+    method.tell(np.array([12.0, np.nan, 9.0, 9.0]))
+    assert method.centre == Position(((6, method.sigma),))  # the third draw of the second four; ties by number
+    assert method.base == 9.0
+
+
+def test_evolution_strategy_moves_against_the_gradient() -> None:
+    problem, region, population = bowl_region()
+    method = METHODS["es"](region, Streams(0), 0.01, population.base)
+    method.tell(population.score(method.ask(400).members).losses)
+    step = method.centre.delta(region, Streams(0)).double()
+    gradient = problem.exact_gradient(population.batch)
+    assert float(step @ gradient) < 0
+    cosine = -float(step @ gradient / step.norm() / gradient.norm())
+    assert cosine > 0.8  # 200 ranked draws of 30 directions
+
+
+def test_cmaes_needs_a_basis() -> None:
+    _, region, _ = bowl_region()
+    with pytest.raises(InputError, match="choose a basis"):
+        METHODS["cmaes"](region, Streams(0), 1.0, 0.0)
+
+
+def test_probe_foretells_the_best_of_many() -> None:
+    """Averaged over probes, the foretold gain is that of the log-normal best; its interval mostly holds the truth."""
+    _, region, population = bowl_region(6)
+    draws = [region.members(Streams(9), range(i, i + 200), 0.2) for i in range(0, 4000, 200)]
+    truth = float(np.mean([population.score(members).gains.max() for members in draws]))
+    found = [probe(population, region, Streams(5), 0.2, range(i, i + 16), 200) for i in range(0, 640, 16)]
+    gains = np.array([p.gain for p in found if p])
+    assert gains.mean() == pytest.approx(truth, rel=0.1)
+    held = np.mean([p.low <= truth <= p.high for p in found if p])
+    assert held > 0.7
+    assert all(p.gain < population.base for p in found if p)
+
+
+def test_local_plan_of_a_bowl_is_the_theory() -> None:
+    problem, region, population = bowl_region(6)
+    space = measured_space(HessianOperator(problem, population.batch), region, Streams(0), 1.0, 0)
+    plan = local_plan(space, problem.exact_gradient(population.batch), 100)
+    assert plan.best_sigma == theory.best_sigma(space.at, 100)
+    assert plan.gain == pytest.approx(theory.linear_gain(plan.best_sigma or 0, space.at.gradient_norm, 100) / 2)
+    assert plan.transfer == pytest.approx(1.0)
+    assert plan.density == pytest.approx(space.at.gradient_norm**2 / 6)
+    assert plan.best_sigma in [pytest.approx(s) for s in probe_sigmas(region, plan)]
+    assert len(probe_sigmas(region, None)) == 5
+
+
+def test_every_member_failing_is_said_at_once(tmp_path: Path) -> None:
+    problem, region, population = bowl_region(6)
+    population.objective = lambda logits, _: torch.full_like(logits[:, 0, 0], torch.nan)
+    method = METHODS["one_shot"](region, Streams(0), 1.0, population.base)
+    with pytest.raises(NonFiniteError, match="first generation"):
+        _spend(method, population, 60, SearchOptions(population=20), tmp_path, lambda *_: None)
+    target = Target(problem, "bowl", Settings(), 0, "here")
+    with pytest.raises(NonFiniteError, match="every probed member"):
+        choose(target, [region], [], population, SearchOptions(budget=500), lambda *_: None)
+
+
+def test_vote_is_the_majority_of_the_kept(tmp_path: Path) -> None:
+    problem = moved(SyntheticProblem(tiny_settings("lora"), 0))
+    target, region = Target(problem, "copy", Settings(), 0, "here"), Region("full", problem.space)
+    population = Population(problem, target.batch(8, "selection"))
+    options = SearchOptions(budget=60, population=20, keep=5, probe_draws=4)
+    choice, probes = choose(target, [region], [], population, options, lambda *_: None)
+    assert choice.n == 60 - probe_cost([region], options)
+    assert len(probes) == 5
+    outcome = run_search(target, region, choice, population, options, tmp_path, lambda *_: None)
+    held_out = target.problem.fixed(target.task, "held_out")
+    theta, answers = target.problem.space.read(), []
+    for position in outcome.positions:
+        delta = position.delta(region, target.streams).to(theta)
+        with target.problem.space.temporarily(theta + delta), torch.no_grad():
+            answers.append(target.problem.logits(held_out)[..., list(held_out.choices)].argmax(-1).flatten().tolist())
+    right = 0
+    for ballot, truth in zip(zip(*answers, strict=True), held_out.targets.flatten().tolist(), strict=True):
+        most = max(ballot.count(answer) for answer in ballot)
+        tied = [answer for answer in ballot if ballot.count(answer) == most]
+        chosen = ballot[0] if ballot[0] in tied else min(tied)
+        right += held_out.choices[chosen] == truth
+    assert outcome.vote_accuracy == pytest.approx(right / held_out.targets.numel())
+    assert list(outcome.losses) == sorted(outcome.losses)
+
+
+@pytest.fixture(scope="module")
+def searched(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("search") / "one"
+    done = lineament("search", str(finished), "--out", str(out), "--rank", "5", *SEARCH)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_search_tells_its_odds_first_and_saves_a_peft_adapter(searched: tuple[Path, str], finished: Path) -> None:
+    from peft import PeftConfig
+
+    out, text = searched
+    assert text.index("density") < text.index("foretold") < text.index("achieved")
+    assert max(map(len, text.splitlines())) <= 80
+    body = json.loads((out / "search.json").read_text())
+    assert {plan["region"] for plan in body["plans"]} == {"full", "random", "gradient", "prefix"}
+    assert body["outcome"]["gain"] > 0
+    assert body["outcome"]["n_evaluations"] == body["choice"]["n"] == 120 - 4 * 21
+    assert len(body["members"]) == 8
+    assert PeftConfig.from_pretrained(out / "winner").r == 8
+    winner = load_file(out / "winner" / "adapter_model.safetensors")
+    broken = load_file(finished / "adapters" / "copy-seed0" / "broken" / "adapter_model.safetensors")
+    assert winner.keys() == broken.keys()
+    assert any(not torch.equal(winner[k], broken[k]) for k in winner)
+
+
+def test_search_is_reproducible_and_resumes(searched: tuple[Path, str], finished: Path, tmp_path: Path) -> None:
+    out, _ = searched
+    part = tmp_path / "part"
+    shutil.copytree(out, part)
+    for name in ("search.json", "generations/00001.json"):
+        (part / name).unlink()
+    shutil.rmtree(part / "winner")
+    again = lineament("search", str(finished), "--out", str(part), "--rank", "5", *SEARCH)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    done = lineament("search", str(finished), "--out", str(part), "--rank", "5", *SEARCH, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (part / "search.json").read_bytes() == (out / "search.json").read_bytes()
+    other = lineament("search", str(finished), "--out", str(part), "--rank", "4", *SEARCH, "--resume")
+    assert other.returncode == 2
+    assert "rank: 5 there, 4 now" in other.stderr.replace("\n", " ")
+
+
+def test_plan_spends_and_writes_nothing(finished: Path, tmp_path: Path) -> None:
+    done = lineament(
+        "search", str(finished), "--plan", "--out", str(tmp_path / "none"), "--rank", "5", "--threads", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "best sigma" in " ".join(done.stdout.split())
+    assert not (tmp_path / "none").exists()
+
+
+def test_search_without_gradients_says_so(finished: Path, tmp_path: Path) -> None:
+    args = ("--no-gradients", "--method", "recentre", "--rank", "5", *SEARCH)
+    done = lineament("search", str(finished), "--out", str(tmp_path / "forward"), *args)
+    assert done.returncode == 0, done.stderr
+    assert "No gradients" in done.stdout
+    assert json.loads((tmp_path / "forward" / "search.json").read_text())["plans"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--sigma", "0"], ["--sigma", "above 0"]),
+        (["--budget", "0"], ["--budget", "at least 1"]),
+        (["--budget", "10", "--population", "64"], ["--budget 10", "population of 64"]),
+        (["--budget", "70", "--population", "64"], ["probe", "--budget"]),
+        (["--method", "esx"], ["esx", "es"]),
+        (["--basis", "gradiant"], ["gradiant", "gradient"]),
+        (["--basis", "absent.safetensors"], ["absent.safetensors", "does not exist"]),
+        (["--no-gradients", "--basis", "gradient"], ["gradient", "needs gradients"]),
+        (["--point", "brokn"], ["brokn", "broken"]),
+        (["--seed", "7"], ["seed 7"]),
+        (["--task", "sort"], ["sort", "copy"]),
+        (["--model", "smollm2-135m", "--adapter", "x"], ["run folder", "--model"]),
+    ],
+)
+def test_bad_input_is_exit_2_with_advice_and_nothing_written(
+    change: list[str], words: list[str], finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = lineament("search", str(finished), "--out", str(out), "--threads", "1", *change, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    for word in words:
+        assert word in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_basis_of_another_space_or_model_is_refused_and_named(finished: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    file = next((finished / "bases").glob("prefix-copy-seed0*"))
+    with safe_open(file, framework="pt") as stored:
+        metadata, columns = stored.metadata(), stored.get_tensor("columns")
+    save_file({"columns": columns}, tmp_path / "model.safetensors", {**metadata, "model": "0" * 16})
+    save_file({"columns": columns}, tmp_path / "space.safetensors", {**metadata, "layout": "0" * 12})
+    cases = {"model": ["another model", "0" * 16, metadata["model"]], "space": ["0" * 12, metadata["layout"]]}
+    for name, words in cases.items():
+        args = ("--basis", str(tmp_path / f"{name}.safetensors"), "--threads", "1", "--out", str(tmp_path / "o"))
+        done = lineament("search", str(finished), *args)
+        assert done.returncode == 2, done.stdout
+        assert all(word in done.stderr.replace("\n", "") for word in words), done.stderr
+    good = lineament("search", str(finished), "--basis", str(file), "--plan", "--threads", "1")
+    assert good.returncode == 0, good.stderr
