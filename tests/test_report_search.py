@@ -15,7 +15,14 @@ from lineament.report.drawing import draw
 from lineament.report.page import render
 from lineament.report.search_figures import counts_picture, theorem_picture
 from lineament.report.search_subspaces import density_picture, dimension_picture, own_sigma_picture
-from lineament.report.search_tables import density_table, departure_table, point_table, search_tables, transfer_table
+from lineament.report.search_tables import (
+    density_table,
+    departure_table,
+    geometry_table,
+    point_table,
+    search_tables,
+    transfer_table,
+)
 from lineament.report.series import Line, Picture, data_table, undefined_notes
 
 PICTURES = (theorem_picture, counts_picture, density_picture, own_sigma_picture, dimension_picture)
@@ -87,9 +94,10 @@ def test_the_linear_prediction_against_n_is_the_mean_of_the_largest_normal() -> 
     picture = counts_picture(search_records())
     assert picture is not None
     assert [panel.title.replace("\u00a0", " ") for panel in picture.panels] == [
-        "whole space, curvature should change 1 %",
-        "whole space, curvature should change 50 %",
+        "curvature should change 1 %",
+        "curvature should change 50 %",
     ]
+    assert picture.notes == ["Drawn in: whole space."]
     for panel, cost in enumerate((COSTS[0], COSTS[-1])):
         found = lines(picture, panel)
         counts = found["ratio_linear"].x
@@ -160,6 +168,13 @@ def test_the_sign_of_curvature_is_told_in_words() -> None:
         ("half-way through the recovery", "negative (helps) in 1 of 3 seeds"),
         ("trained", "positive: curvature costs"),
     ]
+
+
+def test_a_space_where_curvature_helps_has_no_best_sigma() -> None:
+    table = geometry_table(search_records(helps=True))
+    assert table is not None
+    assert table.rows[0][-1] == "no best sigma: curvature helps"
+    assert "[" in table.rows[1][-1]
 
 
 def test_tables_hold_values_beside_their_nulls() -> None:

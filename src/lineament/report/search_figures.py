@@ -64,7 +64,8 @@ def counts_picture(records: Sequence[Record]) -> Picture | None:
     space = spaces(sources)[0]
     panels = [_counts_panel(sources, space, cost) for cost in costs]
     title = _counts_title(sources, space, costs, headline_count(sources))
-    return Picture("search-counts", title, CAPTIONS["search-counts"], panels, sources)
+    notes = [f"Drawn in: {search_label(space)}."]
+    return Picture("search-counts", title, CAPTIONS["search-counts"], panels, sources, notes)
 
 
 def headline_count(sources: Sequence[Record]) -> int:
@@ -217,7 +218,7 @@ def _counts_panel(sources: list[Record], space: str, cost: float) -> Panel:
         known = [(n, point) for n, point in zip(used, points, strict=True) if point.mean is not None]
         x, drawn = [n for n, _ in known], [point for _, point in known]
         lines.append(Line(quantity, label, "predictions", style, x, drawn, mode="plain"))
-    title = f"{search_label(space)}, curvature should change {percent(cost)}"
+    title = f"curvature should change {percent(cost)}"
     y_title = "gain / (sigma |g|)"
     y_range = room(lines)
     return Panel(title, "number of draws N", y_title, lines, x_log=True, fraction=False, x_name="N", y_range=y_range)

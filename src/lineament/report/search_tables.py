@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lineament.records import Figure, Record
 from lineament.report.search_figures import spaces
-from lineament.report.series import Estimate, Table, estimate, estimate_geometric, label_values, of, select
+from lineament.report.series import Table, estimate, estimate_geometric, label_values, of, select
 from lineament.report.tables import null_of
 from lineament.report.words import SEARCH_POINTS, search_label
 
@@ -62,7 +62,7 @@ def point_table(records: Sequence[Record]) -> Table | None:
     for point in points:
         traces = select(sources, "point_trace", point=point)
         ratios = [
-            _or_reason(select(sources, "point_ratio", point=point, prediction=prediction)).text
+            _or_reason(select(sources, "point_ratio", point=point, prediction=prediction))
             for prediction in POINT_PREDICTIONS
         ]
         rows.append((SEARCH_POINTS.get(point, point), _sign(traces), estimate(traces, fraction=False).text, *ratios))
@@ -122,7 +122,7 @@ def geometry_table(records: Sequence[Record]) -> Table | None:
     if not names:
         return None
     rows = [
-        (search_label(name), *(_or_reason(select(sources, quantity, space=name)).text for quantity in GEOMETRY))
+        (search_label(name), *(_or_reason(select(sources, quantity, space=name)) for quantity in GEOMETRY))
         for name in names
     ]
     note = (
@@ -143,20 +143,14 @@ def _sign(traces: Sequence[Figure]) -> str:
     return f"negative (helps) in {negative} of {len(values)} seeds"
 
 
-def _known(found: Sequence[Figure]) -> Estimate:
-    """Over the seeds that have a value; those without are told beside it."""
-    known = [f for f in found if f.value is not None]
-    return estimate(known, fraction=False) if known else Estimate(None, reason="in no seed")
-
-
 def _missing(found: Sequence[Figure]) -> str:
     reasons = [f.reason or "undefined" for f in found if f.value is None]
     return "; ".join(f"{reasons.count(why)} of {len(found)}: {why}" for why in dict.fromkeys(reasons)) or "none"
 
 
-def _or_reason(found: Sequence[Figure]) -> Estimate:
-    """Over the seeds that have a value, with their number where some have none."""
-    known = _known(found)
-    if known.mean is None:
-        return Estimate(None, reason="; ".join(sorted({f.reason for f in found if f.reason})) or "not measured")
-    return known
+def _or_reason(found: Sequence[Figure]) -> str:
+    """Over the seeds that have a value; why there is none where no seed has."""
+    known = [f for f in found if f.value is not None]
+    if known:
+        return estimate(known, fraction=False).text
+    return "; ".join(sorted({f.reason for f in found if f.reason})) or "not measured"

@@ -185,7 +185,7 @@ CAPTIONS = {
     "step. Purple: what the second-order prediction makes of it; where measured lines leave it too, higher "
     "orders matter. Null: the prediction from the gradient on shuffled labels. Bars: 95 % interval over seeds, "
     "for the whole space and the null; those of all others are in the data table and on hover.",
-    "search-counts": "Mean gain of the best of N random steps against N, in the whole space, in units of what one step "
+    "search-counts": "Mean gain of the best of N random steps against N, in units of what one step "
     "typically gains to first order (sigma |g|): seeds differ in |g|, and this takes it out. The linear "
     "prediction is then m_N, the mean of the largest of N normal draws. The other two take curvature into "
     "account: exactly to second order in sigma, or for many flat directions. Predictions of zero or less are "
