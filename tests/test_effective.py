@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import oracles
 import pytest
@@ -9,11 +11,12 @@ import torch
 from problems_table import CASES
 from torch import Tensor, nn
 
-from lineament.errors import InputError
-from lineament.parameters import ParameterSpace
-from lineament.problems.adapters import FactorPair, factor_pairs
+from lineament.errors import InputError, SpaceMismatchError
+from lineament.parameters import ParameterSpace, Space
+from lineament.problems.adapters import FactorPair, attach_lora, factor_pairs
 from lineament.problems.problem import Problem
-from lineament.vectors.effective import position_gram, update_gram
+from lineament.settings import LoraSettings
+from lineament.vectors.effective import effective_space, position_gram, update_gram
 
 
 def materialised(pairs: list[FactorPair], theta: Tensor) -> np.ndarray:
@@ -59,6 +62,7 @@ def test_update_gram_is_that_of_differences_of_dw(name: str) -> None:
     found = update_gram(pairs, thetas)
     assert found.n_steps == 5
     assert oracles.relative_error(found.gram, updates @ updates.T) < 1e-12
+    assert (found.space.kind, found.space.n_params) == ("lora_effective", updates.shape[1])
 
 
 @lora_problems
@@ -100,6 +104,19 @@ def test_every_factor_belongs_to_exactly_one_pair() -> None:
         covered[pair.a] += 1
         covered[pair.b] += 1
     assert (covered == 1).all()
+
+
+def test_adapters_of_other_ranks_share_the_space_of_dw_and_other_modules_do_not() -> None:
+    def space(rank: int, target: str) -> Space:
+        model = attach_lora(
+            nn.Sequential(OrderedDict(a=nn.Linear(3, 5), b=nn.Linear(3, 5))), LoraSettings(rank), 0, [target]
+        )
+        return effective_space(factor_pairs(ParameterSpace.trainable(model, "lora_factors")))
+
+    assert space(1, "a") == space(4, "a")
+    assert space(1, "a").n_params == 15
+    with pytest.raises(SpaceMismatchError):
+        space(1, "a").require(space(1, "b"))
 
 
 def test_a_space_without_factors_is_refused() -> None:

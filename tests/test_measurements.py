@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems_table import trained_settings
 
-from lineament.evidence import Evidence
+from lineament.bases import Basis, random_basis
 from lineament.measurements import basis_capture, basis_drift, gradient_rank
 from lineament.measurements.capture_bases import BASES, Workbench, make_bases
 from lineament.measurements.gradient_rank import spectrum_statistics
+from lineament.parameters import Space, Vectors
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.records import Record
 from lineament.settings import MeasureSettings, OperatingSettings, RecoverySettings
@@ -152,6 +153,19 @@ def test_share_of_steps_and_recovery_step(study: Study, captures: Record) -> Non
     assert captures.value("prefix_share_of_steps", rank=5) == pytest.approx(5 / study.recovered_at)
 
 
+def test_start_basis_shares_are_those_of_the_factors(study: Study, captures: Record) -> None:
+    right = np.linalg.svd(dense_static(study, "early", "copy"), full_matrices=False)[2][:5]
+    space = study.problem.space
+    in_a = np.zeros(space.n_params)
+    for name, part in zip(space.names, space.slices, strict=True):
+        in_a[part] = "lora_A" in name
+    (a,), (b,) = (list(captures.select("start_basis_share", factor=factor)) for factor in "AB")
+    assert a.value == pytest.approx(np.square(right)[:, in_a == 1].sum() / 5, abs=1e-3)
+    assert a.null == pytest.approx(in_a.mean())
+    assert a.value + b.value == pytest.approx(1)
+    assert a.null + b.null == pytest.approx(1)
+
+
 def test_captures_of_effective_weights_do_not_depend_on_the_gauge(study: Study, captures: Record) -> None:
     """dW of every step, materialised, against the figures made from factors."""
     from lineament.problems.adapters import factor_pairs
@@ -276,6 +290,48 @@ def test_effective_ranks_are_ordered_and_scale_free(energies: list[float]) -> No
     assert spectrum_statistics(7.0 * np.array(energies)) == pytest.approx(found)
 
 
+def test_gradients_that_are_zero_have_no_rank() -> None:
+    """One direction would be the strongest finding there is; a task that is learnt to the last bit has no gradient."""
+    assert all(np.isnan(value) for value in spectrum_statistics(np.zeros(4)).values())
+    figures = gradient_rank._figures(drawn_vectors(np.zeros((8, 5))), {})
+    assert {f.quantity for f in figures if f.value is None} == {*gradient_rank.STATISTICS, "k90_share", "mean_cosine"}
+    reasons = {f.reason for f in figures if f.value is None}
+    assert reasons == {"every gradient is zero", "fewer than two gradients differ from zero"}
+
+
+def test_equal_gradients_have_rank_one_and_none_after_centring() -> None:
+    """In float32 rounding: the tenth of a millionth that is left must not be ranked."""
+    row = np.random.default_rng(0).standard_normal(50).astype(np.float32)
+    noise = np.random.default_rng(1).standard_normal((8, 50)).astype(np.float32)
+    figures = gradient_rank._figures(drawn_vectors(row * (1 + 1e-8 * noise)), {})
+    for f in figures:
+        if f.quantity == "k90" and f.labels["centred"] == "False":
+            assert f.value == 1
+        elif f.quantity in gradient_rank.STATISTICS and f.labels["centred"] == "True":
+            assert (f.value, f.reason) == (None, "all gradients are equal: nothing is left after centring")
+
+
+def test_a_few_zero_gradients_leave_the_others_to_be_ranked() -> None:
+    rows = np.concatenate([np.eye(4, 6), np.zeros((4, 6))])
+    figures = gradient_rank._figures(drawn_vectors(rows), {})
+    assert all(f.value == 4 for f in figures if f.quantity == "k90" and f.labels["centred"] == "False")
+    assert [f.value for f in figures if f.quantity == "mean_cosine"] == [0]
+
+
+def test_a_task_without_gradient_has_no_angle() -> None:
+    first, second = gradient_rank._plane_angles("copy", "parity", random_plane(), None)
+    assert first.value is second.value is None
+    assert first.reason == "every gradient of parity is zero"
+
+
+def drawn_vectors(rows: np.ndarray) -> Vectors:
+    return Vectors(torch.from_numpy(rows), Space("full", rows.shape[1], "drawn"))
+
+
+def random_plane() -> Basis:
+    return random_basis(Space("full", 9, "drawn"), 2, np.random.default_rng(0))
+
+
 def test_spectrum_is_that_of_dense_gradients(study: Study, ranks: Record) -> None:
     dense = dense_static(study, "broken", "copy")
     values = np.linalg.svd(dense, compute_uv=False) ** 2
@@ -359,15 +415,6 @@ def test_windows_share_neither_updates_nor_momentum(study: Study, drift: Record)
 def test_undefined_when_the_ceiling_is_no_higher_than_the_floor() -> None:
     pair = basis_drift.Pair(0, 5, 0.1, 0.05, 0.12, 0.05, 10.0, 50.0)
     assert pair.rescaled(0.01) is None
+    (figure,) = basis_drift._at_claim_lag([pair], "broken", 5, 0.01, 0.2)
+    assert (figure.value, figure.reason) == (None, "the ceiling is within 3 standard errors of the floor")
     assert basis_drift.Pair(0, 5, 0.3, 0.05, 0.6, 0.05, 10.0, 50.0).rescaled(0.1) == pytest.approx(0.4)
-
-
-# --- evidence ---
-
-
-def test_best_static_is_taken_per_seed(captures: Record) -> None:
-    evidence = Evidence("copy", 5, {("basis_capture", 0): captures})
-    static = [f for f in captures.select("capture", **WHOLE) if str(f.labels["basis"]).startswith(("static", "task_v"))]
-    best = max(f.value for f in static if f.labels["rank"] == 5 and f.value is not None)
-    vectors = [f.value for f in static if f.labels["basis"] == "task_vectors" and f.value is not None]
-    assert evidence.best_static()[0] == pytest.approx(max(best, vectors[-1]))

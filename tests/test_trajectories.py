@@ -16,7 +16,9 @@ from torch import nn
 from lineament.bases import capture, from_vectors, overlap, top_directions
 from lineament.errors import InputError, LineamentError, SpaceMismatchError
 from lineament.parameters import ParameterSpace, Space, Vectors
-from lineament.vectors.trajectories import Recorder, Trajectory, TrajectoryGram
+from lineament.records import read_json
+from lineament.vectors import trajectories
+from lineament.vectors.trajectories import Recorder, StepBasis, Trajectory, TrajectoryGram
 
 N_PARAMS = 60
 
@@ -60,6 +62,29 @@ def test_rows_are_stored_fifty_to_a_file(n_steps: int, sizes: list[int], tmp_pat
     assert (trajectory.n_steps, trajectory.n_blocks) == (n_steps, len(sizes))
     assert trajectory.space == walk.space.space
     assert np.allclose(trajectory.gram().gram, walk.updates @ walk.updates.T, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize(("held", "sizes"), [(7, [7, 4]), (3, [3, 3, 3, 2]), (1, [1] * 11), (0.5, [1] * 11)])
+def test_a_recorder_holds_no_more_bytes_than_allowed(
+    held: float, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`held` rows fit; a row larger than that is held alone. Every question has the same answer."""
+    monkeypatch.setattr(trajectories, "MOST_BYTES_HELD", int(held * N_PARAMS * 8))
+    walk = Walk(tmp_path / "recording", 11)
+    files = sorted((tmp_path / "recording").glob("rows-*.safetensors"))
+    assert [len(load_file(file)["rows"]) for file in files] == sizes
+    assert read_json(tmp_path / "recording" / "index.json")["rows_per_file"] == sizes[0]
+    found = walk.trajectory
+    assert np.allclose(found.gram().gram, walk.updates @ walk.updates.T, rtol=1e-12, atol=1e-10)
+    assert np.array_equal(found.updates(2, 9).rows.numpy(), walk.updates[1:9])
+    assert np.allclose(found.position(11).numpy(), walk.thetas[11], atol=1e-12)
+    basis = from_vectors(found.updates(3, 5), "basis")
+    assert np.allclose(found.coefficients(basis).values, basis.columns.numpy().T @ walk.updates.T, atol=1e-11)
+
+
+def test_a_recording_without_steps_has_an_empty_gram(tmp_path: Path) -> None:
+    gram = Recorder(ParameterSpace.trainable(nn.Linear(2, 2)), tmp_path / "recording").close().gram()
+    assert gram.gram.shape == (0, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -132,16 +157,41 @@ def test_captures_by_gram_equal_the_dense_route(walk: Walk) -> None:
         later = from_vectors(walk.trajectory.updates(21, 20 + rank), "later")
         found = gram.overlap(gram.prefix(rank), gram.span(range(21, 21 + rank)))
         assert found == pytest.approx(overlap(dense, later), abs=1e-9)
-        outside = gram.capture_outside(walk.trajectory.coefficients(later), gram.displacement(1, end))
+        outside = gram.capture(walk.trajectory.coefficients(later), gram.displacement(1, end))
         assert outside == pytest.approx(oracles.dense_capture(walk.updates[20 : 20 + rank], displacement), abs=1e-9)
 
 
 def test_coefficients_are_inner_products_in_one_space(walk: Walk) -> None:
     basis = from_vectors(walk.trajectory.updates(3, 6), "basis")
-    assert np.allclose(walk.trajectory.coefficients(basis), basis.columns.numpy().T @ walk.updates.T, atol=1e-11)
+    found = walk.trajectory.coefficients(basis)
+    assert np.allclose(found.values, basis.columns.numpy().T @ walk.updates.T, atol=1e-11)
+    assert found.space == walk.space.space
+    assert np.array_equal(found.leading(2).values, found.values[:2])
     other = from_vectors(Vectors(torch.eye(N_PARAMS)[:2], Space("full", N_PARAMS, "other")), "other")
     with pytest.raises(SpaceMismatchError, match="'other'"):
         walk.trajectory.coefficients(other)
+
+
+def test_weights_and_coefficients_of_another_space_are_refused(walk: Walk) -> None:
+    """The effective weights' Gram matrix has as many steps, so nothing but the space tells the two apart."""
+    own = walk.trajectory.gram()
+    effective = TrajectoryGram(own.gram, Space("lora_effective", 7, "dW"))
+    whole, basis = own.displacement(1, 55), own.prefix(3)
+    outside = walk.trajectory.coefficients(from_vectors(walk.trajectory.updates(1, 3), "basis"))
+    assert effective.capture(effective.prefix(3), whole) == own.capture(basis, whole)
+    for mixed in (
+        lambda: effective.capture(basis, whole),
+        lambda: effective.capture(outside, whole),
+        lambda: effective.coefficients(basis),
+        lambda: effective.overlap(basis, effective.prefix(3)),
+        lambda: effective.overlap(outside, effective.prefix(3)),
+        lambda: effective.overlap(effective.prefix(3), basis),
+    ):
+        with pytest.raises(SpaceMismatchError, match=r"lora_effective of 7 .*full of 60"):
+            mixed()
+    with pytest.raises(SpaceMismatchError, match=r"full of 60 .*lora_effective of 7"):
+        walk.trajectory.combine(effective.prefix(3))
+    assert torch.equal(walk.trajectory.combine(basis).rows, walk.trajectory.combine(basis.weights).rows)
 
 
 def test_an_unfinished_recording_is_a_clear_error(tmp_path: Path) -> None:
@@ -169,37 +219,38 @@ def test_recording_does_not_touch_the_model(tmp_path: Path) -> None:
 def test_gram_identities(n_steps: int, n_params: int, rank: int, seed: int) -> None:
     """Bases are orthonormal, captures are shares, and a basis captures all of what it spans."""
     updates = np.random.default_rng(seed).standard_normal((n_steps, n_params))
-    gram, rank = TrajectoryGram(updates @ updates.T), min(rank, n_steps)
+    gram, rank = TrajectoryGram(updates @ updates.T, Space("full", n_params, "drawn")), min(rank, n_steps)
     whole = gram.displacement(1, n_steps)
     assert gram.squared_norm(whole) == pytest.approx(np.square(updates.sum(axis=0)).sum())
     for basis in (gram.prefix(rank), gram.top(rank, n_steps), gram.span([n_steps])):
-        directions = basis.T @ updates
+        directions = basis.weights.T @ updates
         assert np.allclose(directions @ directions.T, np.eye(len(directions)), atol=1e-7)
         found = gram.capture(basis, whole)
         assert -1e-9 <= found <= 1 + 1e-7
-        assert gram.capture_outside(basis.T @ gram.gram, whole) == pytest.approx(found, abs=1e-12)
+        assert gram.capture(gram.coefficients(basis), whole) == pytest.approx(found, abs=1e-12)
+        assert gram.overlap(gram.coefficients(basis), basis) == pytest.approx(1, abs=1e-6)
         assert found == pytest.approx(oracles.dense_capture(directions, updates.sum(axis=0)), abs=1e-6)
     assert gram.capture(gram.prefix(rank), gram.displacement(1, rank)) == pytest.approx(1, abs=1e-6)
-    assert gram.prefix(rank).shape[1] == min(rank, n_params)
-    assert not gram.prefix(rank)[rank:].any()
+    assert gram.prefix(rank).rank == min(rank, n_params)
+    assert not gram.prefix(rank).weights[rank:].any()
 
 
 def test_top_directions_hold_more_energy_than_any_other_span() -> None:
     updates = np.random.default_rng(0).standard_normal((12, 40)) * np.logspace(0, -1, 12)[:, None]
-    gram = TrajectoryGram(updates @ updates.T)
+    gram = TrajectoryGram(updates @ updates.T, Space("full", 40, "drawn"))
 
-    def energy(basis: np.ndarray) -> float:
-        return float(np.square(basis.T @ gram.gram).sum())
+    def energy(basis: StepBasis) -> float:
+        return float(np.square(gram.coefficients(basis).values).sum())
 
     assert energy(gram.top(3, 12)) == pytest.approx(np.square(np.linalg.svd(updates)[1][:3]).sum())
     assert all(energy(gram.top(3, 12)) > energy(gram.span([i, i + 1, i + 2])) for i in range(1, 10))
-    assert not gram.top(3, 7)[7:].any()
+    assert not gram.top(3, 7).weights[7:].any()
 
 
 def test_displacements_that_are_empty_or_zero() -> None:
-    gram = TrajectoryGram(np.diag([1.0, 0.0, 4.0]))
+    gram = TrajectoryGram(np.diag([1.0, 0.0, 4.0]), Space("full", 3, "drawn"))
     assert not gram.displacement(3, 2).any()
     assert np.isnan(gram.capture(gram.prefix(1), gram.displacement(3, 2)))
-    assert gram.span([1, 2, 3]).shape == (3, 2)
+    assert gram.span([1, 2, 3]).weights.shape == (3, 2)
     with pytest.raises(InputError, match="all zero"):
         gram.span([2])

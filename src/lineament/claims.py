@@ -1,7 +1,8 @@
 """Claims: from records over seeds to verdicts, by the rules that the protocol fixed before any result (section 6).
 
 "low" and "high" are interval ends. `supported`: the whole interval satisfies the rule; `not_supported`: the whole
-interval violates it; `inconclusive`: it straddles, or there is one seed. A claim that does not hold is a finding.
+interval violates it; `inconclusive`: it straddles, there are fewer than two seeds, or seeds were left out because of
+their result. A claim that does not hold is a finding.
 To add a claim, write one function `(Evidence) -> Claim | None` and one line in `CLAIMS`.
 """
 
@@ -89,7 +90,7 @@ def gradient_low_rank(e: Evidence) -> Claim | None:
         "high < 0.5 and below shuffled labels (paired)",
         f"k90 / n of uncentred minibatch gradients at theta_broken, n = {n}",
         null=mean_or_none(shuffled.values()),
-        details={"n": n, "difference_to_shuffled": asdict(difference)},
+        details={"n": n, "difference_to_shuffled": _body(difference)},
     )
 
 
@@ -109,7 +110,10 @@ def static_plane_misses(e: Evidence) -> Claim | None:
         paper=PAPER_STATIC if e.space == "lora_factors" else None,
         null=mean_or_none(e.capture("null_other_task").values()),
         rank=e.rank,
-        details=capture_details(e),
+        details={
+            **capture_details(e),
+            "best_static": {str(seed): {"basis": s.basis, "rank": s.rank} for seed, s in e.statics().items()},
+        },
     )
 
 
@@ -133,9 +137,9 @@ def prefix_captures(e: Evidence) -> Claim | None:
         rank=e.rank,
         details={
             **capture_details(e),
-            "rest_interval": asdict(over_seeds(list(rest.values()), fraction=True)) if rest else None,
-            "minus_best_static": asdict(over_static),
-            "minus_noise_prefix": asdict(over_noise),
+            "rest_interval": _body(over_seeds(list(rest.values()), fraction=True)),
+            "minus_best_static": _body(over_static),
+            "minus_noise_prefix": _body(over_noise),
             "share_of_steps": mean_or_none(e.per_seed("basis_capture", "prefix_share_of_steps", rank=e.rank).values()),
         },
     )
@@ -198,23 +202,22 @@ def prefix_is_privileged(e: Evidence) -> Claim | None:
         "whole; difference of captures at equal rank",
         null=noise.mean if noise.n_seeds else None,
         rank=e.rank,
-        details={"whole": asdict(whole), "rest": asdict(rest)},
+        details={"whole": _body(whole), "rest": _body(rest)},
     )
 
 
 def static_gap_is_metric(e: Evidence) -> Claim | None:
     """How much of the gap between static plane and prefix the optimizer's metric explains."""
     prefix, static, preconditioned = e.capture("prefix"), e.best_static(), e.capture("control_preconditioned")
-    shares = [
-        (preconditioned[seed] - static[seed]) / (prefix[seed] - static[seed])
-        for seed in prefix
-        if seed in static and seed in preconditioned and prefix[seed] > static[seed]
-    ]
-    if not shares:
+    seeds = [seed for seed in prefix if seed in static and seed in preconditioned]
+    if not seeds:
         return None
-    interval = over_seeds(shares)
+    # Without a gap there is no share of it. To leave such seeds out is to select on the result, so nothing is decided.
+    dropped = [seed for seed in seeds if prefix[seed] <= static[seed]]
+    gaps = {seed: prefix[seed] - static[seed] for seed in seeds if seed not in dropped}
+    interval = over_seeds([(preconditioned[seed] - static[seed]) / gap for seed, gap in gaps.items()])
     noise = e.capture("null_noise_prefix")
-    nulls = [(noise[s] - static[s]) / (prefix[s] - static[s]) for s in prefix if s in noise and prefix[s] > static[s]]
+    reason = f"no gap to explain in seed {', '.join(map(str, dropped))}: the best static basis holds no less"
     return _claim(
         e,
         "static_gap_is_metric",
@@ -222,8 +225,10 @@ def static_gap_is_metric(e: Evidence) -> Claim | None:
         [_above(interval, 0.25)],
         "low > 0.25",
         "(preconditioned - best static) / (prefix - best static), whole",
-        null=mean_or_none(nulls),
+        null=mean_or_none((noise[seed] - static[seed]) / gap for seed, gap in gaps.items() if seed in noise),
         rank=e.rank,
+        undecided=reason if dropped else None,
+        details={"dropped_seeds": dropped},
     )
 
 
@@ -285,18 +290,26 @@ CLAIMS: dict[str, Callable[[Evidence], Claim | None]] = {
 }
 
 
-def verdict_of(conditions: Sequence[bool | None]) -> Verdict:
-    """True: the whole interval satisfies it; False: the whole interval violates it; None: undecided."""
-    if any(condition is False for condition in conditions):
+@dataclass(frozen=True)
+class Condition:
+    """One part of a rule: whether its whole interval satisfies it (True), violates it (False), or neither (None)."""
+
+    holds: bool | None
+    n_seeds: int
+
+
+def verdict_of(conditions: Sequence[Condition]) -> Verdict:
+    """One violated part refutes the whole rule; otherwise every part must hold."""
+    if any(condition.holds is False for condition in conditions):
         return "not_supported"
-    return "supported" if all(conditions) else "inconclusive"
+    return "supported" if all(condition.holds for condition in conditions) else "inconclusive"
 
 
 def _claim(
     e: Evidence,
     id: str,
     interval: Interval,
-    conditions: Sequence[bool | None],
+    conditions: Sequence[Condition],
     rule: str,
     definition: str,
     *,
@@ -304,9 +317,13 @@ def _claim(
     paper: float | None = None,
     null: float | None = None,
     rank: int | None = None,
+    undecided: str | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Claim:
-    one = interval.n_seeds < 2
+    """A claim with its verdict; `undecided` is a reason, beside too few seeds, why there can be none."""
+    fewest = min(interval.n_seeds, *(condition.n_seeds for condition in conditions))
+    few = e.why_few(fewest) if fewest < 2 else None
+    verdict = "inconclusive" if undecided or interval.n_seeds < 2 else verdict_of(conditions)
     return Claim(
         id=id,
         task=e.task,
@@ -314,16 +331,21 @@ def _claim(
         rank=rank,
         definition=definition,
         paper=paper,
-        measured=interval.mean,
+        measured=interval.mean if interval.n_seeds else None,
         low=interval.low,
         high=interval.high,
         null=null,
         unit=unit,
         rule=rule,
-        verdict="inconclusive" if one else verdict_of(conditions),
-        reason="one seed" if one else None,
+        verdict=verdict,
+        reason=(undecided or few) if verdict == "inconclusive" else None,
         details={"n_seeds": interval.n_seeds, **(details or {})},
     )
+
+
+def _body(interval: Interval) -> dict[str, Any] | None:
+    """An interval for claims.json; nothing where there is no seed."""
+    return asdict(interval) if interval.n_seeds else None
 
 
 def _clipped(interval: Interval, lowest: float, highest: float) -> Interval:
@@ -333,13 +355,13 @@ def _clipped(interval: Interval, lowest: float, highest: float) -> Interval:
     return replace(interval, low=max(lowest, interval.low), high=min(highest, interval.high))
 
 
-def _below(interval: Interval, bound: float) -> bool | None:
+def _below(interval: Interval, bound: float) -> Condition:
     if interval.low is None or interval.high is None:
-        return None
-    return True if interval.high < bound else False if interval.low >= bound else None
+        return Condition(None, interval.n_seeds)
+    return Condition(True if interval.high < bound else False if interval.low >= bound else None, interval.n_seeds)
 
 
-def _above(interval: Interval, bound: float) -> bool | None:
+def _above(interval: Interval, bound: float) -> Condition:
     if interval.low is None or interval.high is None:
-        return None
-    return True if interval.low > bound else False if interval.high <= bound else None
+        return Condition(None, interval.n_seeds)
+    return Condition(True if interval.low > bound else False if interval.high <= bound else None, interval.n_seeds)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from lineament.intervals import Interval, paired
-from lineament.measurements.families import STATIC
+from lineament.measurements.families import Static, best_static
 from lineament.records import Label, Record
 
 WHOLE: dict[str, Label] = {"definition": "whole", "at": "T", "space_of": "parameters"}
@@ -34,6 +34,21 @@ class Evidence:
         """Space of the records."""
         return next(iter(self.records.values())).space
 
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds that ran."""
+        return sorted({seed for _, seed in self.records})
+
+    def why_few(self, n_seeds: int) -> str:
+        """Why a claim rests on fewer than two seeds."""
+        ran, steps = len(self.seeds), [r for (name, _), r in self.records.items() if name == "basis_capture"]
+        recovered = sum(record.value("recovery_steps") is not None for record in steps)
+        if ran < 2:
+            return "one seed"
+        if steps and recovered == n_seeds:
+            return f"{recovered} of {ran} seeds recovered"
+        return f"this figure in {n_seeds} of {ran} seeds"
+
     def per_seed(self, measurement: str, quantity: str, **labels: Label) -> dict[int, float]:
         """Seed -> value, for seeds where it is defined."""
         found = {}
@@ -55,23 +70,27 @@ class Evidence:
         which = {**WHOLE, **labels, "basis": basis, "rank": rank or self.rank}
         return self.per_seed("basis_capture", "capture", **which)
 
+    def statics(self) -> dict[int, Static]:
+        """Seed -> its best static basis, at the headline rank or at its own full rank below it.
+
+        Seeds whose T is below the headline rank are left out: nothing is compared there.
+        """
+        found = {}
+        for (name, seed), record in sorted(self.records.items()):
+            if name == "basis_capture" and (record.value("recovery_steps") or 0) >= self.rank:
+                best = best_static(record.figures, self.rank)
+                if best is not None:
+                    found[seed] = best
+        return found
+
     def best_static(self) -> dict[int, float]:
-        """Seed -> the largest capture among static bases, each at the headline rank or its own largest below it."""
-        best: dict[int, float] = {}
-        for name in STATIC:
-            for rank in range(self.rank, 0, -1):
-                found = self.capture(name, rank)
-                if found:
-                    best |= {seed: max(value, best.get(seed, 0.0)) for seed, value in found.items()}
-                    break
-        return best
+        """Seed -> whole capture by its best static basis."""
+        return {seed: static.capture for seed, static in self.statics().items()}
 
 
 def paired_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> Interval:
-    """Interval of first - second over the seeds that have both; empty when there is none."""
+    """Interval of first - second over the seeds that have both."""
     seeds = [seed for seed in first if seed in second]
-    if not seeds:
-        return Interval(0.0, None, None, 0)
     return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
 
 

@@ -16,7 +16,10 @@ LOGIT_MARGIN = 1e-6
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over seeds with its two-sided Student t interval; `low`, `high` are None for fewer than two seeds."""
+    """Mean over seeds with its two-sided Student t interval.
+
+    `low` and `high` are None for fewer than two seeds; `mean` is nan for none.
+    """
 
     mean: float
     low: float | None
@@ -37,7 +40,7 @@ def over_seeds(values: Sequence[float], *, fraction: bool = False, level: float 
         The arithmetic mean, and the interval (of the mean, or of the logit mean mapped back).
     """
     x = np.asarray(values, dtype=np.float64)
-    mean = float(x.mean())
+    mean = float(x.mean()) if len(x) else math.nan
     if len(x) < 2:
         return Interval(mean, None, None, len(x), level)
     y = _logit(x) if fraction else x

@@ -9,14 +9,20 @@ random subspace passes anything and decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from lineament.bases import Basis, overlap
-from lineament.measurements.capture_bases import make_bases, usable_ranks
-from lineament.measurements.captures import Candidate, definitions, mean_capture, own_candidates
-from lineament.measurements.families import STATIC
+from lineament.measurements.capture_bases import BASES, compared_ranks, make_bases, usable_ranks, why_unusable
+from lineament.measurements.captures import (
+    POINTS_AND_DEFINITIONS,
+    Candidate,
+    definitions,
+    mean_capture,
+    own_candidates,
+)
+from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
 from lineament.measurements.measurement import make_record
 from lineament.measurements.sensitivity import DEFINITION as GRID_DEFINITION
@@ -25,7 +31,7 @@ from lineament.problems.adapters import factor_pairs
 from lineament.records import Figure, Label, Record
 from lineament.study import Study
 from lineament.vectors.effective import update_gram
-from lineament.vectors.trajectories import TrajectoryGram
+from lineament.vectors.trajectories import Coefficients, TrajectoryGram
 
 NAME = "basis_capture"
 DEFINITIONS = {
@@ -33,6 +39,9 @@ DEFINITIONS = {
     "basis built from none, less u_1..u_k); rest_gap: less u_1..u_(k+10) too (protocol 2)",
     "prefix_share_of_steps": "k / T: what a prefix would capture if updates were independent and equally long",
     "krylov_prefix_overlap": "|U^T V|_F^2 / k of K_k(P^-1 H, P^-1 g) with span(u_1..u_k); null: with the noise prefix",
+    "start_basis_share": "share of the static_start basis in the factors A and in B: squared norm of its columns there "
+    "over k; taken after 10 steps, since a fresh adapter has no gradient for A (protocol 0); null: that factor's share "
+    "of the parameters",
     "recovery_steps": "T: first step with evaluation accuracy at 95 % of theta_star's, held for 10 steps",
     "evaluation": "loss and accuracy of every task at theta_start, theta_star, theta_broken and theta_recovered",
     "projected": "held-out loss and accuracy at theta_broken + U U^T D (protocol 2)",
@@ -52,28 +61,18 @@ def measure(study: Study) -> Record:
         figures.append(Figure("recovery_steps", None, "steps", reason=reason))
         return make_record(study, NAME, figures, DEFINITIONS, _curves(study))
     figures.append(Figure("recovery_steps", float(study.recovered_at), "steps"))
-    bases = make_bases(study)
-    candidates = _candidates(study, bases)
-    figures += _shares_of_steps(study)
-    figures += _captures(study, study.gram, candidates)
-    figures += _effective_captures(study)
+    bases = make_bases(study) if usable_ranks(study) else {}
+    ranks = compared_ranks(study, bases)
+    figures += _shares_of_steps(study, ranks)
+    figures += _captures(study, study.gram, _candidates(study, bases), ranks)
+    figures += _effective_captures(study, ranks)
+    figures += _start_basis_shares(study, bases)
     figures += _krylov_overlaps(study, bases)
     best = best_static(figures, study.settings.measurement.headline_rank)
-    figures += functional_figures(study, bases, best)
+    figures += functional_figures(study, bases, best.basis if best else None)
     if study.settings.measurement.grid:
         figures += grid_figures(study)
     return make_record(study, NAME, _with_nulls(figures), DEFINITIONS, _curves(study))
-
-
-def best_static(figures: list[Figure], rank: int) -> str:
-    """Name of the static basis with the largest whole capture at `rank`, or at its own largest rank below it."""
-    best: dict[str, tuple[int, float]] = {}
-    for f in figures:
-        if f.matches("capture", definition="whole", at="T", space_of="parameters") and f.value is not None:
-            name, own_rank = str(f.labels["basis"]), int(f.labels["rank"])
-            if name in STATIC and own_rank <= rank and own_rank >= best.get(name, (0, 0.0))[0]:
-                best[name] = (own_rank, f.value)
-    return max(best, key=lambda name: best[name][1])
 
 
 def _recovery_figures(study: Study) -> list[Figure]:
@@ -98,29 +97,46 @@ def _curves(study: Study) -> dict[str, np.ndarray]:
 def _candidates(study: Study, bases: Mapping[str, Basis]) -> dict[str, Callable[[int], list[Candidate]]]:
     """Name -> function of the rank; several candidates of one name are draws to be averaged."""
     found = own_candidates(study.gram, study)
-    for name, basis in bases.items():
-        found[name] = _fixed(study.trajectory.coefficients(basis))
+    for name in BASES:
+        found[name] = _fixed(study.trajectory.coefficients(bases[name]) if name in bases else None)
     return found
 
 
-def _fixed(coefficients: np.ndarray) -> Callable[[int], list[Candidate]]:
-    return lambda rank: [Candidate(coefficients[:rank], None)] if len(coefficients) >= rank else []
+def _fixed(coefficients: Coefficients | None) -> Callable[[int], list[Candidate]]:
+    def at(rank: int) -> list[Candidate]:
+        if coefficients is None or coefficients.rank < rank:
+            return []
+        return [Candidate(coefficients.leading(rank), None)]
+
+    return at
 
 
 def _captures(
     study: Study,
     gram: TrajectoryGram,
     candidates: Mapping[str, Callable[[int], list[Candidate]]],
+    ranks: Sequence[int],
     space_of: str = "parameters",
 ) -> list[Figure]:
     figures = []
-    for rank in usable_ranks(study):
+    for rank in ranks:
         for name, make in candidates.items():
+            where: dict[str, Label] = {"basis": name, "rank": rank, "space_of": space_of}
+            if rank > study.recovered_at:
+                figures += _unusable_captures(study, rank, where)
+                continue
             drawn = make(rank)
             for labels, weights_of in definitions(study, gram, rank):
-                which = {"basis": name, "rank": rank, "space_of": space_of, **labels}
-                figures.append(mean_capture(gram, drawn, weights_of, which))
+                figures.append(mean_capture(gram, drawn, weights_of, {**where, **labels}))
     return figures
+
+
+def _unusable_captures(study: Study, rank: int, where: Mapping[str, Label]) -> list[Figure]:
+    reason = why_unusable(study, rank)
+    return [
+        Figure("capture", None, "fraction", labels={**where, "definition": definition, "at": at}, reason=reason)
+        for at, definition in POINTS_AND_DEFINITIONS
+    ]
 
 
 def effective_gram(study: Study) -> TrajectoryGram:
@@ -128,33 +144,65 @@ def effective_gram(study: Study) -> TrajectoryGram:
     return update_gram(factor_pairs(study.problem.space), study.trajectory.positions())
 
 
-def _effective_captures(study: Study) -> list[Figure]:
+def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Figure]:
     """The gauge-invariant figures: bases of updates, in dW space."""
     if study.problem.space.space.kind != "lora_factors":
         return []
     gram = effective_gram(study)
-    return _captures(study, gram, own_candidates(gram, study), "lora_effective")
+    return _captures(study, gram, own_candidates(gram, study), ranks, "lora_effective")
 
 
-def _shares_of_steps(study: Study) -> list[Figure]:
-    end = study.recovered_at
-    ranks = usable_ranks(study)
-    return [Figure("prefix_share_of_steps", k / end, "fraction", labels={"rank": k}) for k in ranks]
+def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Figure]:
+    """How much of the start basis lies in A and in B; only an adapter has them."""
+    if study.problem.space.space.kind != "lora_factors" or not bases:
+        return []
+    start = bases["static_start"]
+    columns = start.leading(min(start.rank, study.settings.measurement.headline_rank)).columns
+    pairs, n_params = factor_pairs(study.problem.space), study.problem.space.n_params
+    figures = []
+    for factor, parts in (("A", [pair.a for pair in pairs]), ("B", [pair.b for pair in pairs])):
+        inside = sum(float(columns[part].square().sum()) for part in parts)
+        size = sum(part.stop - part.start for part in parts)
+        labels: dict[str, Label] = {"factor": factor, "rank": columns.shape[1]}
+        figures.append(
+            Figure("start_basis_share", inside / columns.shape[1], "fraction", null=size / n_params, labels=labels)
+        )
+    return figures
+
+
+def _shares_of_steps(study: Study, ranks: Sequence[int]) -> list[Figure]:
+    def share(rank: int) -> Figure:
+        labels: dict[str, Label] = {"rank": rank}
+        if rank > study.recovered_at:
+            reason = why_unusable(study, rank)
+            return Figure("prefix_share_of_steps", None, "fraction", labels=labels, reason=reason)
+        return Figure("prefix_share_of_steps", rank / study.recovered_at, "fraction", labels=labels)
+
+    return [share(rank) for rank in ranks]
 
 
 def _krylov_overlaps(study: Study, bases: Mapping[str, Basis]) -> list[Figure]:
     figures = []
-    coefficients = {name: study.trajectory.coefficients(bases[name]) for name in ("krylov", "krylov_preconditioned")}
-    for rank in usable_ranks(study):
-        prefix = study.gram.prefix(rank)
-        for name, c in coefficients.items():
-            if bases[name].rank < rank or bases["null_noise_prefix"].rank < rank:
-                continue
-            value = float(np.square(c[:rank] @ prefix).sum() / rank)
-            null = overlap(bases[name].leading(rank), bases["null_noise_prefix"].leading(rank))
+    for rank in study.settings.measurement.ranks:
+        for name in ("krylov", "krylov_preconditioned"):
+            value, null, reason = _krylov_overlap(study, bases, name, rank)
             labels: dict[str, Label] = {"basis": name, "rank": rank}
-            figures.append(Figure("krylov_prefix_overlap", value, "fraction", null=null, labels=labels))
+            figures.append(Figure("krylov_prefix_overlap", value, "fraction", None, null, labels, reason))
     return figures
+
+
+def _krylov_overlap(
+    study: Study, bases: Mapping[str, Basis], name: str, rank: int
+) -> tuple[float | None, float | None, str | None]:
+    """(value, null, reason why there is none)."""
+    if rank > study.recovered_at:
+        return None, None, why_unusable(study, rank)
+    basis, noise = bases[name], bases["null_noise_prefix"]
+    if basis.rank < rank or noise.rank < rank:
+        return None, None, "the basis has fewer directions than this rank"
+    coefficients = study.trajectory.coefficients(basis.leading(rank))
+    value = study.gram.overlap(coefficients, study.gram.prefix(rank))
+    return value, overlap(basis.leading(rank), noise.leading(rank)), None
 
 
 def _with_nulls(figures: list[Figure]) -> list[Figure]:

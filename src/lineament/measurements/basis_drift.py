@@ -25,6 +25,7 @@ LAGS = (1, 2, 5, 10, 20, 50, 100)
 # Independent gradient sets per time: three give three split-half overlaps, hence a standard error of the ceiling.
 PARTS = 3
 RECOVERED_LOSS_SHARE = 0.9
+NO_CEILING = "the ceiling is within 3 standard errors of the floor"
 DEFINITIONS = {
     "overlap": "|U_t^T U_t'|_F^2 / k of rank-k planes of fresh task gradients at steps t and t + lag (protocol 3)",
     "ceiling": "geometric mean of the two times' split-half overlaps, equally many gradients in each part",
@@ -106,7 +107,8 @@ def claim_lag(end: int) -> int:
 def _at_claim_lag(pairs: list[Pair], name: str, lag: int, floor: float, null: float | None) -> list[Figure]:
     value = next(pair.rescaled(floor) for pair in pairs if pair.lag == lag)
     labels: dict[str, Label] = {"from": name, "lag": lag}
-    return [Figure("overlap_at_claim_lag", value, "fraction", None, null, labels)]
+    reason = NO_CEILING if value is None else None
+    return [Figure("overlap_at_claim_lag", value, "fraction", None, null, labels, reason)]
 
 
 def _longest_lag(end: int) -> int:
@@ -175,7 +177,7 @@ def _pair_figures(study: Study, pairs: list[Pair], name: str, floor: float, null
         loss = study.curve.loss[pair.start + pair.lag]
         labels: dict[str, Label] = {"from": name, "lag": pair.lag, "loss": loss}
         rescaled = pair.rescaled(floor)
-        reason = None if rescaled is not None else "the ceiling is within 3 standard errors of the floor"
+        reason = NO_CEILING if rescaled is None else None
         figures += [
             Figure("overlap", pair.overlap, "fraction", pair.stderr, labels=labels),
             Figure("ceiling", pair.ceiling, "fraction", pair.ceiling_stderr, labels=labels),

@@ -6,12 +6,13 @@ built from. To add a basis, write one function `(Workbench) -> Basis` and one li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lineament.bases import (
     Basis,
@@ -21,6 +22,8 @@ from lineament.bases import (
     top_directions,
     top_eigenvectors,
 )
+from lineament.errors import InputError
+from lineament.measurements.families import STATIC
 from lineament.parameters import Vectors
 from lineament.problems.problem import Corruption
 from lineament.study import Study
@@ -42,8 +45,11 @@ class Workbench:
 
     @property
     def rank(self) -> int:
-        """The largest rank that is asked for and that the recovery's length allows."""
-        return max(usable_ranks(self.study))
+        """The largest rank that is asked for and that the recovery's length allows; `InputError` if none is."""
+        ranks = usable_ranks(self.study)
+        if not ranks:
+            raise InputError(f"{why_unusable(self.study, 0)}; lower measurement.ranks.")
+        return max(ranks)
 
     @cached_property
     def hessian(self) -> HessianOperator:
@@ -77,6 +83,22 @@ def usable_ranks(study: Study) -> list[int]:
     return [rank for rank in study.settings.measurement.ranks if rank <= study.recovered_at]
 
 
+def why_unusable(study: Study, rank: int) -> str:
+    """Why there are no figures at a rank above T."""
+    below = f"rank {rank}" if usable_ranks(study) else f"every rank {study.settings.measurement.ranks}"
+    return f"T = {study.recovered_at} is below {below}"
+
+
+def compared_ranks(study: Study, bases: Mapping[str, Basis]) -> list[int]:
+    """All ranks asked for, and the full ranks of static bases that have fewer directions than the headline rank.
+
+    Every basis gets figures at those too, so that each comparison is at equal rank.
+    """
+    m = study.settings.measurement
+    own = {bases[name].rank for name in STATIC if name in bases}
+    return sorted({*m.ranks, *(rank for rank in own if rank < m.headline_rank)})
+
+
 def static_start(bench: Workbench) -> Basis:
     """Task plane near theta_start (LoRA: after 10 steps, since a fresh adapter has no gradient for A)."""
     return _static(bench, "early", "static_start")
@@ -97,8 +119,7 @@ def static_all_tasks(bench: Workbench) -> Basis:
     study = bench.study
     n = max(1, study.settings.measurement.gradients // len(study.problem.tasks))
     sets = [study.minibatch_gradients("broken", task).rows[:n] for task in study.problem.tasks]
-    rows = torch.cat(sets).double()
-    unit = rows / rows.norm(dim=1, keepdim=True)
+    unit = functional.normalize(torch.cat(sets).double(), dim=1)  # a task without gradient stays zero
     return top_directions(Vectors(unit, study.problem.space.space), bench.rank, "static_all_tasks")
 
 

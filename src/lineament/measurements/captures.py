@@ -9,9 +9,12 @@ import numpy as np
 
 from lineament.records import Figure, Label
 from lineament.study import Study
-from lineament.vectors.trajectories import TrajectoryGram
+from lineament.vectors.trajectories import Coefficients, TrajectoryGram
 
 MOMENTUM_GAP_STEPS = 10
+# Bases made of the recovery's own updates, which exist in every space that has a Gram matrix of updates.
+OWN = ("prefix", "control_random_times", "trajectory_top")
+POINTS_AND_DEFINITIONS = tuple((at, name) for at in ("T", "2T") for name in ("whole", "rest", "rest_gap"))
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class Candidate:
     """A basis at one rank as the captures need it.
 
     Attributes:
-        coefficients: U^T u_t, (rank, n_steps).
+        coefficients: U^T u_t of every step.
         own: 1 for each update the basis was built from, (n_steps,); None if it was built from none.
     """
 
-    coefficients: np.ndarray
+    coefficients: Coefficients
     own: np.ndarray | None
 
 
@@ -34,7 +37,7 @@ def own_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[in
     def spanned(steps: np.ndarray) -> Candidate:
         own = np.zeros(gram.n_steps)
         own[steps - 1] = 1
-        return Candidate(gram.span(steps.tolist()).T @ gram.gram, own)
+        return Candidate(gram.coefficients(gram.span(steps.tolist())), own)
 
     def prefix(rank: int) -> list[Candidate]:
         return [spanned(np.arange(1, rank + 1))]
@@ -44,26 +47,30 @@ def own_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[in
         return [spanned(1 + generator.permutation(end)[:rank]) for _ in range(draws)]
 
     def top(rank: int) -> list[Candidate]:
-        return [Candidate(gram.top(rank, end).T @ gram.gram, gram.displacement(1, end))]
+        return [Candidate(gram.coefficients(gram.top(rank, end)), gram.displacement(1, end))]
 
-    return {"prefix": prefix, "control_random_times": random_times, "trajectory_top": top}
+    return dict(zip(OWN, (prefix, random_times, top), strict=True))
 
 
 def definitions(
     study: Study, gram: TrajectoryGram, rank: int
 ) -> Iterator[tuple[dict[str, Label], Callable[[Candidate], np.ndarray]]]:
     """(labels, candidate -> weights of the vector to capture) for every definition and end point."""
-    for at, end in (("T", study.recovered_at), ("2T", 2 * study.recovered_at)):
-        whole = gram.displacement(1, min(end, gram.n_steps))
-        first = gram.displacement(1, rank)
-        gap = gram.displacement(1, min(rank + MOMENTUM_GAP_STEPS, gram.n_steps))
+    ends = {"T": study.recovered_at, "2T": 2 * study.recovered_at}
+    first = gram.displacement(1, rank)
+    gap = gram.displacement(1, min(rank + MOMENTUM_GAP_STEPS, gram.n_steps))
 
-        def own(c: Candidate, first: np.ndarray = first) -> np.ndarray:
-            return first if c.own is None else c.own
+    def own(c: Candidate) -> np.ndarray:
+        return first if c.own is None else c.own
 
-        yield {"definition": "whole", "at": at}, lambda c, w=whole: w  # type: ignore[misc]
-        yield {"definition": "rest", "at": at}, lambda c, w=whole: w * (1 - own(c))  # type: ignore[misc]
-        yield {"definition": "rest_gap", "at": at}, lambda c, w=whole, g=gap: w * (1 - np.maximum(own(c), g))  # type: ignore[misc]
+    left_out: dict[str, Callable[[Candidate], np.ndarray]] = {
+        "whole": lambda c: np.zeros(gram.n_steps),
+        "rest": own,
+        "rest_gap": lambda c: np.maximum(own(c), gap),
+    }
+    for at, name in POINTS_AND_DEFINITIONS:
+        whole = gram.displacement(1, min(ends[at], gram.n_steps))
+        yield {"definition": name, "at": at}, lambda c, w=whole, out=left_out[name]: w * (1 - out(c))  # type: ignore[misc]
 
 
 def mean_capture(
@@ -72,7 +79,8 @@ def mean_capture(
     weights_of: Callable[[Candidate], np.ndarray],
     labels: Mapping[str, Label],
 ) -> Figure:
-    values = [gram.capture_outside(c.coefficients, weights_of(c)) for c in drawn]
+    """The mean over draws of one basis, with their standard error; a reason where there is none."""
+    values = [gram.capture(c.coefficients, weights_of(c)) for c in drawn]
     finite = [value for value in values if np.isfinite(value)]
     if not finite:
         reason = "nothing is left of D" if values else "the basis has fewer directions than this rank"

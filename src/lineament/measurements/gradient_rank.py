@@ -9,11 +9,13 @@ between examples, at equal n.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lineament.bases import principal_angles, top_directions
+from lineament.bases import Basis, principal_angles, top_directions
 from lineament.measurements.measurement import make_record
 from lineament.parameters import Vectors
 from lineament.records import Figure, Label, Record
@@ -21,6 +23,11 @@ from lineament.study import Study
 from lineament.vectors.gradients import group_gradients
 
 NAME = "gradient_rank"
+STATISTICS = ("participation_ratio", "entropy_rank", "k90", "stable_rank")
+# What is left of the energy below this share is rounding of float32 gradients.
+NOTHING_LEFT = 1e-12
+NO_GRADIENT = "every gradient is zero"
+NO_SPREAD = "all gradients are equal: nothing is left after centring"
 DEFINITIONS = {
     "k90": "fewest leading directions that hold 90 % of the gradients' squared norm (protocol 1)",
     "k90_share": "k90 divided by the number of gradients n",
@@ -45,7 +52,7 @@ def measure(study: Study) -> Record:
                 rows = _gradients(study, point, kind, labels)
                 which: dict[str, Label] = {"point": point, "gradients": kind, "labels": labels}
                 figures += _figures(rows, which)
-                arrays[f"energy-{point}-{kind}-{labels}"] = _energies(_gram(rows), centred=False)
+                arrays[f"energy-{point}-{kind}-{labels}"] = _energies(_gram(rows.rows), centred=False)
     return make_record(study, NAME, _with_nulls(figures) + _across_tasks(study), DEFINITIONS, arrays)
 
 
@@ -53,9 +60,14 @@ def spectrum_statistics(energies: np.ndarray) -> dict[str, float]:
     """Effective ranks of a spectrum.
 
     Args:
-        energies: squared singular values (n,), any order, not all zero.
+        energies: squared singular values (n,), any order.
+
+    Returns:
+        Statistic -> directions; all nan for energies that are all zero, which have no rank.
     """
     p = np.sort(np.clip(energies, 0, None))[::-1]
+    if not p.sum() > 0:
+        return dict.fromkeys(STATISTICS, float("nan"))
     p = p / p.sum()
     inside = p[p > 0]
     return {
@@ -76,37 +88,57 @@ def _gradients(study: Study, point: str, kind: str, labels: str) -> Vectors:
         return group_gradients(study.problem, batch)
 
 
-def _gram(vectors: Vectors) -> np.ndarray:
-    rows = vectors.rows.double()
-    return (rows @ rows.T).numpy()
+def _gram(rows: Tensor) -> np.ndarray:
+    return (rows.double() @ rows.double().T).numpy()
 
 
 def _energies(gram: np.ndarray, *, centred: bool, unit: bool = False) -> np.ndarray:
+    """Squared singular values, largest first; all zero where nothing but rounding is left."""
     if unit:
-        norms = np.sqrt(np.diag(gram))
-        gram = gram / np.outer(norms, norms)
+        gram = _cosines(gram)
+    total = np.trace(gram)
     if centred:
         gram = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
-    return np.clip(np.linalg.eigvalsh(gram)[::-1], 0, None)
+    values = np.clip(np.linalg.eigvalsh(gram)[::-1], 0, None)
+    return values if values.sum() > NOTHING_LEFT * total else np.zeros_like(values)
+
+
+def _cosines(gram: np.ndarray) -> np.ndarray:
+    """Inner products of the rows at unit length; a row that is zero stays zero."""
+    norms = np.sqrt(np.diag(gram))
+    lengths = np.where(norms > 0, norms, 1.0)
+    return np.asarray(gram / np.outer(lengths, lengths))
 
 
 def _figures(vectors: Vectors, which: Mapping[str, Label]) -> list[Figure]:
-    gram = _gram(vectors)
+    gram = _gram(vectors.rows)
     figures = []
     for n in sorted({8, 16, 32, len(gram)} & set(range(len(gram) + 1))):
         part = gram[:n, :n]
         for centred in (False, True):
             for unit in (False, True):
                 labels = {**which, "n": n, "centred": str(centred), "unit_norm": str(unit)}
-                found = spectrum_statistics(_energies(part, centred=centred, unit=unit))
-                figures += [Figure(q, v, "directions", labels=labels) for q, v in found.items()]
-                figures.append(Figure("k90_share", found["k90"] / n, "fraction", labels=labels))
-    norms = np.sqrt(np.diag(gram))
-    cosines = gram / np.outer(norms, norms)
-    mean = (cosines.sum() - len(gram)) / (len(gram) * (len(gram) - 1))
-    figures.append(Figure("mean_cosine", float(mean), "cosine", labels=which))
+                figures += _ranks(_energies(part, centred=centred, unit=unit), labels, _why_zero(part))
+    nonzero = int((np.diag(gram) > 0).sum())
+    pairs = nonzero * (nonzero - 1)
+    mean = float((_cosines(gram).sum() - nonzero) / pairs) if pairs else None
+    reason = None if pairs else "fewer than two gradients differ from zero"
+    figures.append(Figure("mean_cosine", mean, "cosine", labels=which, reason=reason))
     figures.append(Figure("mean_norm", float(np.sqrt(np.diag(gram).mean())), "nats per unit", labels=which))
     return figures
+
+
+def _ranks(energies: np.ndarray, labels: Mapping[str, Label], why_zero: str) -> list[Figure]:
+    reason = None if energies.any() else why_zero
+    found = spectrum_statistics(energies)
+    return [
+        *(Figure(q, v, "directions", labels=labels, reason=reason) for q, v in found.items()),
+        Figure("k90_share", found["k90"] / len(energies), "fraction", labels=labels, reason=reason),
+    ]
+
+
+def _why_zero(gram: np.ndarray) -> str:
+    return NO_SPREAD if np.trace(gram) > 0 else NO_GRADIENT
 
 
 def _with_nulls(figures: list[Figure]) -> list[Figure]:
@@ -116,27 +148,34 @@ def _with_nulls(figures: list[Figure]) -> list[Figure]:
         return figure.quantity, *sorted((k, v) for k, v in figure.labels.items() if k != "labels")
 
     nulls = {key(f): f.value for f in figures if f.labels["labels"] == "shuffled"}
-    return [
-        Figure(f.quantity, f.value, f.unit, null=nulls[key(f)], labels=f.labels) if f.labels["labels"] == "true" else f
-        for f in figures
-    ]
+    return [replace(f, null=nulls[key(f)]) if f.labels["labels"] == "true" else f for f in figures]
 
 
 def _across_tasks(study: Study) -> list[Figure]:
     rank = study.settings.measurement.drift_rank
     sets = {task: study.minibatch_gradients("star", task, "static") for task in study.problem.tasks}
-    planes = {task: top_directions(vectors, rank, task) for task, vectors in sets.items()}
-    figures = []
-    for i, first in enumerate(planes):
-        for second in list(planes)[i + 1 :]:
-            angles = np.degrees(principal_angles(planes[first], planes[second]).numpy())
-            for statistic, value in (("smallest", angles[0]), ("median", np.median(angles))):
-                labels: dict[str, Label] = {"first": first, "second": second, "statistic": statistic}
-                figures.append(Figure("task_plane_angle", float(value), "degrees", labels=labels))
+    planes = {task: top_directions(v, rank, task) if v.rows.any() else None for task, v in sets.items()}
+    figures = [
+        figure
+        for i, first in enumerate(planes)
+        for second in list(planes)[i + 1 :]
+        for figure in _plane_angles(first, second, planes[first], planes[second])
+    ]
     n = study.settings.measurement.gradients // len(sets)
-    pooled = torch.cat([v.rows[:n].double() for v in sets.values()])
-    pooled = pooled / pooled.norm(dim=1, keepdim=True)
-    energies = np.clip(np.linalg.eigvalsh((pooled @ pooled.T).numpy()), 0, None)
-    k90 = spectrum_statistics(energies)["k90"]
-    figures.append(Figure("pooled_k90", k90, "directions", labels={"n": len(pooled), "tasks": len(sets)}))
+    pooled = _energies(_gram(torch.cat([v.rows[:n] for v in sets.values()])), centred=False, unit=True)
+    labels: dict[str, Label] = {"n": len(pooled), "tasks": len(sets)}
+    reason = None if pooled.any() else NO_GRADIENT
+    k90 = spectrum_statistics(pooled)["k90"]
+    return [*figures, Figure("pooled_k90", k90, "directions", labels=labels, reason=reason)]
+
+
+def _plane_angles(first: str, second: str, one: Basis | None, other: Basis | None) -> list[Figure]:
+    """Smallest and median angle; undefined where a task has no gradient."""
+    angles = np.degrees(principal_angles(one, other).numpy()) if one and other else None
+    reason = None if angles is not None else f"every gradient of {first if one is None else second} is zero"
+    figures = []
+    for statistic, of in (("smallest", np.min), ("median", np.median)):
+        labels: dict[str, Label] = {"first": first, "second": second, "statistic": statistic}
+        value = float(of(angles)) if angles is not None else None
+        figures.append(Figure("task_plane_angle", value, "degrees", labels=labels, reason=reason))
     return figures

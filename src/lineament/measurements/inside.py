@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lineament.bases import Basis, from_vectors, project
-from lineament.measurements.capture_bases import usable_ranks
+from lineament.measurements.capture_bases import usable_ranks, why_unusable
 from lineament.parameters import Vectors
 from lineament.problems.problem import Evaluation
 from lineament.records import Figure, Label
@@ -27,32 +27,61 @@ from lineament.training import make_optimizer, task_batches
 # recovery's own, a third and three times that. Gradient descent is not rescaled by the number of coordinates.
 ADAM_FACTORS = (1 / 3, 1.0, 3.0)
 SGD_FACTORS = (1.0, 3.0, 10.0)
+UNITS = {"loss": "nats per target token", "accuracy": "fraction"}
 HEADLINE = ("prefix", "control_random_times", "control_preconditioned", "random")
 
 
-def functional_figures(study: Study, bases: Mapping[str, Basis], best_static: str) -> list[Figure]:
-    """Projected and trained-inside figures of the chosen bases, and the references."""
-    figures = _references(study)
+def functional_figures(study: Study, bases: Mapping[str, Basis], best_static: str | None) -> list[Figure]:
+    """Projected and trained-inside figures of the chosen bases, the references, and why the headline rank is missing.
+
+    Args:
+        best_static: which of `bases` stands for the static ones: at the headline rank, or at its own full rank if that
+            is lower; its figures are labelled with the rank that they are compared at (`for_rank`).
+    """
+    figures = _references(study) + _unusable(study, best_static)
     todo = list(_chosen(study, bases, best_static))
-    for number, (name, basis) in enumerate(todo):
-        study.progress(f"training inside {name}", number, len(todo))
-        role = {"role": "best_static"} if name == best_static else {}
-        labels: dict[str, Label] = {"basis": name, "rank": basis.rank, **role}
+    for number, (basis, role) in enumerate(todo):
+        study.progress(f"training inside {basis.label}", number, len(todo))
+        labels: dict[str, Label] = {"basis": basis.label, "rank": basis.rank, **role}
         figures += _figures("projected", _projected(study, basis), labels)
         figures += _figures("trained_inside", _trained_inside(study, basis), labels)
     return figures
 
 
-def _chosen(study: Study, bases: Mapping[str, Basis], best_static: str) -> Iterator[tuple[str, Basis]]:
-    m = study.settings.measurement
-    ranks = usable_ranks(study)
-    headline = m.headline_rank if m.headline_rank in ranks else max(ranks)
+def _chosen(
+    study: Study, bases: Mapping[str, Basis], best_static: str | None
+) -> Iterator[tuple[Basis, dict[str, Label]]]:
+    """Bases at the ranks at which they are looked into, with the labels of the best static one."""
+    m, ranks = study.settings.measurement, usable_ranks(study)
+    if not ranks:
+        return
+    headline = min(m.headline_rank, max(ranks))
     every = [*bases, "prefix", "control_random_times"]
+    few = [*HEADLINE, *([best_static] if best_static else [])]
     for rank in ranks if m.inside_all else [headline]:
-        for name in every if m.inside_all else [*HEADLINE, best_static]:
-            if name in bases and bases[name].rank < rank:
-                continue
-            yield name, bases[name].leading(rank) if name in bases else _of_updates(study, name, rank)
+        role: dict[str, Label] = {"role": "best_static", "for_rank": rank}
+        for name in every if m.inside_all else few:
+            if name not in bases:
+                yield _of_updates(study, name, rank), {}
+            elif bases[name].rank >= rank:
+                yield bases[name].leading(rank), role if name == best_static else {}
+            elif name == best_static and rank == headline:
+                yield bases[name], role
+
+
+def _unusable(study: Study, best_static: str | None) -> list[Figure]:
+    """Reasons at a headline rank above T, where there is nothing to look into."""
+    rank = study.settings.measurement.headline_rank
+    if rank <= study.recovered_at:
+        return []
+    reason, figures = why_unusable(study, rank), []
+    for name in (*HEADLINE, *([best_static] if best_static else [])):
+        role: dict[str, Label] = {"role": "best_static", "for_rank": rank} if name == best_static else {}
+        for quantity in ("projected", "trained_inside"):
+            for statistic, unit in UNITS.items():
+                labels: dict[str, Label] = {"basis": name, "rank": rank, **role, "statistic": statistic}
+                figures.append(Figure(quantity, None, unit, labels=labels, reason=reason))
+    return figures
 
 
 def _of_updates(study: Study, name: str, rank: int) -> Basis:
@@ -111,7 +140,8 @@ def _train_coordinates(study: Study, basis: Basis, factor: float) -> tuple[float
 
 
 def _figures(quantity: str, found: Evaluation, labels: Mapping[str, Label]) -> list[Figure]:
+    values = {"loss": found.loss, "accuracy": found.accuracy}
     return [
-        Figure(quantity, found.loss, "nats per target token", labels={**labels, "statistic": "loss"}),
-        Figure(quantity, found.accuracy, "fraction", labels={**labels, "statistic": "accuracy"}),
+        Figure(quantity, values[statistic], unit, labels={**labels, "statistic": statistic})
+        for statistic, unit in UNITS.items()
     ]

@@ -70,7 +70,7 @@ def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Figure]:
         coefficients = cell.trajectory.coefficients(static_broken(Workbench(cell)))
     own = own_candidates(cell.gram, cell)
     drawn = {name: own[name](rank) for name in ("prefix", "control_random_times")}
-    drawn["static_broken"] = [Candidate(coefficients[:rank], None)]
+    drawn["static_broken"] = [Candidate(coefficients.leading(rank), None)]
     for which, weights_of in definitions(cell, cell.gram, rank):
         if which["at"] == "T" and which["definition"] != "rest_gap":
             for name, candidates in drawn.items():

@@ -53,9 +53,16 @@ DEFINED = {
 
 
 def shown_rank(records: Sequence[Record], quantity: str, wanted: int) -> int | None:
-    """`wanted`, or the nearest smaller rank that was measured (else the smallest)."""
-    ranks = [int(rank) for rank in label_values(records, quantity, "rank")]
+    """`wanted`, or the nearest smaller rank that has a value in some seed (else the smallest)."""
+    ranks = [int(f.labels["rank"]) for f in select(records, quantity) if f.value is not None and "rank" in f.labels]
     return max((r for r in ranks if r <= wanted), default=min(ranks, default=None))
+
+
+def own_rank(records: Sequence[Record], basis: str, wanted: int) -> int | None:
+    """`wanted`, or the full rank of a basis that has fewer directions: the largest at which it was captured."""
+    figures = select(records, "capture", basis=basis, definition="whole", at="T", space_of="parameters")
+    ranks = [int(f.labels["rank"]) for f in figures if f.value is not None]
+    return max((r for r in ranks if r <= wanted), default=None)
 
 
 def capture_at(
@@ -73,8 +80,9 @@ def capture_at(
 
 
 def best_statics(records: Sequence[Record], rank: int) -> list[str]:
-    """Static bases by their mean whole capture at `rank`, best first; undefined ones left out."""
-    found = {name: capture_at(records, name, rank, "whole").mean for name in STATIC}
+    """Static bases by their mean whole capture at `rank` or their full rank below, best first; undefined left out."""
+    ranks = {name: own for name in STATIC if (own := own_rank(records, name, rank)) is not None}
+    found = {name: capture_at(records, name, own, "whole").mean for name, own in ranks.items()}
     known = {name: value for name, value in found.items() if value is not None}
     return sorted(known, key=lambda name: -known[name])
 
@@ -98,11 +106,10 @@ def recover_picture(records: Sequence[Record], rank: int) -> Picture | None:
         return None
     rows = _recover_rows(sources, used)
     lines = [
-        _dots(sources, rows, used, "trained_inside", "trained inside the subspace", Style(VERMILLION), -0.13),
+        _dots(sources, rows, "trained_inside", "trained inside the subspace", Style(VERMILLION), -0.13),
         _dots(
             sources,
             rows,
-            used,
             "projected",
             "projected onto it",
             Style(BLUE, symbol="diamond", open=True),
@@ -154,7 +161,8 @@ def _capture_line(sources: list[Record], name: str, definition: str, ranks: list
 
 def _capture_title(sources: list[Record], rank: int, best: list[str]) -> str:
     prefix = capture_at(sources, "prefix", rank, "whole").mean
-    static = capture_at(sources, best[0], rank, "whole").mean if best else None
+    own = own_rank(sources, best[0], rank) if best else None
+    static = capture_at(sources, best[0], own, "whole").mean if own else None
     if prefix is None or static is None:
         return "How much of the way back lies in k directions"
     held = f"The first {rank} updates hold {100 * prefix:.0f} % of the way back"
@@ -168,22 +176,22 @@ def _recover_rows(sources: list[Record], rank: int) -> list[tuple[str, dict[str,
     others += sorted(bases - set(STYLES))
     statics = [name for name in STYLES if name in bases and name in STATIC]
     every = len({f.labels["basis"] for f in select(sources[:1], "trained_inside", rank=rank)} & set(STATIC)) > 1
-    rows: list[tuple[str, dict[str, Label]]] = [(basis_label(name), {"basis": name}) for name in others]
-    rows.insert(1, ("best fixed plane (per seed)", {"role": "best_static"}))
-    return rows + ([(basis_label(name), {"basis": name}) for name in statics] if every else [])
+    rows: list[tuple[str, dict[str, Label]]] = [(basis_label(name), {"basis": name, "rank": rank}) for name in others]
+    # In some seeds it may be a basis of fewer directions, whose own rank is lower.
+    rows.insert(1, ("best fixed plane (per seed)", {"role": "best_static", "for_rank": rank}))
+    return rows + ([(basis_label(name), {"basis": name, "rank": rank}) for name in statics] if every else [])
 
 
 def _dots(
     sources: list[Record],
     rows: list[tuple[str, dict[str, Label]]],
-    rank: int,
     quantity: str,
     label: str,
     style: Style,
     shift: float,
 ) -> Line:
     def point(labels: dict[str, Label]) -> Estimate:
-        return estimate(select(sources, quantity, rank=rank, statistic="accuracy", **labels), fraction=True)
+        return estimate(select(sources, quantity, statistic="accuracy", **labels), fraction=True)
 
     places = [i + shift for i in range(len(rows))]
     return Line(quantity, label, "subspace", style, places, [point(labels) for _, labels in rows], mode="dots")
@@ -202,10 +210,10 @@ def _references(sources: list[Record], rows: int) -> list[Line]:
 
 def _recover_title(sources: list[Record], rank: int, rows: list[tuple[str, dict[str, Label]]]) -> str:
     def inside(**labels: Label) -> float | None:
-        found = select(sources, "trained_inside", rank=rank, statistic="accuracy", **labels)
+        found = select(sources, "trained_inside", statistic="accuracy", **labels)
         return estimate(found, fraction=True).mean
 
-    prefix, static = inside(basis="prefix"), inside(role="best_static")
+    prefix, static = inside(basis="prefix", rank=rank), inside(role="best_static", for_rank=rank)
     if prefix is None or static is None:
         return "What training inside a subspace can recover"
     start = f"Training only {rank} coordinates recovers an accuracy of {prefix:.2f} in the first updates' span"

@@ -31,13 +31,14 @@ def definitions(sources: Sequence[Record], only: Sequence[str] | None = None) ->
 
 
 def missing_reasons(sources: Sequence[Record]) -> list[str]:
-    """Why a measurement has nothing to draw, per seed."""
-    return [
+    """Why a measurement has nothing to draw, per seed; each reason once per quantity."""
+    found = [
         f"Seed {record.seed}: {figure.quantity.replace('_', ' ')} is undefined: {figure.reason}."
         for record in sources
         for figure in record.figures
         if figure.value is None and figure.reason
     ]
+    return list(dict.fromkeys(found))
 
 
 def evaluation_table(sources: Sequence[Record]) -> Table | None:
@@ -79,9 +80,19 @@ def space_table(records: Sequence[Record], rank: int) -> Table | None:
     note = (
         "Factors A and B can be rewritten without changing the model, which moves captures in factor space; effective "
         "weights dW = scale B A do not have that freedom. Only bases made of updates exist in both."
+        f"{_start_shares(sources)}"
     )
     columns = ("basis", "definition", "LoRA factors A, B", "effective weights dW")
     return Table(f"Captures at rank {used} in two spaces", columns, rows, note)
+
+
+def _start_shares(sources: Sequence[Record]) -> str:
+    """Where the static basis near the start lies: in a fresh adapter only B has a gradient."""
+    shares = [estimate(select(sources, "start_basis_share", factor=factor), fraction=True) for factor in ("A", "B")]
+    if any(share.mean is None for share in shares):
+        return ""
+    a, b = (share.value_text if share.low is None else share.text for share in shares)
+    return f" Of the task plane near the start, {a} lies in the factors A and {b} in B."
 
 
 def later_table(records: Sequence[Record], rank: int) -> Table | None:

@@ -6,11 +6,13 @@ Inner products come from the factors: <B1 A1, B2 A2> = tr(B1^T B2 A2 A1^T). They
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
+from lineament.parameters import Space
 from lineament.problems.adapters import FactorPair
 from lineament.vectors.trajectories import TrajectoryGram
 
@@ -33,7 +35,15 @@ def position_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> np.ndarray:
     return gram
 
 
+def effective_space(pairs: Sequence[FactorPair]) -> Space:
+    """The space of dW, of as many dimensions as it has entries; adapters of any rank on the same weights share it."""
+    shapes = [(pair.module, pair.b_shape[0], pair.a_shape[1]) for pair in pairs]
+    layout = "\n".join(f"{module}:({d_out}, {d_in})" for module, d_out, d_in in shapes)
+    n_params = sum(d_out * d_in for _, d_out, d_in in shapes)
+    return Space("lora_effective", n_params, hashlib.blake2b(layout.encode(), digest_size=6).hexdigest())
+
+
 def update_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> TrajectoryGram:
     """Gram matrix of the dW updates between consecutive positions theta_0 .. theta_n."""
     positions = position_gram(pairs, thetas)
-    return TrajectoryGram(np.diff(np.diff(positions, axis=0), axis=1))
+    return TrajectoryGram(np.diff(np.diff(positions, axis=0), axis=1), effective_space(pairs))

@@ -1,0 +1,421 @@
+"""Every rule of every claim on hand-made records: what supports it, what violates it, what leaves it open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from test_schemas import schema
+
+from lineament.claims import CLAIMS, Claim, evaluate, write_claims
+from lineament.measurements.families import STATIC
+from lineament.records import Figure, Label, Record, read_json
+
+RANK = 10
+# Per-seed values around a level; three of them give an interval of about +- 0.025 around it.
+SPREAD = (-0.01, 0.0, 0.01)
+Values = Sequence[float | None]
+
+
+def near(level: float, n: int = 3) -> list[float]:
+    return [level + shift for shift in SPREAD[:n]]
+
+
+def made(figures: Sequence[list[Figure]], measurement: str, space: str = "lora_factors") -> list[Record]:
+    """One record per seed."""
+    return [
+        Record(measurement, "sort", seed, "synthetic", "toy", space, 1000, "0" * 16, tuple(own), {})
+        for seed, own in enumerate(figures)
+    ]
+
+
+def per_seed(make: Callable[..., list[Figure]], *columns: Values) -> list[list[Figure]]:
+    return [make(*values) for values in zip(*columns, strict=True)]
+
+
+def figure(quantity: str, value: float | None, null: float | None = None, **labels: Label) -> Figure:
+    return Figure(quantity, value, "fraction", None, null, labels, None if value is not None else "undefined")
+
+
+# --- one maker of records per measurement ---
+
+
+def gradient_rank(true: Values, shuffled: Values, smaller: float = 0.9) -> list[Record]:
+    """Shares at n = 64, and at n = 32, where nothing is judged."""
+
+    def figures(t: float | None, s: float | None) -> list[Figure]:
+        which: dict[str, Label] = {"gradients": "minibatch", "centred": "False", "unit_norm": "False"}
+        found = [
+            figure("k90_share", value, point="broken", labels=labels, n=n, **which)
+            for labels, n, value in (("true", 64, t), ("shuffled", 64, s), ("true", 32, smaller))
+        ]
+        others = ({"centred": "True"}, {"unit_norm": "True"}, {"gradients": "example"})
+        found += [
+            figure("k90_share", smaller, **{"point": "broken", "labels": "true", "n": 64, **which, **o}) for o in others
+        ]
+        return [*found, figure("k90_share", smaller, point="star", labels="true", n=64, **which)]
+
+    return made(per_seed(figures, true, shuffled), "gradient_rank")
+
+
+@dataclass
+class Captures:
+    """Capture records of three seeds: basis -> level or values, whole; `rest` likewise; anything else in `more`."""
+
+    whole: Mapping[str, Any]
+    rest: Mapping[str, Any] = field(default_factory=dict)
+    more: Callable[[int], list[Figure]] = lambda seed: []
+    steps: Values = (40.0, 40.0, 40.0)
+    space: str = "lora_factors"
+
+    def records(self) -> list[Record]:
+        return made([self._figures(seed) for seed in range(len(self.steps))], "basis_capture", self.space)
+
+    def _figures(self, seed: int) -> list[Figure]:
+        steps = self.steps[seed]
+        if steps is None:
+            return [Figure("recovery_steps", None, "steps", reason="not recovered within 40 steps")]
+        found = [figure("recovery_steps", steps), *self.more(seed)]
+        for definition, bases in (("whole", self.whole), ("rest", self.rest)):
+            for name, level in bases.items():
+                basis, _, rank = name.partition(" at ")
+                values = near(level) if isinstance(level, float) else level
+                which: dict[str, Label] = {"basis": basis, "rank": int(rank or RANK), "definition": definition}
+                found.append(figure("capture", values[seed], 0.05, at="T", space_of="parameters", **which))
+                # Neither of these may be taken for it.
+                found.append(figure("capture", 0.5, at="2T", space_of="parameters", **which))
+                found.append(figure("capture", 0.5, at="T", space_of="lora_effective", **which))
+        return found
+
+
+def statics(level: Any) -> dict[str, Any]:
+    """All static bases at one level."""
+    return dict.fromkeys(STATIC, level)
+
+
+def basis_drift(overlap: Values, before: Values, after: Values) -> list[Record]:
+    def figures(o: float | None, b: float | None, a: float | None) -> list[Figure]:
+        return [
+            figure("overlap_at_claim_lag", o, 0.1, **{"from": "broken"}),
+            figure("overlap_at_claim_lag", 0.5, 0.1, **{"from": "recovered"}),
+            figure("half_life", 7.0, **{"from": "broken"}),
+            figure("drift_rate", b, phase="before"),
+            figure("drift_rate", a, phase="after"),
+        ]
+
+    return made(per_seed(figures, overlap, before, after), "basis_drift")
+
+
+def drift(overlap: Values = (0.1, 0.1, 0.1)) -> list[Record]:
+    return basis_drift(overlap, near(0.02), near(0.02))
+
+
+def rates(before: Values, after: Values) -> list[Record]:
+    return basis_drift([0.1] * len(before), before, after)
+
+
+def krylov(preconditioned: Values, raw: Values = (0.5, 0.5, 0.5)) -> list[Record]:
+    def more(seed: int) -> list[Figure]:
+        levels = {"krylov_preconditioned": preconditioned[seed], "krylov": raw[seed]}
+        found = [figure("krylov_prefix_overlap", v, 0.1, basis=name, rank=RANK) for name, v in levels.items()]
+        return [*found, figure("krylov_prefix_overlap", 0.5, basis="krylov_preconditioned", rank=5)]
+
+    return Captures({}, more=more).records()
+
+
+ORDER = ("prefix", "control_random_times", "control_preconditioned", "random", "static_star", "static_broken")
+
+
+def inside(losses: Sequence[Sequence[float]]) -> list[Record]:
+    """Captures fall along ORDER; `losses` (per seed) are those after training inside the same bases."""
+
+    def more(seed: int) -> list[Figure]:
+        return [
+            figure("trained_inside", value, basis=basis, rank=rank, statistic=statistic)
+            for basis, loss in zip(ORDER, losses[seed], strict=False)
+            for rank, statistic, value in ((RANK, "loss", loss), (RANK, "accuracy", loss), (5, "loss", -loss))
+        ]
+
+    return Captures({name: 0.9 - 0.1 * i for i, name in enumerate(ORDER)}, more=more).records()
+
+
+RISING, FALLING = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
+MIDDLING = (2.0, 1.0, 6.0, 3.0, 4.0, 5.0)  # rank correlation 0.54
+WIDE = (0.1, 0.5, 0.9)
+
+
+def privileged(prefix: Any, random: Any, rest: Any, random_rest: Any) -> list[Record]:
+    name = "control_random_times"
+    return Captures({"prefix": prefix, name: random}, {"prefix": rest, name: random_rest}).records()
+
+
+def prefix(level: Any, static: Any, noise: Any, **more: Any) -> list[Record]:
+    return Captures({"prefix": level, **statics(static), "null_noise_prefix": noise}, **more).records()
+
+
+def gap(preconditioned: Any, prefix: Any = 0.6, static: Any = 0.2) -> list[Record]:
+    levels = {"prefix": prefix, **statics(static), "control_preconditioned": preconditioned}
+    return Captures({**levels, "null_noise_prefix": 0.1}).records()
+
+
+YES, NO, OPEN = "supported", "not_supported", "inconclusive"
+TABLE: dict[str, dict[str, tuple[list[Record], str]]] = {
+    "gradient_low_rank": {
+        "few, fewer than shuffled": (gradient_rank(near(0.2), near(0.6)), YES),
+        "just below half": (gradient_rank(near(0.46), near(0.6)), YES),
+        "few, but as many as shuffled": (gradient_rank(near(0.2), near(0.2)[::-1]), OPEN),
+        "few, but more than shuffled": (gradient_rank(near(0.2), near(0.1)), NO),
+        "many, though fewer than shuffled": (gradient_rank(near(0.6), near(0.9)), NO),
+        "around half": (gradient_rank(near(0.5), near(0.9)), OPEN),
+        "wide": (gradient_rank(WIDE, near(0.99)), OPEN),
+        "pairing decides": (gradient_rank((0.1, 0.15, 0.2), (0.12, 0.171, 0.222)), YES),
+    },
+    "static_plane_misses": {
+        "low": (Captures(statics(0.2)).records(), YES),
+        "just below half": (Captures(statics(0.46)).records(), YES),
+        "high": (Captures(statics(0.6)).records(), NO),
+        "around half": (Captures(statics(0.5)).records(), OPEN),
+        "wide": (Captures(statics(WIDE)).records(), OPEN),
+        "one of six is high": (Captures({**statics(0.2), "task_vectors": 0.6}).records(), NO),
+        "another of six in each seed": (
+            Captures(
+                {"static_star": (0.9, 0.1, 0.1), "static_start": (0.1, 0.9, 0.1), "task_vectors": (0.1, 0.1, 0.9)}
+            ).records(),
+            NO,
+        ),
+        "one of fewer directions is high": (Captures({**statics(0.2), "task_vectors at 6": 0.6}).records(), YES),
+        "one of fewer directions is high and has no more": (
+            Captures({"static_star": 0.2, "task_vectors at 6": 0.6}).records(),
+            NO,
+        ),
+        "only above the headline rank": (Captures({**statics(0.2), "static_star at 20": 0.9}).records(), YES),
+        "other bases do not count": (
+            Captures({**statics(0.2), "control_preconditioned": 0.9, "prefix": 0.9}).records(),
+            YES,
+        ),
+    },
+    "prefix_captures": {
+        "above both": (prefix(0.7, 0.2, 0.1), YES),
+        "low, but above both": (prefix(0.1, 0.03, 0.03), YES),
+        "above static, not above noise": (prefix(0.7, 0.2, 0.8), NO),
+        "above noise, not above static": (prefix(0.7, 0.8, 0.1), NO),
+        "above static, noise straddles": (prefix(near(0.7), 0.2, near(0.7)[::-1]), OPEN),
+        "above noise, static straddles": (prefix(near(0.7), near(0.7)[::-1], 0.1), OPEN),
+        "above all static but the best": (
+            Captures({"prefix": 0.7, **statics(0.2), "static_hessian_top": 0.8, "null_noise_prefix": 0.1}).records(),
+            NO,
+        ),
+        "pairing decides": (prefix((0.3, 0.5, 0.9), (0.28, 0.479, 0.878), (0.27, 0.471, 0.872)), YES),
+        "the best static of each seed": (
+            Captures(
+                {
+                    "prefix": 0.5,
+                    "static_star": (0.8, 0.1, 0.1),
+                    "static_broken": (0.1, 0.8, 0.1),
+                    "task_vectors": (0.1, 0.1, 0.8),
+                    "null_noise_prefix": 0.1,
+                }
+            ).records(),
+            NO,
+        ),
+        "no noise prefix": (Captures({"prefix": 0.7, **statics(0.2)}).records(), OPEN),
+    },
+    "basis_drifts": {
+        "low": (drift(near(0.2)), YES),
+        "just below half": (drift(near(0.46)), YES),
+        "high": (drift(near(0.8)), NO),
+        "around half": (drift(near(0.5)), OPEN),
+        "wide": (drift(WIDE), OPEN),
+    },
+    "krylov_prefix": {
+        "high": (krylov(near(0.8)), YES),
+        "just above half": (krylov(near(0.54)), YES),
+        "low": (krylov(near(0.2)), NO),
+        "low, though high in the raw metric": (krylov(near(0.2), near(0.9)), NO),
+        "around half": (krylov(near(0.5)), OPEN),
+        "wide": (krylov(WIDE), OPEN),
+    },
+    "prefix_is_privileged": {
+        "both": (privileged(0.7, 0.5, 0.4, 0.2), YES),
+        "whole only": (privileged(0.7, 0.5, 0.2, 0.4), NO),
+        "rest only": (privileged(0.5, 0.7, 0.4, 0.2), NO),
+        "neither": (privileged(0.5, 0.7, 0.2, 0.4), NO),
+        "whole straddles": (privileged(near(0.5), near(0.5)[::-1], 0.4, 0.2), OPEN),
+        "rest straddles": (privileged(0.7, 0.5, near(0.3), near(0.3)[::-1]), OPEN),
+    },
+    "static_gap_is_metric": {
+        "half of the gap": (gap(0.4), YES),
+        "a little more than a quarter": (gap((0.31, 0.32, 0.33)), YES),
+        "none of it": (gap(0.21), NO),
+        "less than none": (gap(0.1), NO),
+        "a quarter": (gap((0.28, 0.30, 0.32)), OPEN),
+        "a seed without a gap": (gap((0.4, 0.41, 0.3), (0.6, 0.61, 0.1)), OPEN),
+        "a seed with exactly none": (gap((0.4, 0.41, 0.3), (0.6, 0.61, 0.2), (0.2, 0.2, 0.2)), OPEN),
+        "no seed with a gap": (gap(0.4, 0.1), OPEN),
+        "of the best static": (
+            Captures(
+                {
+                    "prefix": 0.6,
+                    **statics(0.0 + 0.02),
+                    "static_star": 0.5,
+                    "control_preconditioned": 0.45,
+                    "null_noise_prefix": 0.1,
+                }
+            ).records(),
+            NO,
+        ),
+    },
+    "capture_predicts_recovery": {
+        "less capture, more loss": (inside([RISING] * 2 + [(2.0, 1.0, *RISING[2:])]), YES),
+        "less capture, less loss": (inside([FALLING] * 2 + [RISING[::-1]]), NO),
+        "about half": (inside([MIDDLING, RISING, (3.0, 1.0, 6.0, 2.0, 5.0, 4.0)]), OPEN),
+        "contradicting seeds": (inside([RISING, FALLING, RISING]), OPEN),
+        "the middling order in every seed": (inside([MIDDLING] * 3), YES),
+    },
+    "drift_follows_loss": {
+        "faster before": (rates(near(0.10), near(0.02)), YES),
+        "faster after": (rates(near(0.02), near(0.10)), NO),
+        "equal": (rates(near(0.05), near(0.05)[::-1]), OPEN),
+        "pairing decides": (rates((0.1, 0.2, 0.3), (0.08, 0.179, 0.278)), YES),
+    },
+}
+
+
+def claim_of(records: list[Record], id: str) -> Claim | None:
+    return next((claim for claim in evaluate(records, RANK) if claim.id == id), None)
+
+
+def test_every_claim_has_all_three_verdicts_in_the_table() -> None:
+    for id in CLAIMS:
+        assert {verdict for _, verdict in TABLE[id].values()} == {YES, NO, OPEN}, id
+
+
+@pytest.mark.parametrize(("id", "case"), [(id, case) for id, cases in TABLE.items() for case in cases])
+def test_verdicts(id: str, case: str) -> None:
+    records, verdict = TABLE[id][case]
+    claim = claim_of(records, id)
+    assert claim is not None
+    assert claim.verdict == verdict, claim
+    assert not (verdict != OPEN and claim.reason), "a decided claim needs no excuse"
+
+
+@pytest.mark.parametrize("id", TABLE)
+def test_one_seed_decides_nothing(id: str) -> None:
+    for records, verdict in TABLE[id].values():
+        claim = claim_of([r for r in records if r.seed == 0], id)
+        assert claim is not None
+        assert (claim.verdict, claim.low, claim.high) == (OPEN, None, None)
+        assert claim.reason == "one seed" or (verdict == OPEN and claim.details.get("dropped_seeds"))
+
+
+@pytest.mark.parametrize("id", TABLE)
+def test_a_claim_that_was_not_measured_is_absent(id: str) -> None:
+    other = gradient_rank(near(0.2), near(0.6)) if id != "gradient_low_rank" else drift()
+    assert claim_of(other, id) is None
+    assert evaluate([], RANK) == []
+
+
+@pytest.mark.parametrize(("id", "case"), [(id, case) for id, cases in TABLE.items() for case in cases])
+def test_every_case_fits_the_schema(id: str, case: str, tmp_path: Path) -> None:
+    write_claims(tmp_path, TABLE[id][case][0], RANK)
+    jsonschema.validate(read_json(tmp_path / "claims.json"), schema("claims"))
+
+
+# --- seeds that are missing ---
+
+
+def test_seeds_that_did_not_recover_are_counted_in_the_reason() -> None:
+    claims = {c.id: c for c in evaluate(prefix(0.7, 0.2, 0.1, steps=(40.0, None, None)), RANK)}
+    for id in ("prefix_captures", "static_plane_misses"):
+        assert (claims[id].verdict, claims[id].reason) == (OPEN, "1 of 3 seeds recovered")
+    assert claims["prefix_captures"].details["n_seeds"] == 1
+
+
+def test_two_seeds_that_recovered_decide_without_the_third() -> None:
+    claim = claim_of(prefix(0.7, 0.2, 0.1, steps=(40.0, None, 40.0)), "prefix_captures")
+    assert claim is not None
+    assert (claim.verdict, claim.details["n_seeds"]) == (YES, 2)
+
+
+def test_a_figure_that_two_of_three_seeds_lack_is_named_as_that() -> None:
+    claim = claim_of(drift((0.1, None, None)), "basis_drifts")
+    assert claim is not None
+    assert (claim.verdict, claim.reason) == (OPEN, "this figure in 1 of 3 seeds")
+
+
+def test_a_null_that_most_seeds_lack_leaves_the_claim_open_with_a_reason() -> None:
+    claim = claim_of(prefix(0.7, 0.2, (0.1, None, None)), "prefix_captures")
+    assert claim is not None
+    assert (claim.verdict, claim.reason) == (OPEN, "this figure in 1 of 3 seeds")
+    assert claim.low is not None
+
+
+def test_a_recovery_shorter_than_the_headline_rank_is_in_no_claim() -> None:
+    """Its static bases stand at lower ranks, where they capture less: that would support that they miss."""
+    records = Captures({"static_star": 0.2, "static_star at 5": 0.1}, steps=(40.0, 40.0, 7.0)).records()
+    claim = claim_of(records, "static_plane_misses")
+    assert claim is not None
+    assert claim.details["n_seeds"] == 2
+    assert set(claim.details["best_static"]) == {"0", "1"}
+
+
+def test_seeds_without_a_gap_are_listed() -> None:
+    claim = claim_of(TABLE["static_gap_is_metric"]["a seed without a gap"][0], "static_gap_is_metric")
+    assert claim is not None
+    assert claim.details["dropped_seeds"] == [2]
+    assert claim.details["n_seeds"] == 2
+    assert claim.reason == "no gap to explain in seed 2: the best static basis holds no less"
+    without = claim_of(gap(0.4, 0.1), "static_gap_is_metric")
+    assert without is not None
+    assert (without.measured, without.details["dropped_seeds"]) == (None, [0, 1, 2])
+
+
+# --- what is reported beside a verdict ---
+
+
+@pytest.mark.parametrize(
+    ("id", "case", "measured", "null"),
+    [
+        ("gradient_low_rank", "few, fewer than shuffled", 0.2, 0.6),
+        ("static_plane_misses", "high", 0.6, None),
+        ("prefix_captures", "above both", 0.7, 0.1),
+        ("basis_drifts", "low", 0.2, 0.1),
+        ("krylov_prefix", "high", 0.8, 0.1),
+        ("prefix_is_privileged", "both", 0.2, None),
+        ("static_gap_is_metric", "half of the gap", 0.5, -0.25),
+        ("capture_predicts_recovery", "less capture, less loss", -1.0, 0.0),
+        ("drift_follows_loss", "faster before", 0.08, 0.0),
+    ],
+)
+def test_measured_and_null_are_means_over_seeds(id: str, case: str, measured: float, null: float | None) -> None:
+    claim = claim_of(TABLE[id][case][0], id)
+    assert claim is not None
+    assert claim.measured == pytest.approx(measured)
+    assert claim.null == (null if null is None else pytest.approx(null))
+
+
+def test_the_paper_s_figures_stand_beside_adapters_only() -> None:
+    levels = {"prefix": 0.7, **statics(0.2), "null_noise_prefix": 0.1}
+    for space, expected in (("lora_factors", (0.77, 0.15)), ("full", (None, None))):
+        records = Captures(levels, space=space).records()
+        found = [claim_of(records, id) for id in ("prefix_captures", "static_plane_misses")]
+        assert tuple(claim.paper for claim in found if claim) == expected
+
+
+def test_details_hold_every_basis_at_every_rank_and_name_the_best_static() -> None:
+    records = Captures({"static_star": 0.2, "task_vectors at 6": 0.4, "prefix at 5": 0.3}).records()
+    claim = claim_of(records, "static_plane_misses")
+    assert claim is not None
+    assert claim.details["whole"]["task_vectors"] == {"6": pytest.approx(0.4)}
+    assert claim.details["whole"]["prefix"] == {"5": pytest.approx(0.3)}
+    assert claim.details["best_static"] == {key: {"basis": "task_vectors", "rank": 6} for key in "012"}
+
+
+def test_targets_are_judged_apart() -> None:
+    other = [Record(**{**vars(r), "target": "copy"}) for r in Captures(statics(0.6)).records()]
+    found = {c.task: c.verdict for c in evaluate([*Captures(statics(0.2)).records(), *other], RANK)}
+    assert found == {"sort": YES, "copy": NO}
