@@ -65,7 +65,10 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class OperatingSettings:
-    """Training of the measured parameters on all tasks, theta_start -> theta_star (LoRA; AdamW)."""
+    """Training of the measured parameters on all tasks, theta_start -> theta_star (AdamW).
+
+    Not for all weights of a model that already knows the tasks, such as the synthetic one: it is at theta_star.
+    """
 
     steps: int = 100
     """optimizer steps"""

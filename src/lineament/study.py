@@ -24,7 +24,8 @@ from lineament.training import OnStep, RecoveryCurve, damage, reach_operating_po
 from lineament.vectors.gradients import group_gradients
 from lineament.vectors.trajectories import INDEX, Recorder, Trajectory, TrajectoryGram
 
-# A fresh LoRA adapter has B = 0, hence no gradient for A: the "start" basis is taken after this many steps.
+# A fresh LoRA adapter has B = 0, hence no gradient for A: the "start" basis is taken after this many steps, wherever
+# there is training to the operating point.
 EARLY_STEPS = 10
 T = TypeVar("T")
 # Called with (what is being done, steps done, steps in all).
@@ -154,7 +155,7 @@ def _operating_stage(
     if file.exists():
         return load_file(file)
     points = {"start": start}
-    if problem.space.space.kind == "lora_factors":
+    if problem.space.space.kind == "lora_factors" or not problem.starts_trained:
         total = settings.operating.steps
 
         def on_step(step: int, loss: float) -> bool:
@@ -166,7 +167,7 @@ def _operating_stage(
         reach_operating_point(problem, settings.operating, streams.child("operating"), on_step)
         points["star"] = problem.space.read().cpu()
     else:
-        # All weights: the trained model is both where measuring starts and the operating point.
+        # All weights of a trained model: it is both where measuring starts and the operating point.
         points.update(early=start.clone(), star=start.clone())
     write_bytes(file, save(points))
     return points

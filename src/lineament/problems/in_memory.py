@@ -32,6 +32,7 @@ class InMemoryProblem(Problem):
     """
 
     name = "in_memory"
+    starts_trained = True
 
     def __init__(
         self,

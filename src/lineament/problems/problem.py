@@ -99,6 +99,8 @@ class Problem(ABC):
         space: the measured parameters.
         device: where the model lives; batches are moved there.
         chunk: examples per forward pass; bounds memory, changes no result beyond rounding.
+        starts_trained: whether the model already knows the tasks where it is made. If it does and all its weights are
+            measured, that is the operating point; otherwise the measured parameters are trained to it.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Problem(ABC):
     space: ParameterSpace
     device: torch.device = torch.device("cpu")
     chunk: int = 512
+    starts_trained: bool = False
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:

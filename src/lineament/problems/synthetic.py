@@ -43,6 +43,7 @@ class SyntheticProblem(Problem):
     """
 
     name = "synthetic"
+    starts_trained = True
 
     def __init__(self, settings: Settings, seed: int, progress: Progress | None = None) -> None:
         self.tasks = task_names(settings)
