@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lineament.bases import random_basis as random_basis
     from lineament.bases import top_directions as top_directions
     from lineament.bases import top_eigenvectors as top_eigenvectors
+    from lineament.best_of_n import mean_best as mean_best
     from lineament.claims import Claim as Claim
     from lineament.claims import evaluate as evaluate_claims  # noqa: F401
     from lineament.errors import InputError as InputError
@@ -32,12 +33,18 @@ if TYPE_CHECKING:
     from lineament.parameters import ParameterSpace as ParameterSpace
     from lineament.parameters import Space as Space
     from lineament.parameters import Vectors as Vectors
+    from lineament.perturbations import BasisMembers as BasisMembers
+    from lineament.perturbations import GaussianMembers as GaussianMembers
+    from lineament.perturbations import LowRankMembers as LowRankMembers
+    from lineament.population import Population as Population
+    from lineament.population import Scores as Scores
     from lineament.problems.in_memory import InMemoryProblem as InMemoryProblem
     from lineament.problems.problem import Batch as Batch
     from lineament.problems.problem import Problem as Problem
     from lineament.records import Figure as Figure
     from lineament.records import Record as Record
     from lineament.records import load_records as load_records
+    from lineament.search_space import Region as Region
     from lineament.streams import Streams as Streams
     from lineament.study import Study as Study
     from lineament.vectors.curvature import estimate_curvature as estimate_curvature
@@ -76,6 +83,13 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "capture": ("bases", "capture"),
     "overlap": ("bases", "overlap"),
     "principal_angles": ("bases", "principal_angles"),
+    "GaussianMembers": ("perturbations", "GaussianMembers"),
+    "BasisMembers": ("perturbations", "BasisMembers"),
+    "LowRankMembers": ("perturbations", "LowRankMembers"),
+    "Population": ("population", "Population"),
+    "Scores": ("population", "Scores"),
+    "Region": ("search_space", "Region"),
+    "mean_best": ("best_of_n", "mean_best"),
     "Study": ("study", "Study"),
     "Figure": ("records", "Figure"),
     "Record": ("records", "Record"),
