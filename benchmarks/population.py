@@ -1,8 +1,8 @@
 """Scoring a population of LoRA members: one shared pass against the loop that a good PEFT user would write.
 
-    python benchmarks/population.py [--members 64] [--pairs 5] [--examples 1 2 8 64] [--device cpu]
+    python benchmarks/population.py [--members 64] [--pairs 5] [--examples 1 2 8 64]
 
-SmolLM2-135M, LoRA rank 8 on q and v. Three ways in turn in one process, medians over interleaved rounds after a warm-up:
+SmolLM2-135M, LoRA rank 8 on q and v. All ways in turn in one process, medians over interleaved rounds after a warm-up:
 
 - limit: one forward pass of the unperturbed model without an adapter over the same members x examples rows, in the same
   chunks, last-position logits only; and the bare products of that pass (its linear layers alone, on random input).
@@ -133,8 +133,15 @@ def main() -> None:
             for name, taken in times.items():
                 spread = f"{middle[name]:.2f} ({min(taken):.2f}-{max(taken):.2f})"
                 against = f"{middle[name] / middle['plain']:.2f}"
-                last = f"**{statistics.median(ratio):.2f}** ({min(ratio):.2f}-{max(ratio):.2f})" if name == "lineament" else ""
-                print(f"| {size} | {batch.input_ids.shape[1]} | {name}, {label} | {spread} | {against} | {last} |", flush=True)
+                last = (
+                    f"**{statistics.median(ratio):.2f}** ({min(ratio):.2f}-{max(ratio):.2f})"
+                    if name == "lineament"
+                    else ""
+                )
+                print(
+                    f"| {size} | {batch.input_ids.shape[1]} | {name}, {label} | {spread} | {against} | {last} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

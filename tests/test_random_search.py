@@ -116,7 +116,10 @@ def test_departure_is_interpolated_and_compared_with_the_curvature() -> None:
     assert found.null == pytest.approx(theory.sigma_of_curvature_cost(0.1, at, 64))
     inside = _departure(space, ratios[:2], 64)
     assert inside.value is None
-    assert inside.reason is not None
+    assert "within" in (inside.reason or "")
+    outside = _departure(space, ratios[2:], 64)
+    assert outside.value is None
+    assert "already" in (outside.reason or "")
 
 
 def test_slope_over_sizes_has_one_intercept_per_cost() -> None:

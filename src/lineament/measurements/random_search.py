@@ -32,6 +32,8 @@ from lineament.vectors.gradients import HessianOperator, mean_gradient
 
 NAME = "random_search"
 TOLERANCE = 0.1
+# A prediction that has cancelled to less than this share of the linear one predicts nothing to divide by.
+LEAST_SHARE = 0.05
 HEADLINE_COST = 0.01
 POINT_COST = 0.1
 DEFINITIONS = {
@@ -176,14 +178,14 @@ def _ratios(pool: Pool, n: int, labels: dict[str, Label], shuffled_norm: float) 
         "ratio_flat": theory.gain_many_flat_directions(pool.sigma, at, n),
     }
     for quantity, predicted in predictions.items():
-        if predicted > 0:
+        if predicted > LEAST_SHARE * predictions["ratio_linear"]:
             null = None
             if quantity == "ratio_linear" and shuffled_norm > 0:
                 null = measured.value / theory.linear_gain(pool.sigma, shuffled_norm, n)
             ratio, error = measured.value / predicted, measured.stderr / predicted
             yield Figure(quantity, ratio, "ratio", error, null, which)
         else:
-            yield Figure(quantity, None, "ratio", labels=which, reason="the prediction is not positive at this sigma")
+            yield Figure(quantity, None, "ratio", labels=which, reason="curvature leaves nothing of the prediction")
 
 
 def _departure(space: SearchSpace, ratios: Sequence[tuple[float, float]], n: int) -> Figure:
@@ -191,6 +193,8 @@ def _departure(space: SearchSpace, ratios: Sequence[tuple[float, float]], n: int
     labels: dict[str, Label] = {"space": space.name, "n": n}
     expected = theory.sigma_of_curvature_cost(TOLERANCE, space.at, n)
     found, reason = None, "within 10 % at every measured sigma"
+    if ratios and abs(ratios[0][1] - 1) > TOLERANCE:
+        reason = f"already more than 10 % off at the smallest measured sigma, {ratios[0][0]:.3g}"
     for (low, before), (high, after) in pairwise(ratios):
         inside, outside = abs(before - 1), abs(after - 1)
         if inside <= TOLERANCE < outside:
