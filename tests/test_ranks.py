@@ -15,7 +15,7 @@ from test_schemas import schema
 
 from lineament.claims import evaluate
 from lineament.errors import InputError
-from lineament.measurements import basis_capture
+from lineament.measurements import basis_capture, sensitivity
 from lineament.measurements.capture_bases import Workbench, compared_ranks, make_bases
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
@@ -72,6 +72,13 @@ def test_a_recovery_shorter_than_every_rank_says_so(study: Study, tmp_path: Path
     assert capture_picture([record], end + 9) is recover_picture([record], end + 9) is None
     assert f"Seed 0: capture is undefined: {min(why)}." in missing_reasons([record])
     assert len(missing_reasons([record])) == 5
+
+
+def test_a_cell_of_the_grid_that_recovers_too_fast_says_so(study: Study) -> None:
+    short = with_ranks(study, (2, study.recovered_at + 1), study.recovered_at + 1)
+    figures = list(sensitivity._captures(short, {"damage": "gaussian", "lr": 0.1}))
+    assert {f.labels["basis"] for f in figures} == set(sensitivity.CANDIDATES)
+    assert {f.reason for f in figures} == {f"T = {study.recovered_at} is below rank {study.recovered_at + 1}"}
 
 
 def test_no_basis_is_made_at_a_rank_that_does_not_exist(study: Study) -> None:

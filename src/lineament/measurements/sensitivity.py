@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from lineament.errors import NonFiniteError
-from lineament.measurements.capture_bases import Workbench, static_broken, usable_ranks
+from lineament.measurements.capture_bases import Workbench, static_broken, why_unusable
 from lineament.measurements.captures import Candidate, definitions, mean_capture, own_candidates
 from lineament.records import Figure, Label, write_bytes
 from lineament.settings import DamageKind
@@ -22,6 +22,7 @@ from lineament.study import Study, operating_file, prepare_study
 
 STEP_SIZE_FACTORS = (0.5, 1.0, 2.0)
 DAMAGE_KINDS: tuple[DamageKind, ...] = ("wrong_labels_replay", "uniform_labels", "gaussian")
+CANDIDATES = ("prefix", "control_random_times", "static_broken")
 DEFINITION = (
     "capture at the headline rank after another damage kind and step size (3 x 3 grid); whole: of D, rest: of D less "
     "the updates the basis was built from; static_broken less u_1..u_k (protocol 2)"
@@ -64,7 +65,11 @@ def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -
 
 def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Figure]:
     rank = cell.settings.measurement.headline_rank
-    if rank not in usable_ranks(cell):
+    if rank > cell.recovered_at:
+        for name in CANDIDATES:
+            for definition in ("whole", "rest"):
+                where = {**labels, "basis": name, "rank": rank, "definition": definition}
+                yield Figure("grid_capture", None, "fraction", labels=where, reason=why_unusable(cell, rank))
         return
     with cell.problem.space.temporarily(cell.points["broken"]):
         coefficients = cell.trajectory.coefficients(static_broken(Workbench(cell)))
