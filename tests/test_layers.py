@@ -29,6 +29,8 @@ LAYERS = (
     ("study",),
     ("measurements",),
     ("evidence",),
+    ("verdicts",),
+    ("search_claims",),
     ("claims",),
     ("run_folder",),
     ("report",),

@@ -88,8 +88,20 @@ def basis_drift(seed: int) -> Record:
     return record("basis_drift", seed, figures)
 
 
+def random_search(seed: int) -> Record:
+    which = {"space": "full", "n": 64}
+    figures = [
+        Figure("ratio_linear", 0.99 + 0.001 * seed, "ratio", 0.01, 2.5, {**which, "cost": 0.01, "sigma": 1e-3}),
+        Figure("departure_sigma", 0.01, "per parameter", None, 0.01, which),
+        Figure("dimension_slope", 0.01 * (seed - 1), "per log parameter", None, -0.5, {"costs": "all"}),
+        Figure("density_rank_correlation", 0.9, "rank correlation", None, 0.5, {"subspaces": "informed"}),
+    ]
+    return record("random_search", seed, figures)
+
+
 def records(n_seeds: int) -> list[Record]:
-    return [make(seed) for seed in range(n_seeds) for make in (gradient_rank, basis_capture, basis_drift)]
+    makers = (gradient_rank, basis_capture, basis_drift, random_search)
+    return [make(seed) for seed in range(n_seeds) for make in makers]
 
 
 @pytest.fixture(params=[1, 3], ids=["one seed", "three seeds"])

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lineament.bases import top_directions as top_directions
     from lineament.bases import top_eigenvectors as top_eigenvectors
     from lineament.best_of_n import mean_best as mean_best
-    from lineament.claims import Claim as Claim
     from lineament.claims import evaluate as evaluate_claims  # noqa: F401
     from lineament.errors import InputError as InputError
     from lineament.errors import LineamentError as LineamentError
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from lineament.vectors.trajectories import Recorder as Recorder
     from lineament.vectors.trajectories import Trajectory as Trajectory
     from lineament.vectors.trajectories import TrajectoryGram as TrajectoryGram
+    from lineament.verdicts import Claim as Claim
 
 # Public name -> (module, name there), in pipeline order.
 PUBLIC: dict[str, tuple[str, str]] = {
@@ -94,7 +94,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Figure": ("records", "Figure"),
     "Record": ("records", "Record"),
     "load_records": ("records", "load_records"),
-    "Claim": ("claims", "Claim"),
+    "Claim": ("verdicts", "Claim"),
     "evaluate_claims": ("claims", "evaluate"),
     "LineamentError": ("errors", "LineamentError"),
     "InputError": ("errors", "InputError"),

@@ -8,40 +8,18 @@ To add a claim, write one function `(Evidence) -> Claim | None` and one line in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
 
 from lineament.evidence import Evidence, capture_details, mean_or_none, paired_by_seed, rank_correlation
-from lineament.intervals import LEVEL, Interval, over_seeds
+from lineament.intervals import over_seeds
 from lineament.records import Label, Record, write_json
+from lineament.search_claims import best_of_n_theorem, dimension_free, signal_density
+from lineament.verdicts import Claim, above, below, clipped, interval_body, make_claim
 
-Verdict = Literal["supported", "not_supported", "inconclusive"]
 # Figures of the paper's LoRA study (arXiv 2606.10929); they apply to LoRA runs only.
 PAPER_PREFIX, PAPER_STATIC = 0.77, 0.15
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One verdict with the figure it rests on; fields as in claims.json."""
-
-    id: str
-    task: str
-    space: str
-    rank: int | None
-    definition: str
-    paper: float | None
-    measured: float | None
-    low: float | None
-    high: float | None
-    null: float | None
-    unit: str
-    rule: str
-    verdict: Verdict
-    level: float = LEVEL
-    reason: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate(records: Iterable[Record], rank: int) -> list[Claim]:
@@ -82,15 +60,15 @@ def gradient_low_rank(e: Evidence) -> Claim | None:
         return None
     interval = over_seeds(list(share.values()), fraction=True)
     difference = paired_by_seed(share, shuffled)
-    return _claim(
+    return make_claim(
         e,
         "gradient_low_rank",
         interval,
-        [_below(interval, 0.5), _below(difference, 0.0)],
+        [below(interval, 0.5), below(difference, 0.0)],
         "high < 0.5 and below shuffled labels (paired)",
         f"k90 / n of uncentred minibatch gradients at theta_broken, n = {n}",
         null=mean_or_none(shuffled.values()),
-        details={"n": n, "difference_to_shuffled": _body(difference)},
+        details={"n": n, "difference_to_shuffled": interval_body(difference)},
     )
 
 
@@ -100,11 +78,11 @@ def static_plane_misses(e: Evidence) -> Claim | None:
     if not best:
         return None
     interval = over_seeds(list(best.values()), fraction=True)
-    return _claim(
+    return make_claim(
         e,
         "static_plane_misses",
         interval,
-        [_below(interval, 0.5)],
+        [below(interval, 0.5)],
         "high < 0.5",
         "whole capture by the best static basis of each seed",
         paper=PAPER_STATIC if e.space == "lora_factors" else None,
@@ -125,11 +103,11 @@ def prefix_captures(e: Evidence) -> Claim | None:
     interval = over_seeds(list(prefix.values()), fraction=True)
     over_static, over_noise = paired_by_seed(prefix, best), paired_by_seed(prefix, noise)
     rest = e.capture("prefix", definition="rest")
-    return _claim(
+    return make_claim(
         e,
         "prefix_captures",
         interval,
-        [_above(over_static, 0.0), _above(over_noise, 0.0)],
+        [above(over_static, 0.0), above(over_noise, 0.0)],
         "prefix - best static paired low > 0 and above noise prefix",
         "whole",
         paper=PAPER_PREFIX if e.space == "lora_factors" else None,
@@ -137,9 +115,9 @@ def prefix_captures(e: Evidence) -> Claim | None:
         rank=e.rank,
         details={
             **capture_details(e),
-            "rest_interval": _body(over_seeds(list(rest.values()), fraction=True)),
-            "minus_best_static": _body(over_static),
-            "minus_noise_prefix": _body(over_noise),
+            "rest_interval": interval_body(over_seeds(list(rest.values()), fraction=True)),
+            "minus_best_static": interval_body(over_static),
+            "minus_noise_prefix": interval_body(over_noise),
             "share_of_steps": mean_or_none(e.per_seed("basis_capture", "prefix_share_of_steps", rank=e.rank).values()),
         },
     )
@@ -153,11 +131,11 @@ def basis_drifts(e: Evidence) -> Claim | None:
         return None
     interval = over_seeds(list(values.values()))
     life = e.per_seed("basis_drift", "half_life", **labels)
-    return _claim(
+    return make_claim(
         e,
         "basis_drifts",
         interval,
-        [_below(interval, 0.5)],
+        [below(interval, 0.5)],
         "high < 0.5",
         "rescaled overlap with the plane at theta_broken at lag min(100, T / 2)",
         null=mean_or_none(e.nulls("basis_drift", "overlap_at_claim_lag", **labels)),
@@ -173,11 +151,11 @@ def krylov_prefix(e: Evidence) -> Claim | None:
         return None
     interval = over_seeds(list(values.values()), fraction=True)
     raw = e.per_seed("basis_capture", "krylov_prefix_overlap", basis="krylov", rank=e.rank)
-    return _claim(
+    return make_claim(
         e,
         "krylov_prefix",
         interval,
-        [_above(interval, 0.5)],
+        [above(interval, 0.5)],
         "low > 0.5",
         "overlap of K_k(P^-1 H, P^-1 g) with the prefix",
         null=mean_or_none(e.nulls("basis_capture", "krylov_prefix_overlap", **labels)),
@@ -193,16 +171,16 @@ def prefix_is_privileged(e: Evidence) -> Claim | None:
     if not whole.n_seeds or not rest.n_seeds:
         return None
     noise = paired_by_seed(e.capture("null_noise_prefix"), e.capture("control_random_times"))
-    return _claim(
+    return make_claim(
         e,
         "prefix_is_privileged",
         whole,
-        [_above(whole, 0.0), _above(rest, 0.0)],
+        [above(whole, 0.0), above(rest, 0.0)],
         "prefix - random times, whole and rest, paired: both low > 0",
         "whole; difference of captures at equal rank",
         null=noise.mean if noise.n_seeds else None,
         rank=e.rank,
-        details={"whole": _body(whole), "rest": _body(rest)},
+        details={"whole": interval_body(whole), "rest": interval_body(rest)},
     )
 
 
@@ -218,11 +196,11 @@ def static_gap_is_metric(e: Evidence) -> Claim | None:
     interval = over_seeds([(preconditioned[seed] - static[seed]) / gap for seed, gap in gaps.items()])
     noise = e.capture("null_noise_prefix")
     reason = f"no gap to explain in seed {', '.join(map(str, dropped))}: the best static basis holds no less"
-    return _claim(
+    return make_claim(
         e,
         "static_gap_is_metric",
         interval,
-        [_above(interval, 0.25)],
+        [above(interval, 0.25)],
         "low > 0.25",
         "(preconditioned - best static) / (prefix - best static), whole",
         null=mean_or_none((noise[seed] - static[seed]) / gap for seed, gap in gaps.items() if seed in noise),
@@ -240,12 +218,12 @@ def capture_predicts_recovery(e: Evidence) -> Claim | None:
             correlations[seed] = found
     if not correlations:
         return None
-    interval = _clipped(over_seeds(list(correlations.values())), -1.0, 1.0)
-    return _claim(
+    interval = clipped(over_seeds(list(correlations.values())), -1.0, 1.0)
+    return make_claim(
         e,
         "capture_predicts_recovery",
         interval,
-        [_above(interval, 0.5)],
+        [above(interval, 0.5)],
         "low > 0.5",
         "Spearman correlation over bases: whole capture with minus the held-out loss after training inside",
         unit="rank correlation",
@@ -261,11 +239,11 @@ def drift_follows_loss(e: Evidence) -> Claim | None:
     difference = paired_by_seed(before, after)
     if not difference.n_seeds:
         return None
-    return _claim(
+    return make_claim(
         e,
         "drift_follows_loss",
         difference,
-        [_above(difference, 0.0)],
+        [above(difference, 0.0)],
         "low > 0",
         "drift rate before minus after 90 % of the loss is recovered",
         unit="per step",
@@ -282,86 +260,12 @@ CLAIMS: dict[str, Callable[[Evidence], Claim | None]] = {
         prefix_captures,
         basis_drifts,
         krylov_prefix,
+        best_of_n_theorem,
+        dimension_free,
+        signal_density,
         prefix_is_privileged,
         static_gap_is_metric,
         capture_predicts_recovery,
         drift_follows_loss,
     )
 }
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One part of a rule: whether its whole interval satisfies it (True), violates it (False), or neither (None)."""
-
-    holds: bool | None
-    n_seeds: int
-
-
-def verdict_of(conditions: Sequence[Condition]) -> Verdict:
-    """One violated part refutes the whole rule; otherwise every part must hold."""
-    if any(condition.holds is False for condition in conditions):
-        return "not_supported"
-    return "supported" if all(condition.holds for condition in conditions) else "inconclusive"
-
-
-def _claim(
-    e: Evidence,
-    id: str,
-    interval: Interval,
-    conditions: Sequence[Condition],
-    rule: str,
-    definition: str,
-    *,
-    unit: str = "fraction",
-    paper: float | None = None,
-    null: float | None = None,
-    rank: int | None = None,
-    undecided: str | None = None,
-    details: Mapping[str, Any] | None = None,
-) -> Claim:
-    """A claim with its verdict; `undecided` is a reason, beside too few seeds, why there can be none."""
-    fewest = min(interval.n_seeds, *(condition.n_seeds for condition in conditions))
-    few = e.why_few(fewest) if fewest < 2 else None
-    verdict = "inconclusive" if undecided or interval.n_seeds < 2 else verdict_of(conditions)
-    return Claim(
-        id=id,
-        task=e.task,
-        space=e.space,
-        rank=rank,
-        definition=definition,
-        paper=paper,
-        measured=interval.mean if interval.n_seeds else None,
-        low=interval.low,
-        high=interval.high,
-        null=null,
-        unit=unit,
-        rule=rule,
-        verdict=verdict,
-        reason=(undecided or few) if verdict == "inconclusive" else None,
-        details={"n_seeds": interval.n_seeds, **(details or {})},
-    )
-
-
-def _body(interval: Interval) -> dict[str, Any] | None:
-    """An interval for claims.json; nothing where there is no seed."""
-    return asdict(interval) if interval.n_seeds else None
-
-
-def _clipped(interval: Interval, lowest: float, highest: float) -> Interval:
-    """An interval of a bounded statistic shown within its bounds; no verdict depends on what lies outside."""
-    if interval.low is None or interval.high is None:
-        return interval
-    return replace(interval, low=max(lowest, interval.low), high=min(highest, interval.high))
-
-
-def _below(interval: Interval, bound: float) -> Condition:
-    if interval.low is None or interval.high is None:
-        return Condition(None, interval.n_seeds)
-    return Condition(True if interval.high < bound else False if interval.low >= bound else None, interval.n_seeds)
-
-
-def _above(interval: Interval, bound: float) -> Condition:
-    if interval.low is None or interval.high is None:
-        return Condition(None, interval.n_seeds)
-    return Condition(True if interval.low > bound else False if interval.high <= bound else None, interval.n_seeds)

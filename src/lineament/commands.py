@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lineament.claims import Claim
 from lineament.errors import InputError, LineamentError
 from lineament.executors import run_in_processes, run_serially
 from lineament.experiment import make_problem, seeds_of, validate, write_results
@@ -27,6 +26,7 @@ from lineament.search.command import Request
 from lineament.search.command import search as run_request
 from lineament.settings import Settings
 from lineament.terminal import claims_table, job_progress
+from lineament.verdicts import Claim
 
 console = Console(highlight=False, soft_wrap=False)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from lineament.bases import from_vectors
-from lineament.claims import Claim, write_claims
+from lineament.claims import write_claims
 from lineament.errors import InputError, unknown_name
 from lineament.measurements import basis_capture, basis_drift, gradient_rank, random_search
 from lineament.problems.adapters import save_adapter
@@ -24,6 +24,7 @@ from lineament.run_folder import RunFolder
 from lineament.settings import Settings
 from lineament.study import Progress, Study, prepare_study, silent
 from lineament.validation import require_allowed, require_synthetic
+from lineament.verdicts import Claim
 
 MEASUREMENTS: dict[str, Callable[[Study], Record]] = {
     gradient_rank.NAME: gradient_rank.measure,

@@ -20,8 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from lineament.claims import Claim
 from lineament.executors import JobProgress
+from lineament.verdicts import Claim
 
 VERDICT_WORDS = {"supported": "supported", "not_supported": "NOT supported", "inconclusive": "inconclusive"}
 VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": "yellow"}
