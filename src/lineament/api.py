@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lineament.claims import Claim, evaluate
-from lineament.experiment import MEASUREMENTS
+from lineament.errors import InputError
+from lineament.experiment import MEASUREMENTS, validate_on
 from lineament.problems.adapters import attach_lora
 from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.problem import Batch
-from lineament.records import Record
-from lineament.settings import Settings, updated
+from lineament.records import Record, delete_leftovers, read_json, write_json
+from lineament.run_folder import EXTENDING, RunFolder, differences, require_unused, require_writable
+from lineament.settings import Settings, flattened, to_dict, updated
 from lineament.streams import Streams
 from lineament.study import prepare_study
+
+IDENTITY = "identity.json"
 
 
 @dataclass(frozen=True)
@@ -42,50 +49,132 @@ def measure(
 
     Args:
         model: trained on all tasks; `model(input_ids, attention_mask=...)` gives logits. Its weights come back bit for
-            bit, also after an exception.
+            bit, and its modes, gradients and gradient flags as they were, also after an exception.
         data: task -> examples (at least four times `task.evaluation_examples` each).
         target: the task to damage; default the first.
         seeds: independent splits, adapters, damages and recoveries of this one model. One seed gives no interval.
         settings: dotted keys, e.g. {"recovery.space": "full", "damage.steps": 20}; `lineament keys` lists them.
-        out: folder for stages and recordings; default a temporary one.
+        out: folder for stages and recordings, by default a temporary one. Stages that are there already are not made
+            again, so that a call that was cut short goes on, and more seeds or another target extend it.
 
     Returns:
         Records and claims. What was fixed: this one model; intervals speak of damage and recovery around it.
 
     Raises:
-        InputError: unknown key or task, too few examples, modules that cannot take an adapter.
+        InputError: unknown key or task, a value out of its range, too few examples, modules that cannot take an
+            adapter, or an `out` whose stages are of other weights, examples or settings (the difference is named).
     """
-    chosen = updated(Settings(), settings or {}, "settings")
+    if not data:
+        raise InputError("data names no task; give task -> Batch, at least one.")
     target = target or next(iter(data))
+    chosen = updated(Settings(), settings or {}, "settings")
+    validate_on(replace(chosen, seeds=seeds, task=replace(chosen.task, targets=(target,))), tuple(data))
+    identity = _identity(model, data, chosen)
     records: list[Record] = []
-    with tempfile.TemporaryDirectory(prefix="lineament-") as temporary:
-        run = Path(out or temporary)
+    with _stages(out, identity) as run, _as_it_was(model):
         for seed in range(chosen.seed, chosen.seed + seeds):
-            records += _measure_seed(model, data, target, seed, chosen, run)
+            records += _measure_seed(model, data, target, seed, chosen, run, identity)
     return Results(tuple(records), tuple(evaluate(records, chosen.measurement.headline_rank)))
 
 
 def _measure_seed(
-    model: nn.Module, data: Mapping[str, Batch], target: str, seed: int, settings: Settings, run: Path
+    model: nn.Module,
+    data: Mapping[str, Batch],
+    target: str,
+    seed: int,
+    settings: Settings,
+    run: Path,
+    identity: Mapping[str, Any],
 ) -> list[Record]:
+    n, name, adapted = settings.task.evaluation_examples, type(model).__name__, model
     lora = settings.recovery.space == "lora"
-    training, wanted = model.training, [p.requires_grad for p in model.parameters()]
-    name, adapted = type(model).__name__, model
     if lora:
         adapted = attach_lora(model, settings.lora, Streams(seed).integer("adapter"), _linear_names(model))
     try:
-        kind = "lora_factors" if lora else "full"
-        n = settings.task.evaluation_examples
-        problem = InMemoryProblem(adapted, data, n, seed, kind=kind, model_name=name)
+        problem = InMemoryProblem(adapted, data, n, seed, kind="lora_factors" if lora else "full", model_name=name)
+        # Not before the input has proved usable: a folder belongs to what its stages were made of.
+        write_json(run / IDENTITY, identity)
         with problem.space.restored():
             study = prepare_study(problem, settings, target, seed, run)
             return [MEASUREMENTS[measurement](study) for measurement in settings.measure]
     finally:
         if lora:
             adapted.unload()  # type: ignore[operator]
-        for parameter, requires_grad in zip(model.parameters(), wanted, strict=True):
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Give back every module's own mode, the gradient flags and torch's random state, also after an exception.
+
+    Weights are the parameter space's business, and gradients that of training.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if in_use else ()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training  # not train(), which would set everything below as well
+        for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
-        model.train(training)
+
+
+@contextmanager
+def _stages(out: Path | str | None, identity: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder for stages, locked, or a temporary one; `InputError` if it holds those of something else."""
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="lineament-") as temporary:
+            yield Path(temporary)
+        return
+    folder = Path(out)
+    _require_own(folder, identity)  # before the lock leaves a trace in somebody else's folder
+    with RunFolder(folder).locked():
+        _require_own(folder, identity)  # another process may have written meanwhile
+        delete_leftovers(folder)
+        yield folder
+
+
+def _require_own(folder: Path, identity: Mapping[str, Any]) -> None:
+    file = folder / IDENTITY
+    require_writable(folder, "out")
+    if not file.exists():
+        require_unused(folder, "out")
+        return
+    if changed := differences(dict(flattened(read_json(file))), dict(flattened(identity))):
+        raise InputError(
+            f"{folder} holds stages of another measurement ({changed}). Choose another out, or give the same model, "
+            "examples and settings to go on with it."
+        )
+
+
+def _identity(model: nn.Module, data: Mapping[str, Batch], settings: Settings) -> dict[str, Any]:
+    """What stages depend on besides target and seed, which are in their names. The order of tasks counts."""
+    weights = _hash((name, value) for name, value in model.state_dict().items() if isinstance(value, Tensor))
+    return {
+        "schema": 1,
+        "model": f"{type(model).__name__} with weights {weights}",
+        "tasks": list(data),
+        "examples": {task: _hash(_tensors(batch)) for task, batch in data.items()},
+        "settings": {key: value for key, value in to_dict(settings).items() if key not in EXTENDING},
+    }
+
+
+def _tensors(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    for name in ("input_ids", "attention_mask", "positions", "targets"):
+        yield name, getattr(batch, name)
+    yield "choices", torch.tensor(batch.choices)
+
+
+def _hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Short hash over names, shapes, types and bytes."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in tensors:
+        found.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _linear_names(model: nn.Module) -> list[str]:

@@ -103,7 +103,7 @@ class RunFolder:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(
-                    f"another process is writing {self.path}; wait for it or choose another --out."
+                    f"another process is writing {self.path}; wait for it or choose another folder."
                 ) from None
             yield
 
@@ -164,19 +164,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def require_unused(folder: Path) -> None:
-    """`InputError` if the folder exists and holds anything but a run that is only starting."""
+def require_unused(folder: Path, option: str = "--out") -> None:
+    """`InputError` if the folder, given by `option`, exists and holds anything but a run that is only starting."""
     if folder.is_dir() and not all(_is_of_a_start(path) for path in folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no run. Choose another --out.")
+        raise InputError(f"{folder} is not empty and holds no run. Choose another {option}.")
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, option: str = "--out") -> None:
     """`InputError` unless the folder, or the one that it would be made in, is a folder that may be written to."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
-        raise InputError(f"{nearest} is a file; --out names a folder.")
+        raise InputError(f"{nearest} is a file; {option} names a folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"writing in {nearest} is not allowed. Allow it, or choose another --out.")
+        raise InputError(f"writing in {nearest} is not allowed. Allow it, or choose another {option}.")
 
 
 def _is_of_a_start(path: Path) -> bool:

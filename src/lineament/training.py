@@ -6,7 +6,8 @@ The batch of step t comes from its own named stream, so a stage that is run agai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -46,26 +47,39 @@ def train(
     on_step: OnStep | None = None,
     loss_of: LossOf | None = None,
 ) -> None:
-    """Take up to `steps` optimizer steps on the problem's parameters, in place.
+    """Take up to `steps` optimizer steps on the problem's parameters, in place; their `.grad` stays as it was.
 
     Raises:
         NonFiniteError: the loss became NaN or infinite; names the step and the value.
     """
     loss_of = loss_of or problem.loss
-    for step in range(steps):
-        loss = loss_of(batch_at(step))
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFiniteError(
-                f"the loss became {value} at step {step + 1}. Lower the step size; what was finished stays on disk."
-            )
-        gradients = torch.autograd.grad(loss, problem.space.parameters, allow_unused=True)
-        for parameter, gradient in zip(problem.space.parameters, gradients, strict=True):
+    parameters = problem.space.parameters
+    with _own_gradients(parameters):
+        for step in range(steps):
+            loss = loss_of(batch_at(step))
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"the loss became {value} at step {step + 1}. Lower the step size; what was finished stays on disk."
+                )
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if on_step and on_step(step + 1, value):
+                return
+
+
+@contextmanager
+def _own_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Put gradients that somebody else accumulated aside, and back on exit, also after an exception."""
+    kept = [parameter.grad for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, gradient in zip(parameters, kept, strict=True):
             parameter.grad = gradient
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if on_step and on_step(step + 1, value):
-            return
 
 
 def task_batches(problem: Problem, task: str, size: int, streams: Streams) -> BatchAt:

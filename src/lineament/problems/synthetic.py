@@ -152,6 +152,7 @@ def _train_base(problem: SyntheticProblem, model: Transformer, settings: Setting
         schedule.step()
         if progress:
             progress(step + 1, training.steps)
+    optimizer.zero_grad(set_to_none=True)  # a model from the cache has no gradients either
 
 
 def _warm_cosine(step: int, steps: int, warmup: int = 50) -> float:
