@@ -36,7 +36,7 @@ class Run:
     seeds: int | None = None
     """number of independent seeds; one seed gives no interval"""
     measure: str | None = None
-    """measurements, comma separated: gradient_rank,basis_capture,basis_drift"""
+    """measurements, comma separated: gradient_rank,basis_capture,basis_drift,random_search"""
     device: str | None = None
     """auto, cpu or cuda"""
     threads: int | None = None

@@ -11,12 +11,14 @@ from typing import Any
 from lineament.errors import unknown_name
 from lineament.settings import Settings, updated
 
+EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search"]
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("synthetic", "quick"): {
         "task.names": ["copy", "reverse", "sort", "increment", "parity", "maximum"],
         "training.steps": 500,
     },
     ("synthetic", "full"): {
+        "measure": EVERY_MEASUREMENT,
         "measurement.inside_all": True,
         "measurement.grid": True,
     },
@@ -56,6 +58,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "search.lora_ranks": [1],
     },
     ("lm", "full"): {
+        "measure": EVERY_MEASUREMENT,
         "threads": 2,
         "task.evaluation_examples": 64,
         "operating.steps": 200,
