@@ -11,9 +11,10 @@ import jsonschema
 import pytest
 from test_schemas import schema
 
-from lineament.claims import CLAIMS, Claim, evaluate, write_claims
+from lineament.claims import CLAIMS, evaluate, write_claims
 from lineament.measurements.families import STATIC
 from lineament.records import Figure, Label, Record, read_json
+from lineament.verdicts import Claim
 
 RANK = 10
 # Per-seed values around a level; three of them give an interval of about +- 0.025 around it.
@@ -95,6 +96,27 @@ class Captures:
 def statics(level: Any) -> dict[str, Any]:
     """All static bases at one level."""
     return dict.fromkeys(STATIC, level)
+
+
+def random_search(ratio: Values = (), slope: Values = (), correlation: Values = ()) -> list[Record]:
+    """Each figure beside others of its quantity that nothing is judged by."""
+    seeds = range(max(map(len, (ratio, slope, correlation))))
+
+    def figures(seed: int) -> list[Figure]:
+        found = [figure("departure_sigma", 0.1, 0.1, space="full", n=64)]
+        if ratio:
+            for labels in ({"cost": 0.1}, {"n": 32}, {"space": "prefix"}):
+                found.append(figure("ratio_linear", 5.0, **{"space": "full", "cost": 0.01, "n": 64, **labels}))
+            found.append(figure("ratio_linear", ratio[seed], 2.5, space="full", cost=0.01, n=64))
+        if slope:
+            found.append(figure("dimension_slope", 3.0, costs="0.5"))
+            found.append(figure("dimension_slope", slope[seed], -0.5, costs="all"))
+        if correlation:
+            found.append(figure("density_rank_correlation", 0.0, subspaces="with random"))
+            found.append(figure("density_rank_correlation", correlation[seed], 0.3, subspaces="informed"))
+        return found
+
+    return made([figures(seed) for seed in seeds], "random_search")
 
 
 def basis_drift(overlap: Values, before: Values, after: Values) -> list[Record]:
@@ -243,6 +265,29 @@ TABLE: dict[str, dict[str, tuple[list[Record], str]]] = {
         "wide": (krylov(WIDE), OPEN),
         "wide, mostly low": (krylov((0.3, 0.4, 0.55)), OPEN),
         "wide, mostly high": (krylov((0.45, 0.6, 0.7)), OPEN),
+    },
+    "best_of_n_theorem": {
+        "one": (random_search(near(1.0)), YES),
+        "just inside": (random_search(near(0.93)), YES),
+        "too small": (random_search(near(0.8)), NO),
+        "too large": (random_search(near(1.2)), NO),
+        "at the lower edge": (random_search(near(0.9)), OPEN),
+        "at the upper edge": (random_search(near(1.1)), OPEN),
+        "wide": (random_search((0.8, 1.0, 1.2)), OPEN),
+    },
+    "dimension_free": {
+        "flat": (random_search(slope=near(0.0)), YES),
+        "steep": (random_search(slope=near(0.2)), NO),
+        "falling": (random_search(slope=near(-0.2)), NO),
+        "around the bound": (random_search(slope=near(0.05)), OPEN),
+        "flat but not zero": (random_search(slope=(0.030, 0.031, 0.032)), OPEN),
+        "wide": (random_search(slope=(-0.2, 0.0, 0.2)), OPEN),
+    },
+    "signal_density": {
+        "ranks them": (random_search(correlation=near(0.9)), YES),
+        "perfectly": (random_search(correlation=(1.0, 1.0, 1.0)), YES),
+        "does not": (random_search(correlation=near(0.1)), NO),
+        "half": (random_search(correlation=near(0.5)), OPEN),
     },
     "prefix_is_privileged": {
         "both": (privileged(0.7, 0.5, 0.4, 0.2), YES),

@@ -30,7 +30,7 @@ def other_value(key: str, kind: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         return next(choice for choice in typing.get_args(kind) if choice != now)
     if typing.get_origin(kind) is tuple:
-        return [7] if typing.get_args(kind)[0] is int else ["other"]
+        return {int: [7], float: [0.7], str: ["other"]}[typing.get_args(kind)[0]]
     return {bool: lambda: not now, int: lambda: now + 1, float: lambda: now + 0.5, str: lambda: now + "x"}[kind]()
 
 
