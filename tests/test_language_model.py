@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from lineament.errors import InputError
@@ -243,6 +245,71 @@ def test_full_weights_of_a_local_model(tmp_path: Path) -> None:
     dense = torch.stack([problem.space.gradient(problem.loss(batch.rows(slice(i, i + 1)))) for i in range(4)])
     rows = group_gradients(problem, batch).rows
     assert float((rows - dense).norm() / dense.norm()) < 1e-5
+
+
+def truncated(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:20_000])
+
+
+def misshapen(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.wte.weight"] = tensors["transformer.wte.weight"][:7].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def incomplete(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["transformer.h.0.attn.c_attn.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def own_code(folder: Path) -> None:
+    classes = {"AutoConfig": "configuration_mine.MyConfig", "AutoModelForCausalLM": "modeling_mine.MyModel"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": classes}))
+    for name in ("configuration_mine.py", "modeling_mine.py"):
+        (folder / name).write_text(f"open({str(folder / 'was run')!r}, 'w')")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (truncated, "could not be loaded.*whole safetensors weights"),
+        (misshapen, "could not be loaded"),
+        (incomplete, r"lack 1 tensors, transformer\.h\.0\.attn\.c_attn\.weight"),
+        (no_tokenizer, "could not be loaded"),
+        (no_config, "could not be loaded"),
+        (own_code, "needs code that comes with its checkpoint, and Lineament never runs"),
+    ],
+)
+def test_a_spoilt_folder_is_refused_with_advice(
+    spoil: Callable[[Path], None], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_gpt2(tmp_path / "gpt2")
+    load_model(str(folder))
+    spoil(folder)
+    monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("the terminal was asked"))
+    with pytest.raises(InputError, match=words) as caught:
+        load_model(str(folder))
+    assert str(folder) in str(caught.value)
+    assert not (folder / "was run").exists()
+
+
+def test_torn_weights_are_exit_2_without_traceback_and_leave_nothing(tmp_path: Path) -> None:
+    truncated(tiny_gpt2(tmp_path / "gpt2"))
+    done = lineament("run", "lm", "--model", "./gpt2", "--set", "lora.targets=c_attn", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "could not be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_that_does_not_exist() -> None:

@@ -128,23 +128,46 @@ def load_model(name: str) -> tuple[Any, Any]:
     Never runs code that comes with a checkpoint and never loads pickled weights.
 
     Raises:
-        InputError: the name cannot be had here; says what to do.
+        InputError: the name cannot be had here, its files are damaged, incomplete or need code of their own; says what
+            to do.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder, extra = _source(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=None if extra else True, **extra
+        # Said outright, or transformers asks at the terminal whether it may run a checkpoint's code.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=None if extra else True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **extra,
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # torn weights, a broken tokenizer, a module that is missing: each has its own type
+        raise _not_loaded(name, error) from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
         raise InputError(
-            f"the model {name!r} could not be loaded: {reason} Give a local folder with config.json, tokenizer and "
-            f"safetensors weights, fetch it once on a connected machine and copy its cache (HF_HOME, then "
-            f"HF_HUB_OFFLINE=1), or use --model {SMOLLM2}, which comes as a package."
-        ) from None
+            f"the model {name!r} is incomplete: its files lack {len(missing)} tensors, {missing[0]} among them. They "
+            "would be random; copy or fetch the whole checkpoint again."
+        )
     return model.requires_grad_(False), tokenizer
+
+
+def _not_loaded(name: str, error: Exception) -> InputError:
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return InputError(
+            f"the model {name!r} needs code that comes with its checkpoint, and Lineament never runs such code. "
+            f"Choose a model of an architecture that transformers itself has, or --model {SMOLLM2}."
+        )
+    reason = (text.splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"the model {name!r} could not be loaded: {reason.rstrip('.')}. Give a local folder with config.json, "
+        f"tokenizer and whole safetensors weights, fetch it once on a connected machine and copy its cache (HF_HOME, "
+        f"then HF_HUB_OFFLINE=1), or use --model {SMOLLM2}, which comes as a package."
+    )
 
 
 def smollm2_file() -> Path:
