@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
 
 from lineament.experiment import known_tasks, make_problem
 from lineament.measurements.basis_drift import PARTS, lags_up_to
@@ -16,6 +22,7 @@ from lineament.streams import Streams
 # A Hessian-vector product costs about this many gradient passes over its batch; an evaluation a third of one.
 HESSIAN_PASSES, FORWARD_PASSES = 2.0, 1 / 3
 BYTES_PER_ROW_ENTRY = 4
+CACHE_VARIABLE = "LINEAMENT_CACHE"
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,11 @@ class Plan:
 
 
 def plan(settings: Settings, workers: int) -> Plan:
-    """Estimate time, memory and disk; loads the model and times a few steps, writes nothing to the run folder."""
-    # The probe's base model is untrained: only its speed matters.
-    probe = make_problem(updated(settings, {"training.steps": 1}, "plan"), settings.seed)
-    per_example = _seconds_per_example(probe, settings)
+    """Estimate time, memory and disk; loads the model and times a few steps as a job would, and leaves nothing."""
+    with _threads(settings.threads), _throwaway_cache():
+        # The probe's base model is untrained: only its speed matters.
+        probe = make_problem(updated(settings, {"training.steps": 1}, "plan"), settings.seed)
+        per_example = _seconds_per_example(probe, settings)
     stages = tuple(Stage(name, round(n), n * per_example) for name, n in _examples(settings).items())
     n_params, rank = probe.space.n_params, max(settings.measurement.ranks)
     rows = 2 * settings.recovery.steps * n_params * BYTES_PER_ROW_ENTRY * len(settings.task.targets)
@@ -50,6 +58,30 @@ def plan(settings: Settings, workers: int) -> Plan:
     rounds = -(-settings.seeds // workers)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Plan(stages, settings.seeds, rounds * sum(s.seconds for s in stages), used + held, rows * settings.seeds)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _throwaway_cache() -> Iterator[None]:
+    """Base models made inside the block are gone after it: an untrained one must not fill the user's cache."""
+    before = os.environ.get(CACHE_VARIABLE)
+    with tempfile.TemporaryDirectory(prefix="lineament-plan-") as folder:
+        os.environ[CACHE_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(CACHE_VARIABLE)
+            if before is not None:
+                os.environ[CACHE_VARIABLE] = before
 
 
 def _seconds_per_example(problem: Problem, settings: Settings) -> float:
