@@ -11,11 +11,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from command_line import arguments, lineament, record_bytes, wait_for
 
 from lineament.cli import main
+from lineament.commands import _print_results
+from lineament.presets import resolve
+from lineament.records import Figure, Record, load_records
 from lineament.settings import flat_keys
 
 
@@ -285,6 +289,67 @@ def test_keys_says_what_every_key_means() -> None:
     meanings = [line for line in lines if line.startswith("    ")]
     assert len(meanings) >= len(flat_keys())
     assert max(map(len, lines)) <= 80
+
+
+def test_a_run_prints_what_damage_did_to_every_task(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(finished, out)
+    done = lineament(*arguments(out), "--seeds", "1", "--resume")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "2 seeds" in lines[0]
+    assert max(map(len, lines[:-1])) <= 80  # the last one is the report's path, which stays whole
+    head = next(i for i, line in enumerate(lines) if line.split() == ["accuracy", "trained", "damaged", "recovered"])
+    rows = {line.rsplit(maxsplit=3)[0].strip(): line.split()[-3:] for line in lines[head + 2 : head + 5]}
+    assert set(rows) == {"copy (damaged)", "increment", "maximum"}
+    captures = [record for record in load_records(out / "records") if record.measurement == "basis_capture"]
+    for task, cells in rows.items():
+        for point, cell in zip(("star", "broken", "recovered"), cells, strict=True):
+            which = {"point": point, "task": task.split()[0], "statistic": "accuracy"}
+            assert cell == f"{fmean(record.value('evaluation', **which) for record in captures):.2f}"
+    assert head < next(i for i, line in enumerate(lines) if "prefix_captures" in line)
+    assert "warning" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("broken", "recovered", "warned", "header"),
+    [
+        ((0.1, 0.2), (0.9, 0.95), "", "recovered"),
+        ((0.1, 0.8), (0.9, None), "in 1 of 2 seed(s)", "recovered (1 of 2 seeds)"),
+        ((0.76, 0.99), (None, None), "in 2 of 2 seed(s)", "recovered (0 of 2 seeds)"),
+    ],
+)
+def test_damage_that_left_the_target_recovered_is_warned_of(
+    broken: tuple[float, float],
+    recovered: tuple[float | None, float | None],
+    warned: str,
+    header: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = "a" * 60
+    for seed in (0, 1):
+        points = {"star": 0.8, "broken": broken[seed], "recovered": recovered[seed]}
+        figures = [
+            Figure("evaluation", value, "fraction", labels={"point": point, "task": task, "statistic": "accuracy"})
+            for point, value in points.items()
+            for task in ("sort", long)
+            if value is not None
+        ]
+        record = Record("basis_capture", "sort", seed, "synthetic", "m", "full", 9, "h", tuple(figures), {})
+        record.save(tmp_path / "records")
+    _print_results(tmp_path, [], resolve("synthetic", "quick", [("test", {"task.targets": "sort"})]))
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80  # the last one is the report's path, which stays whole
+    assert next(line for line in lines if "accuracy" in line).rstrip().endswith(header)
+    means = [f"{sum(broken) / 2:.2f}", "-" if recovered[0] is None else f"{fmean(filter(None, recovered)):.2f}"]
+    assert next(line for line in lines if "sort (damaged)" in line).split()[-3:] == ["0.80", *means]
+    if warned:
+        assert warned in shown.err
+        assert "damage.steps" in shown.err
+    else:
+        assert shown.err == ""
 
 
 def test_second_writer_is_refused(finished: Path) -> None:

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +22,7 @@ from lineament.executors import run_in_processes, run_serially
 from lineament.experiment import make_problem, seeds_of, validate, write_results
 from lineament.planning import Plan, plan
 from lineament.problems.synthetic import cache_folder
-from lineament.records import delete_leftovers, load_records, read_json, record_files
+from lineament.records import Record, delete_leftovers, load_records, read_json, record_files
 from lineament.run_folder import RunFolder
 from lineament.search.command import Request
 from lineament.search.command import search as run_request
@@ -183,12 +185,52 @@ def cache(action: str) -> int:
 
 
 def _print_results(out: Path, found: Sequence[Claim], settings: Settings) -> None:
-    noun = "seed" if settings.seeds == 1 else "seeds"
+    records = load_records(RunFolder(out).records)
+    n_seeds = len({record.seed for record in records})
+    noun = "seed" if n_seeds == 1 else "seeds"
     targets = ", ".join(settings.task.targets)
     space = "LoRA factors" if settings.recovery.space == "lora" else "all weights"
-    console.print(f"[bold]{settings.model.name}[/], damaged and recovered: {targets}; {space}; {settings.seeds} {noun}")
+    console.print(f"[bold]{settings.model.name}[/], damaged and recovered: {targets}; {space}; {n_seeds} {noun}")
+    for target in settings.task.targets:
+        evaluated = [r for r in records if r.target == target and any(r.select("evaluation"))]
+        if evaluated:
+            console.print(_effects_table(evaluated, target))
+            _warn_of_weak_damage(evaluated, target, settings.recovery.threshold)
     console.print(claims_table(found))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _effects_table(records: Sequence[Record], target: str) -> Table:
+    """Accuracy of every task at the three points of the target's study, mean over the seeds that reached each."""
+    n_recovered = len(_accuracies(records, target, "recovered"))
+    some = "" if n_recovered == len(records) else f" ({n_recovered} of {len(records)} seeds)"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("accuracy", overflow="fold")
+    for name in ("trained", "damaged", f"recovered{some}"):
+        table.add_column(name, justify="right", no_wrap=True)
+    tasks = dict.fromkeys(str(figure.labels["task"]) for r in records for figure in r.select("evaluation"))
+    for task in tasks:
+        cells = [_accuracies(records, task, point) for point in ("star", "broken", "recovered")]
+        shown = [f"{fmean(values):.2f}" if values else "-" for values in cells]
+        table.add_row(f"{task} (damaged)" if task == target else task, *shown)
+    return table
+
+
+def _warn_of_weak_damage(records: Sequence[Record], target: str, threshold: float) -> None:
+    """A target that damage left above the threshold "recovers" at the first step, and captures then say little."""
+    pairs = [(_accuracies([r], target, "star"), _accuracies([r], target, "broken")) for r in records]
+    weak = [broken for star, broken in pairs if star and broken and broken[0] >= threshold * star[0]]
+    if weak:
+        print(
+            f"warning: in {len(weak)} of {len(records)} seed(s), damage left {target} at {threshold:g} of its trained "
+            "accuracy or above, where it counts as recovered. Raise damage.steps or damage.lr in another run.",
+            file=sys.stderr,
+        )
+
+
+def _accuracies(records: Sequence[Record], task: str, point: str) -> list[float]:
+    found = [record.value("evaluation", point=point, task=task, statistic="accuracy") for record in records]
+    return [value for value in found if value is not None]
 
 
 def _claims_of(path: Path) -> Mapping[str, Any]:
