@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lineament.claims import Claim, evaluate
+from lineament.claims import evaluate
 from lineament.errors import InputError
 from lineament.experiment import MEASUREMENTS, validate_on
 from lineament.problems.adapters import attach_lora
@@ -24,6 +24,7 @@ from lineament.run_folder import EXTENDING, RunFolder, differences, require_unus
 from lineament.settings import Settings, flattened, to_dict, updated
 from lineament.streams import Streams
 from lineament.study import prepare_study
+from lineament.verdicts import Claim
 
 IDENTITY = "identity.json"
 
