@@ -305,7 +305,9 @@ def test_equal_gradients_have_rank_one_and_none_after_centring() -> None:
     """In float32 rounding: the tenth of a millionth that is left must not be ranked."""
     row = np.random.default_rng(0).standard_normal(50).astype(np.float32)
     noise = np.random.default_rng(1).standard_normal((8, 50)).astype(np.float32)
-    figures = gradient_rank._figures(drawn_vectors(row * (1 + 1e-8 * noise)), {})
+    rows = row * (1 + np.float32(1e-7) * noise)
+    assert len(np.unique(rows, axis=0)) == 8
+    figures = gradient_rank._figures(drawn_vectors(rows), {})
     for f in figures:
         if f.quantity == "k90" and f.labels["centred"] == "False":
             assert f.value == 1
