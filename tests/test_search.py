@@ -18,6 +18,10 @@ from lineament import theory
 from lineament.bases import random_basis
 from lineament.errors import InputError, NonFiniteError
 from lineament.population import Population
+from lineament.presets import resolve
+from lineament.problems.adapters import load_adapter, save_adapter
+from lineament.problems.language_model import LanguageModelProblem, load_model
+from lineament.problems.problem import at_positions
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.search.driver import SearchOptions, _spend, choose, probe_cost, run_search
 from lineament.search.methods import METHODS, Position
@@ -281,3 +285,57 @@ def test_basis_of_another_space_or_model_is_refused_and_named(finished: Path, tm
         assert all(word in done.stderr.replace("\n", "") for word in words), done.stderr
     good = lineament("search", str(finished), "--basis", str(file), "--plan", "--threads", "1")
     assert good.returncode == 0, good.stderr
+
+
+@pytest.fixture(scope="module")
+def smollm2_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of SmolLM2 a little away from where a fresh one starts."""
+    problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
+    noise = torch.from_numpy(Streams(0).generator("adapter").standard_normal(problem.space.n_params))
+    folder = tmp_path_factory.mktemp("adapter") / "mine"
+    save_adapter(problem.space, problem.space.read() + 0.01 * noise.float(), folder)
+    return folder
+
+
+@pytest.mark.lm
+def test_real_model_with_an_adapter_and_forward_passes_only(smollm2_adapter: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    out = tmp_path / "found"
+    small = ("--budget", "28", "--population", "8", "--probe", "2", "--examples", "2", "--keep", "2", "--basis", "full")
+    model = ("--model", "smollm2-135m", "--adapter", str(smollm2_adapter), "--task", "words", "--no-gradients")
+    done = lineament("search", *model, *small, "--out", str(out), "--threads", "1", "--quiet")
+    assert done.returncode == 0, done.stderr
+    body = json.loads((out / "search.json").read_text())
+    assert body["outcome"]["n_evaluations"] == 16
+    base, _ = load_model("smollm2-135m")
+    adapted = PeftModel.from_pretrained(base, out / "winner")
+    problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
+    batch = problem.fixed("words", "held_out").rows(slice(0, 8))
+    problem.space.write(load_adapter(problem.space, out / "winner"))
+    with torch.no_grad():
+        theirs = adapted(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    assert torch.allclose(problem.logits(batch), at_positions(theirs, batch.positions), atol=1e-3)
+
+
+@pytest.mark.lm
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"use_dora": True}, ["use_dora"]),
+        ({"rank_pattern": {"q_proj": 4}}, ["rank_pattern"]),
+        ({"target_modules": ["c_attn"]}, ["c_attn", "q_proj"]),
+        ({"r": 4}, ["shape", "lora_A"]),
+    ],
+)
+def test_adapters_that_cannot_be_searched_are_refused(
+    change: dict[str, object], words: list[str], smollm2_adapter: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(smollm2_adapter, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
+    done = lineament("search", "--model", "smollm2-135m", "--adapter", str(folder), "--task", "words", "--plan")
+    assert done.returncode == 2, done.stdout
+    assert all(word in done.stderr.replace("\n", " ") for word in words), done.stderr
+    assert "Traceback" not in done.stderr

@@ -363,7 +363,9 @@ def _print_keys() -> int:
     meanings = key_meanings()
     print("Defaults before any preset. Change one with --set key=value or --config FILE.")
     for key, kind in flat_keys().items():
-        print(f"{key} = {value_words(defaults[key])}")
+        # a long list goes on in the next line, broken after a comma
+        listed = f"{key} = {value_words(defaults[key])}".replace(",", ", ")
+        print(textwrap.fill(listed, 80, subsequent_indent="        ").replace(", ", ","))
         text = f"{type_words(kind)}: {meanings[key]}"
         print(textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="    "))
     return 0
