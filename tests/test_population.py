@@ -37,6 +37,7 @@ from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import Batch, Problem, at_positions
 from lineament.settings import LoraSettings
 from lineament.streams import Streams
+from lineament.vectors.gradients import HessianOperator
 
 SMALL = {"vocab_size": 13, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
 GROUPED = {**SMALL, "num_key_value_heads": 1, "head_dim": 8}
@@ -225,6 +226,18 @@ def test_double_precision_gives_the_same_tensors_back() -> None:
         raise ValueError("inside")
     assert_untouched(problem, before)
     assert addresses == [p.data_ptr() for p in problem.model.parameters()]
+
+
+def test_hessian_products_survive_a_change_of_precision() -> None:
+    """A parameter whose data were another type for a while is a new leaf: the old graph must not give it zeros."""
+    problem = lora_problem("llama")
+    operator = HessianOperator(problem, batch_of(problem))
+    vector = torch.from_numpy(Streams(0).generator("v").standard_normal(problem.space.n_params))
+    before = operator @ vector
+    with double_precision(problem.model):
+        Population(problem, batch_of(problem)).score(gaussian(problem, 2))
+    assert float(before.norm()) > 0
+    assert torch.allclose(operator @ vector, before, rtol=1e-4, atol=1e-6 * float(before.norm()))
 
 
 def test_tiny_sigma_needs_float64() -> None:

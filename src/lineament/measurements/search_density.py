@@ -37,6 +37,9 @@ def density_figures(
     other = _other_gradient(study)
     n = study.settings.search.headline_count
     length = _common_length(spaces, n)
+    if length is None:
+        reason = "no subspace has curvature, so no length is the longest at which it is cheap"
+        return [Figure("density_rank_correlation", None, "rank correlation", reason=reason)]
     figures: list[Figure] = []
     predicted, measured, null = [], [], []
     for number, space in enumerate(spaces):
@@ -50,14 +53,14 @@ def density_figures(
     return figures + _correlations(predicted, measured, null)
 
 
-def _common_length(spaces: list[SearchSpace], n: int) -> float:
+def _common_length(spaces: list[SearchSpace], n: int) -> float | None:
     """r: the longest root-mean-square step at which curvature is cheap in every subspace."""
     lengths = [
         math.sqrt(space.dimension) * sigma
         for space in spaces
         if (sigma := theory.sigma_of_curvature_cost(EQUAL_NORM_COST, space.at, n)) is not None
     ]
-    return min(lengths)
+    return min(lengths, default=None)
 
 
 def _equal_norm(study: Study, searcher: Searcher, space: SearchSpace, length: float, figures: list[Figure]) -> float:

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
@@ -183,20 +184,28 @@ class HessianOperator:
         """Free the graph; the next product builds it again."""
         self._flat = torch.empty(0)
         self._versions: list[int] = []
+        self._leaves: list[Node] = []
 
     def _build(self) -> None:
         with sdpa_kernel(SDPBackend.MATH):
             loss = self._problem.loss(self._batch)
             parts = torch.autograd.grad(loss, self.space.parameters, create_graph=True, allow_unused=True)
         self._flat = self.space.flatten(self._filled(parts))
-        self._versions = [p._version for p in self.space.parameters]
+        self._versions, self._leaves = self._state()
 
     def _filled(self, parts: Sequence[Tensor | None]) -> list[Tensor]:
         return [torch.zeros_like(p) if g is None else g for g, p in zip(parts, self.space.parameters, strict=True)]
 
+    def _state(self) -> tuple[list[int], list[Node]]:
+        """Writes to the parameters so far, and the graph's leaves: a parameter whose data changed type is a new leaf,
+        to which the old graph would silently give no gradient."""
+        parameters = self.space.parameters
+        return [p._version for p in parameters], [get_gradient_edge(p).node for p in parameters]
+
     def _require_fresh_graph(self) -> None:
         """Rebuild the graph if the weights were written in between, even with equal values, as autograd demands."""
-        if self._versions == [p._version for p in self.space.parameters]:
+        versions, leaves = self._state()
+        if self._versions == versions and all(a is b for a, b in zip(self._leaves, leaves, strict=True)):
             return
         if not torch.equal(self._theta, self.space.read()):
             raise InputError("the model's weights moved since this Hessian operator was made; make a new one.")
