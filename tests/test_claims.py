@@ -173,7 +173,8 @@ WIDE = (0.1, 0.5, 0.9)
 
 def privileged(prefix: Any, random: Any, rest: Any, random_rest: Any) -> list[Record]:
     name = "control_random_times"
-    return Captures({"prefix": prefix, name: random}, {"prefix": rest, name: random_rest}).records()
+    whole = {"prefix": prefix, name: random, "null_noise_prefix": 0.1}
+    return Captures(whole, {"prefix": rest, name: random_rest}).records()
 
 
 def prefix(level: Any, static: Any, noise: Any, **more: Any) -> list[Record]:
@@ -436,7 +437,7 @@ def test_seeds_without_a_gap_are_listed() -> None:
         ("prefix_captures", "above both", 0.7, 0.1),
         ("basis_drifts", "low", 0.2, 0.1),
         ("krylov_prefix", "high", 0.8, 0.1),
-        ("prefix_is_privileged", "both", 0.2, None),
+        ("prefix_is_privileged", "both", 0.2, -0.4),
         ("static_gap_is_metric", "half of the gap", 0.5, -0.25),
         ("capture_predicts_recovery", "less capture, less loss", -1.0, 0.0),
         ("drift_follows_loss", "faster before", 0.08, 0.0),
