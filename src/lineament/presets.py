@@ -12,6 +12,26 @@ from lineament.errors import unknown_name
 from lineament.settings import Settings, updated
 
 EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search"]
+# A full grid of random search would take half a day on a language model and two cores.
+LM_SEARCH: dict[str, Any] = {
+    "search.examples": 8,
+    "search.draws": 128,
+    "search.counts": [1, 2, 4, 8, 16, 32, 64],
+    "search.costs": [0.01, 0.5],
+    "search.spaces": ["full", "random", "static_broken", "prefix"],
+    "search.informed": [
+        "static_star",
+        "static_broken",
+        "static_all_tasks",
+        "control_preconditioned",
+        "control_other_data",
+        "prefix",
+    ],
+    "search.density_draws": 128,
+    "search.curvature_error": 0.2,
+    "search.most_probes": 40,
+    "search.lora_ranks": [1],
+}
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("synthetic", "quick"): {
         "task.names": ["copy", "reverse", "sort", "increment", "parity", "maximum"],
@@ -39,23 +59,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "measurement.task_vector_steps": 10,
         "measurement.inside_batch": 8,
         "measurement.drift_gradients": 12,
-        "search.examples": 8,
-        "search.draws": 128,
-        "search.counts": [1, 2, 4, 8, 16, 32, 64],
-        "search.costs": [0.01, 0.5],
-        "search.spaces": ["full", "random", "static_broken", "prefix"],
-        "search.informed": [
-            "static_star",
-            "static_broken",
-            "static_all_tasks",
-            "control_preconditioned",
-            "control_other_data",
-            "prefix",
-        ],
-        "search.density_draws": 128,
-        "search.curvature_error": 0.2,
-        "search.most_probes": 40,
-        "search.lora_ranks": [1],
+        **LM_SEARCH,
     },
     ("lm", "full"): {
         "measure": EVERY_MEASUREMENT,
@@ -72,23 +76,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "measurement.curvature_batch": 32,
         "measurement.inside_all": True,
         "measurement.grid": True,
-        "search.examples": 8,
-        "search.draws": 128,
-        "search.counts": [1, 2, 4, 8, 16, 32, 64],
-        "search.costs": [0.01, 0.5],
-        "search.spaces": ["full", "random", "static_broken", "prefix"],
-        "search.informed": [
-            "static_star",
-            "static_broken",
-            "static_all_tasks",
-            "control_preconditioned",
-            "control_other_data",
-            "prefix",
-        ],
-        "search.density_draws": 128,
-        "search.curvature_error": 0.2,
-        "search.most_probes": 40,
-        "search.lora_ranks": [1],
+        **LM_SEARCH,
     },
 }
 DEFAULT_TARGETS = {"synthetic": ("sort",), "lm": ("words",)}
