@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lineament.parameters import Space
+from lineament.parameters import ParameterSpace, Space
 from lineament.perturbations import GaussianMembers
 from lineament.population import MOST_TOKENS_PER_PASS, Population
 from lineament.presets import resolve
@@ -92,14 +92,10 @@ def rounds(ways: dict[str, Callable[[], object]], pairs: int) -> dict[str, list[
     return times
 
 
-def upper_half(problem: LanguageModelProblem, rows: Tensor) -> Tensor:
-    """Members that perturb the upper half of the layers only: the same rows, zero below."""
-    kept = rows.clone()
+def upper_half(problem: LanguageModelProblem) -> list[str]:
+    """The measured tensors of the upper half of the layers."""
     n_layers = problem.model.config.num_hidden_layers  # type: ignore[union-attr]
-    for name, part in zip(problem.space.names, problem.space.slices, strict=True):
-        if int(name.split(".layers.")[1].split(".")[0]) < n_layers // 2:
-            kept[:, part] = 0
-    return kept
+    return [n for n in problem.space.names if int(n.split(".layers.")[1].split(".")[0]) >= n_layers // 2]
 
 
 def main() -> None:
@@ -111,15 +107,19 @@ def main() -> None:
     torch.set_num_threads(2)
     n = options.members
     problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
+    every = problem.space
+    spaces = {"all layers": every, "upper half": ParameterSpace(every.module, upper_half(problem), "lora_factors")}
     start = time.perf_counter()
-    rows = GaussianMembers(problem.space, Streams(0), range(n), SIGMA).deltas(0, n)
-    print(f"noise of {n} members of {problem.space.n_params} parameters: {time.perf_counter() - start:.2f} s")
+    GaussianMembers(every, Streams(0), range(n), SIGMA).deltas(0, n)
+    print(f"noise of {n} members of {every.n_params} parameters: {time.perf_counter() - start:.2f} s")
     print("| statements | tokens | way | median s (range) | against the limit | PEFT loop / lineament |")
     print("|---|---|---|---|---|---|")
     for size in options.examples:
         batch = problem.sample("words", size, Streams(0).generator("batch"))
-        for label, made in (("all layers", rows), ("upper half", upper_half(problem, rows))):
-            members = MadeMembers(made, problem.space.space)
+        for label, space in spaces.items():
+            problem.space = space
+            made = GaussianMembers(space, Streams(0), range(n), SIGMA).deltas(0, n)
+            members = MadeMembers(made, space.space)
             population = Population(problem, batch)
             ways: dict[str, Callable[[], object]] = {
                 "plain": lambda b=batch: plain_forward(problem, b, n),
