@@ -278,6 +278,19 @@ def test_ties_go_to_the_lower_number() -> None:
     assert population.score(gaussian(problem, 6)).best(3) == [0, 1, 2]
 
 
+def test_rank_r_noise_knows_layers_by_exact_type() -> None:
+    """An own class of the same name may do anything with its weight."""
+    problem = CASES["own_linear"].make()
+    own = [n for n, p in zip(problem.space.names, problem.space.parameters, strict=True) if p.ndim == 2]
+    owners = {f"{n}.weight": m for n, m in problem.model.named_modules()}
+    own = [n for n in own if type(owners.get(n)).__name__ == "Linear" and type(owners[n]) is not nn.Linear]
+    assert own
+    problem.space = ParameterSpace(problem.model, own)
+    members = LowRankMembers(problem.space, Streams(0), range(2), 0.1)
+    with pytest.raises(InputError, match="no linear layer"):
+        Population(problem, CASES["own_linear"].batch(problem, 2)).score(members)
+
+
 def test_bad_input_is_refused_before_anything_is_scored() -> None:
     problem = lora_problem("llama")
     batch = batch_of(problem)

@@ -15,7 +15,7 @@ from test_schemas import schema
 
 from lineament.claims import evaluate
 from lineament.errors import InputError
-from lineament.measurements import basis_capture, sensitivity
+from lineament.measurements import basis_capture, random_search, sensitivity
 from lineament.measurements.capture_bases import Workbench, compared_ranks, make_bases
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
@@ -72,6 +72,13 @@ def test_a_recovery_shorter_than_every_rank_says_so(study: Study, tmp_path: Path
     assert capture_picture([record], end + 9) is recover_picture([record], end + 9) is None
     assert f"Seed 0: capture is undefined: {min(why)}." in missing_reasons([record])
     assert len(missing_reasons([record])) == 5
+
+
+def test_random_search_after_a_recovery_shorter_than_every_rank_says_so(study: Study, tmp_path: Path) -> None:
+    end = study.recovered_at
+    record = random_search.measure(with_ranks(study, (end + 1, end + 9), end + 9))
+    assert reasons(record, "gain") == {f"T = {end} is below every rank ({end + 1}, {end + 9})"}
+    require_valid(record, tmp_path)
 
 
 def test_a_cell_of_the_grid_that_recovers_too_fast_says_so(study: Study) -> None:

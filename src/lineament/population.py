@@ -23,6 +23,7 @@ from lineament.errors import InputError, NonFiniteError
 from lineament.perturbations import LowRankMembers, Members
 from lineament.problems.adapters import factor_pairs
 from lineament.problems.problem import Batch, Problem
+from lineament.vectors.gradients import is_conv1d
 
 Way = Literal["shared", "functional", "one_by_one"]
 # (logits (n_examples, n_targets, n_vocabulary), batch) -> score per example (n_examples,); lower is better.
@@ -234,12 +235,12 @@ def _noise_factors(problem: Problem, members: LowRankMembers, start: int, stop: 
     owners = {f"{name}.weight": module for name, module in problem.space.module.named_modules()}
     device, found = problem.device, {}
     for name in members.matrices:
-        module, kind = owners.get(name), type(owners.get(name)).__name__
-        if module is None or kind not in ("Linear", "Conv1D"):
+        module = owners.get(name)
+        if module is None or not (type(module) is nn.Linear or is_conv1d(module)):
             raise InputError(f"{name} belongs to no linear layer; choose a space of linear weights for low-rank noise.")
         left, right = (t.to(device, problem.space.parameters[0].dtype) for t in members.factors(name, start, stop))
         # A Linear's weight is (d_out, d_in): x W^T gains (x right^T) left^T. A Conv1D's is (d_in, d_out).
-        pair = (right.transpose(1, 2), left.transpose(1, 2)) if kind == "Linear" else (left, right)
+        pair = (right.transpose(1, 2), left.transpose(1, 2)) if type(module) is nn.Linear else (left, right)
         found[module] = _Factors(*pair, module.forward)
     return found
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from lineament import theory
 from lineament.bases import Basis, from_vectors
 from lineament.best_of_n import mean_at_best
-from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks
+from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks, why_unusable
 from lineament.measurements.measurement import make_record
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import dimension_figures
@@ -72,6 +72,9 @@ def measure(study: Study) -> Record:
     """Gains against N and sigma in every space, where predictions fail, transfer, signs of tr H, density, dimension."""
     if study.curve.recovered_at is None:
         reason = f"not recovered within {study.settings.recovery.steps} steps"
+        return make_record(study, NAME, [Figure("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
+    if not usable_ranks(study):
+        reason = why_unusable(study, study.settings.measurement.headline_rank)
         return make_record(study, NAME, [Figure("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
     s = study.settings.search
     bases = search_bases(study, {*s.spaces, *s.informed})

@@ -340,12 +340,17 @@ def _forward_hook(held: dict[str, slice], n_examples: int, group_size: int, cons
     return forward
 
 
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether this is transformers' own Conv1D, a linear layer whose weight is (d_in, d_out)."""
+    return (type(module).__module__, type(module).__qualname__) == CONV1D
+
+
 def _reader(module: nn.Module) -> Reader | None:
     """By exact type: a class of the same name, or a subclass, may do anything with its weight."""
     kind = type(module)
     if kind is nn.LayerNorm and len(cast(nn.LayerNorm, module).normalized_shape) > 1:
         return None
-    if (kind.__module__, kind.__qualname__) == CONV1D:
+    if is_conv1d(module):
         return _conv1d
     readers: dict[type, Reader] = {nn.Linear: _linear, nn.Embedding: _embedding, nn.LayerNorm: _layer_norm}
     return readers.get(kind)
