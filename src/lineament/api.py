@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from lineament.claims import evaluate
 from lineament.errors import InputError
 from lineament.experiment import MEASUREMENTS, validate_on
+from lineament.parameters import hash_tensors
 from lineament.problems.adapters import attach_lora
 from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.problem import Batch
@@ -153,12 +153,12 @@ def _require_own(folder: Path, identity: Mapping[str, Any]) -> None:
 
 def _identity(model: nn.Module, data: Mapping[str, Batch], settings: Settings) -> dict[str, Any]:
     """What stages depend on besides target and seed, which are in their names. The order of tasks counts."""
-    weights = _hash((name, value) for name, value in model.state_dict().items() if isinstance(value, Tensor))
+    weights = hash_tensors((name, value) for name, value in model.state_dict().items() if isinstance(value, Tensor))
     return {
         "schema": 1,
         "model": f"{type(model).__name__} with weights {weights}",
         "tasks": list(data),
-        "examples": {task: _hash(_tensors(batch)) for task, batch in data.items()},
+        "examples": {task: hash_tensors(_tensors(batch)) for task, batch in data.items()},
         "settings": {key: value for key, value in to_dict(settings).items() if key not in EXTENDING},
     }
 
@@ -167,15 +167,6 @@ def _tensors(batch: Batch) -> Iterator[tuple[str, Tensor]]:
     for name in ("input_ids", "attention_mask", "positions", "targets"):
         yield name, getattr(batch, name)
     yield "choices", torch.tensor(batch.choices)
-
-
-def _hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Short hash over names, shapes, types and bytes."""
-    found = hashlib.blake2b(digest_size=8)
-    for name, tensor in tensors:
-        found.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def _linear_names(model: nn.Module) -> list[str]:

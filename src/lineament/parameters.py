@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -63,6 +63,15 @@ class Vectors:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Short hash over names, shapes, types and bytes, in their order."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in named:
+        found.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 class ParameterSpace:

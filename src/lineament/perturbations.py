@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -101,8 +102,12 @@ class BasisMembers:
 
     def deltas(self, start: int, stop: int) -> Tensor:
         """U c of members start .. stop - 1."""
-        part = torch.from_numpy(self.coefficients[start:stop]).to(torch.float32)
-        return part @ self.basis.columns.to(torch.float32).T
+        return torch.from_numpy(self.coefficients[start:stop]).to(torch.float32) @ self._directions
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        """U^T in single precision, made once for all pieces."""
+        return self.basis.columns.to(torch.float32).T
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class LowRankMembers:
         """The whole parameter space."""
         return self.parameters.space
 
-    @property
+    @cached_property
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Names and shapes of the perturbed tensors."""
         pairs = zip(self.parameters.names, self.parameters.parameters, strict=True)

@@ -57,8 +57,13 @@ class Scores:
 
     def best(self, k: int = 1) -> list[int]:
         """The k best finite members, best first; ties go to the lower number."""
-        order = np.argsort(np.where(np.isfinite(self.losses), self.losses, np.inf), kind="stable")
-        return [int(i) for i in order[:k] if np.isfinite(self.losses[i])]
+        return ranked(self.losses)[:k]
+
+
+def ranked(losses: np.ndarray) -> list[int]:
+    """Members with a finite loss, best first; ties go to the lower number."""
+    order = np.argsort(np.where(np.isfinite(losses), losses, np.inf), kind="stable")
+    return [int(i) for i in order if np.isfinite(losses[i])]
 
 
 def cross_entropy_by_example(logits: Tensor, batch: Batch) -> Tensor:

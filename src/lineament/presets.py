@@ -12,6 +12,18 @@ from lineament.errors import unknown_name
 from lineament.settings import Settings, updated
 
 EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search"]
+# How a language model is trained, damaged and recovered, whatever is measured.
+LM_RECIPE: dict[str, Any] = {
+    "threads": 2,
+    "task.evaluation_examples": 64,
+    "operating.batch": 48,
+    "damage.steps": 20,
+    "damage.lr": 1e-3,
+    "damage.batch": 24,
+    "recovery.batch": 16,
+    "recovery.lr": 1e-3,
+    "recovery.steps": 120,
+}
 # A full grid of random search would take half a day on a language model and two cores.
 LM_SEARCH: dict[str, Any] = {
     "search.examples": 8,
@@ -44,16 +56,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("lm", "quick"): {
         "seeds": 1,
-        "threads": 2,
-        "task.evaluation_examples": 64,
+        **LM_RECIPE,
         "operating.steps": 120,
-        "operating.batch": 48,
-        "damage.steps": 20,
-        "damage.lr": 1e-3,
-        "damage.batch": 24,
-        "recovery.batch": 16,
-        "recovery.lr": 1e-3,
-        "recovery.steps": 120,
         "measurement.curvature_batch": 16,
         "measurement.lanczos_steps": 24,
         "measurement.task_vector_steps": 10,
@@ -63,16 +67,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("lm", "full"): {
         "measure": EVERY_MEASUREMENT,
-        "threads": 2,
-        "task.evaluation_examples": 64,
+        **LM_RECIPE,
         "operating.steps": 200,
-        "operating.batch": 48,
-        "damage.steps": 20,
-        "damage.lr": 1e-3,
-        "damage.batch": 24,
-        "recovery.batch": 16,
-        "recovery.lr": 1e-3,
-        "recovery.steps": 120,
         "measurement.curvature_batch": 32,
         "measurement.inside_all": True,
         "measurement.grid": True,

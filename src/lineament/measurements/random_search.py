@@ -9,7 +9,7 @@ density of another task's gradient. The result is where the ratio leaves 10 %, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -83,17 +83,19 @@ def measure(study: Study) -> Record:
     with study.problem.space.temporarily(study.points["broken"]):
         searcher = Searcher(study.problem, chosen, study.streams.child("search"))
         operator = HessianOperator(study.problem, chosen)
-        spaces = {name: _measured(study, operator, name, bases.get(name)) for name in ("full", *s.spaces)}
+        every = dict.fromkeys(("full", *s.spaces))
+        spaces = {name: _measured(study, operator, name, bases.get(name)) for name in every}
         shuffled = _shuffled_norms(study, chosen, spaces)
         fresh_gradient = mean_gradient(study.problem, fresh)
         for number, name in enumerate(s.spaces):
             space = spaces[name]
             study.progress(f"random search in {name}", number, len(s.spaces))
-            figures += _space_figures(study, searcher, space, shuffled[name])
-            figures += _transfer(study, searcher, space, fresh, space.region.inside(fresh_gradient))
-        figures += density_figures(study, searcher, operator, spaces["full"], {n: bases[n] for n in s.informed})
+            pools = _pools(study, searcher, space)
+            figures += _space_figures(study, space, pools, shuffled[name])
+            figures += _transfer(study, searcher, space, pools, fresh, space.region.inside(fresh_gradient))
+        figures += density_figures(study, searcher, operator, spaces, {n: bases[n] for n in s.informed})
         operator.release()
-    figures += _point_figures(study, chosen) + dimension_figures(study)
+    figures += _point_figures(study, chosen, spaces["full"]) + dimension_figures(study)
     return make_record(study, NAME, figures, DEFINITIONS)
 
 
@@ -123,30 +125,43 @@ def _measured(study: Study, operator: HessianOperator, name: str, basis: Basis |
     return measured_space(operator, region, study.streams.child("search"), s.curvature_error, s.most_probes)
 
 
+def _whole_space(study: Study, batch: Batch) -> SearchSpace:
+    """The whole space at the present weights."""
+    operator = HessianOperator(study.problem, batch)
+    space = _measured(study, operator, "full", None)
+    operator.release()
+    return space
+
+
 def _shuffled_norms(study: Study, batch: Batch, spaces: dict[str, SearchSpace]) -> dict[str, float]:
     noise = corrupted(batch, "shuffled", study.streams.generator("search shuffled"))
     gradient = mean_gradient(study.problem, noise)
     return {name: float(space.region.inside(gradient).norm()) for name, space in spaces.items()}
 
 
-def _space_figures(study: Study, searcher: Searcher, space: SearchSpace, shuffled_norm: float) -> Iterator[Figure]:
+def _pools(study: Study, searcher: Searcher, space: SearchSpace) -> dict[float, Pool]:
+    """Cost -> pool at the sigma of that cost, for the costs that exist."""
+    s = study.settings.search
+    sigmas = {cost: theory.sigma_of_curvature_cost(cost, space.at, s.headline_count) for cost in s.costs}
+    return {cost: searcher.pool(space, sigma, s.draws) for cost, sigma in sigmas.items() if sigma is not None}
+
+
+def _space_figures(
+    study: Study, space: SearchSpace, pools: Mapping[float, Pool], shuffled_norm: float
+) -> Iterator[Figure]:
     s = study.settings.search
     yield from _geometry(space, s.headline_count)
     ratios: list[tuple[float, float]] = []
-    for cost in s.costs:
-        sigma = theory.sigma_of_curvature_cost(cost, space.at, s.headline_count)
-        if sigma is None:
-            continue
-        pool = searcher.pool(space, sigma, s.draws)
-        labels: dict[str, Label] = {"space": space.name, "cost": cost, "sigma": sigma}
+    for cost, pool in pools.items():
+        labels: dict[str, Label] = {"space": space.name, "cost": cost, "sigma": pool.sigma}
         yield Figure("failed_members", float(pool.n_failed), "members", labels=labels)
         yield _one_draw(pool, labels)
         for n in s.counts:
             if len(pool.gains) >= 2 * n:
                 yield from _ratios(pool, n, labels, shuffled_norm)
         if len(pool.gains) >= 2 * s.headline_count:
-            linear = theory.linear_gain(sigma, space.at.gradient_norm, s.headline_count)
-            ratios.append((sigma, pool.best(s.headline_count).value / linear))
+            linear = theory.linear_gain(pool.sigma, space.at.gradient_norm, s.headline_count)
+            ratios.append((pool.sigma, pool.best(s.headline_count).value / linear))
     yield _departure(space, ratios, s.headline_count)
 
 
@@ -208,17 +223,22 @@ def _departure(space: SearchSpace, ratios: Sequence[tuple[float, float]], n: int
 
 
 def _transfer(
-    study: Study, searcher: Searcher, space: SearchSpace, fresh: Batch, fresh_gradient: Tensor
+    study: Study,
+    searcher: Searcher,
+    space: SearchSpace,
+    pools: Mapping[float, Pool],
+    fresh: Batch,
+    fresh_gradient: Tensor,
 ) -> Iterator[Figure]:
     s, n = study.settings.search, study.settings.search.headline_count
     sigma = theory.sigma_of_curvature_cost(HEADLINE_COST, space.at, n)
     if sigma is None or s.draws < 2 * n:
         return
-    members = searcher.members(space, sigma, s.draws)
-    chosen, later = searcher.gains(searcher.batch, members, sigma), searcher.gains(fresh, members, sigma)
-    finite = np.isfinite(chosen) & np.isfinite(later)
-    measured = mean_at_best(chosen[finite], later[finite], n)
-    own = mean_at_best(chosen[finite], chosen[finite], n).value
+    pool = pools.get(HEADLINE_COST) or searcher.pool(space, sigma, s.draws)
+    later = searcher.gains(fresh, searcher.members(space, sigma, s.draws), sigma)[pool.scored]
+    finite = np.isfinite(later)
+    measured = mean_at_best(pool.gains[finite], later[finite], n)
+    own = mean_at_best(pool.gains[finite], pool.gains[finite], n).value
     inner = float(space.gradient @ fresh_gradient)
     predicted = theory.transferred_gain(sigma, inner, space.at.gradient_norm, n)
     labels: dict[str, Label] = {"space": space.name, "n": n, "sigma": sigma, "predicted": predicted}
@@ -227,8 +247,8 @@ def _transfer(
     yield Figure("transfer_ratio_to_prediction", ratio, "ratio", error, labels={"space": space.name, "n": n})
 
 
-def _point_figures(study: Study, batch: Batch) -> list[Figure]:
-    """Sign of tr H and the predictions' success while the model heals."""
+def _point_figures(study: Study, batch: Batch, broken: SearchSpace) -> list[Figure]:
+    """Sign of tr H and the predictions' success while the model heals; `broken` is known already."""
     s, n, figures = study.settings.search, study.settings.search.headline_count, []
     thetas = {
         "broken": study.points["broken"],
@@ -238,10 +258,8 @@ def _point_figures(study: Study, batch: Batch) -> list[Figure]:
     for number, (point, theta) in enumerate(thetas.items()):
         study.progress(f"random search, {point}", number, len(thetas))
         with study.problem.space.temporarily(theta):
-            operator = HessianOperator(study.problem, batch)
             searcher = Searcher(study.problem, batch, study.streams.child("search", point))
-            space = _measured(study, operator, "full", None)
-            operator.release()
+            space = broken if point == "broken" else _whole_space(study, batch)
             labels: dict[str, Label] = {"point": point}
             unit = "nats per unit squared"
             figures.append(Figure("point_trace", space.at.trace, unit, space.trace_stderr, labels=labels))

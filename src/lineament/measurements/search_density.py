@@ -27,13 +27,26 @@ REFERENCE = "random"
 
 
 def density_figures(
-    study: Study, searcher: Searcher, operator: HessianOperator, full: SearchSpace, bases: Mapping[str, Basis]
+    study: Study,
+    searcher: Searcher,
+    operator: HessianOperator,
+    known: Mapping[str, SearchSpace],
+    bases: Mapping[str, Basis],
 ) -> list[Figure]:
-    """Density, enrichment and gains of the informed subspaces and a random one, and the rank correlations."""
+    """Density, enrichment and gains of the informed subspaces and a random one, and the rank correlations.
+
+    Args:
+        known: spaces whose geometry was measured already, `full` among them.
+        bases: the informed subspaces.
+    """
     rank = max(basis.rank for basis in bases.values())
     drawn = random_basis(study.problem.space.space, rank, study.streams.generator("random search basis"))
-    regions = [Region(name, study.problem.space, basis) for name, basis in {**bases, REFERENCE: drawn}.items()]
-    spaces = [measured_space(operator, region, searcher.streams, 1.0, 0) for region in regions]
+
+    def geometry(name: str, basis: Basis) -> SearchSpace:
+        return measured_space(operator, Region(name, study.problem.space, basis), searcher.streams, 1.0, 0)
+
+    spaces = [known.get(name) or geometry(name, basis) for name, basis in bases.items()]
+    spaces.append(geometry(REFERENCE, drawn))  # another one than the `random` that may be known
     other = _other_gradient(study)
     n = study.settings.search.headline_count
     length = _common_length(spaces, n)
@@ -45,7 +58,7 @@ def density_figures(
     for number, space in enumerate(spaces):
         study.progress(f"signal density of {space.name}", number, len(spaces))
         gain = _equal_norm(study, searcher, space, length, figures)
-        figures += _density(space, full, other(space))
+        figures += _density(space, known["full"], other(space))
         figures += _own_sigma(study, searcher, space)
         predicted.append(theory.linear_gain_at_length(length, space.at.gradient_norm, space.dimension, n))
         null.append(other(space) / math.sqrt(space.dimension))

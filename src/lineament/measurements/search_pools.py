@@ -33,14 +33,19 @@ class Pool:
         gains: (M,) nats per target token; failed members left out.
         linear: (M,) first-order gains of the same draws.
         sigma: standard deviation per coordinate.
-        n_failed: members without a finite score.
+        scored: (n_draws,) which draws have a finite gain, in their order.
     """
 
     gains: np.ndarray
     linear: np.ndarray
     sigma: float
     space: SearchSpace
-    n_failed: int
+    scored: np.ndarray
+
+    @property
+    def n_failed(self) -> int:
+        """Draws without a finite score."""
+        return int((~self.scored).sum())
 
     @cached_property
     def _controlled(self) -> bool:
@@ -73,7 +78,7 @@ class Searcher:
         gains = self.gains(self.batch, members, sigma)
         linear = space.first_order_gains(members).numpy()
         finite = np.isfinite(gains)
-        return Pool(gains[finite], linear[finite], sigma, space, int((~finite).sum()))
+        return Pool(gains[finite], linear[finite], sigma, space, finite)
 
     def gains(self, batch: Batch, members: Members, sigma: float) -> np.ndarray:
         """Gains of members on a batch, (n,); nan for failed ones. In float64 where sigma is small."""

@@ -6,7 +6,6 @@ the share of target tokens whose logit is the largest among the task's allowed a
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lineament.errors import InputError, unknown_name
-from lineament.parameters import ParameterSpace
+from lineament.parameters import ParameterSpace, hash_tensors
 from lineament.settings import Settings
 
 Split = Literal["train", "validation", "evaluation", "held_out"]
@@ -164,11 +163,7 @@ class Problem(ABC):
 
     def model_hash(self) -> str:
         """Short hash over the names, shapes and bytes of every parameter of the model as it stands."""
-        found = hashlib.blake2b(digest_size=8)
-        for name, parameter in self.model.named_parameters():
-            found.update(f"{name}:{tuple(parameter.shape)}:{parameter.dtype}".encode())
-            found.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+        return hash_tensors(self.model.named_parameters())
 
     def require_task(self, task: str) -> None:
         """Raise `InputError` with the nearest match unless the task exists."""

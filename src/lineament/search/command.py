@@ -21,7 +21,7 @@ from lineament.experiment import make_problem
 from lineament.population import Population
 from lineament.problems.adapters import save_adapter
 from lineament.records import read_json, write_bytes, write_json
-from lineament.run_folder import RunFolder, differences
+from lineament.run_folder import RunFolder, differences, require_unused, require_writable
 from lineament.search.driver import (
     Choice,
     Outcome,
@@ -160,9 +160,9 @@ def _identity(request: Request, target: Target, names: Sequence[str]) -> dict[st
 
 def _require_same(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
     file = out / "request.json"
+    require_writable(out)
     if not file.exists():
-        if out.exists() and any(p.name != "lock" for p in out.iterdir()):
-            raise InputError(f"{out} is not empty and holds no search. Choose another --out.")
+        require_unused(out)
         return
     if changed := differences(read_json(file), identity):
         raise InputError(f"{out} holds another search ({changed}). Choose another --out.")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.errors import InputError, NonFiniteError
-from lineament.population import Population
+from lineament.population import Population, ranked
 from lineament.problems.problem import Batch, Evaluation
 from lineament.records import read_json, write_json
 from lineament.search.methods import METHODS, Method, Position
@@ -148,10 +148,10 @@ def run_search(
     streams = target.streams
     method = METHODS[options.method](region, streams, choice.sigma, population.base)
     losses, positions = _spend(method, population, choice.n, options, folder, progress)
-    finite = np.isfinite(losses)
-    if not finite.any():
+    finite = ranked(losses)
+    if not finite:
         raise NonFiniteError(f"all {len(losses)} members scored {losses[0]}; there is no winner.")
-    order = [int(i) for i in np.argsort(np.where(finite, losses, np.inf), kind="stable") if finite[i]][: options.keep]
+    order = finite[: options.keep]
     kept = tuple(positions[i] for i in order)
     progress("evaluating on held-out data", 0, 1)
     deltas = torch.stack([position.delta(region, streams) for position in kept])
@@ -164,7 +164,7 @@ def run_search(
         choice,
         float(population.base - losses[order[0]]),
         len(losses),
-        int((~finite).sum()),
+        len(losses) - len(finite),
         tuple(float(losses[i]) for i in order),
         kept,
         base,

@@ -17,6 +17,7 @@ from torch import Tensor
 from lineament.errors import InputError
 from lineament.parameters import Space
 from lineament.perturbations import BasisMembers, Members
+from lineament.population import ranked
 from lineament.search_space import Region
 from lineament.streams import Streams
 
@@ -146,8 +147,8 @@ class Recentring(Centred):
 
     def tell(self, losses: np.ndarray) -> None:
         """Move to an improvement, or shrink sigma."""
-        best = _order(losses)[:1]
-        if len(best) and losses[best[0]] < self.base:
+        best = ranked(losses)[:1]
+        if best and losses[best[0]] < self.base:
             self.base = float(losses[best[0]])
             self._move([(self._numbers[best[0]], self.sigma)])
         else:
@@ -160,7 +161,7 @@ class EvolutionStrategy(Centred):
 
     def tell(self, losses: np.ndarray) -> None:
         """Recombine the better half."""
-        order = _order(losses)
+        order = ranked(losses)
         half = order[: max(1, len(order) // 2)]
         raw = np.log(len(half) + 0.5) - np.log(np.arange(1, len(half) + 1))
         weights = raw / raw.sum() if len(half) else raw
@@ -177,7 +178,7 @@ class CmaEs:
             raise InputError(f"CMA-ES keeps a {region.dimension} x {region.dimension} matrix; choose a basis for it.")
         if region.dimension < 2:
             raise InputError("CMA-ES needs a basis of rank 2 or more.")
-        self.region, self._base = region, base
+        self.region = region
         self._make: Callable[[int], CMA] = lambda size: CMA(
             mean=np.zeros(region.dimension), sigma=sigma, seed=streams.integer("cma") % 2**31, population_size=size
         )
@@ -197,7 +198,7 @@ class CmaEs:
         """Update mean and covariance; failed members count as the worst."""
         assert self._cma is not None
         if len(losses) == self._cma.population_size and np.isfinite(losses).any():
-            filled = np.where(np.isfinite(losses), losses, np.nanmax(losses[np.isfinite(losses)]) + 1.0)
+            filled = np.where(np.isfinite(losses), losses, losses[np.isfinite(losses)].max() + 1.0)
             self._cma.tell(list(zip(self._rows, map(float, filled), strict=True)))
 
 
@@ -207,9 +208,3 @@ METHODS: dict[str, Callable[[Region, Streams, float, float], Method]] = {
     "es": EvolutionStrategy,
     "cmaes": CmaEs,
 }
-
-
-def _order(losses: np.ndarray) -> np.ndarray:
-    """Finite members, best first; ties by number."""
-    order = np.argsort(np.where(np.isfinite(losses), losses, np.inf), kind="stable")
-    return np.asarray(order[np.isfinite(losses[order])])

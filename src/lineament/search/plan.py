@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from torch import Tensor
 
 from lineament import theory
 from lineament.population import Population
@@ -49,14 +50,14 @@ class LocalPlan:
         return theory.sigma_of_curvature_cost(REFERENCE_COST, self.space.at, self.n)
 
 
-def local_plan(space: SearchSpace, fresh_gradient: object, n: int) -> LocalPlan:
+def local_plan(space: SearchSpace, fresh_gradient: Tensor, n: int) -> LocalPlan:
     """Predictions for the best of n draws of one region.
 
     Args:
         fresh_gradient: gradient on data disjoint from the selecting batch, (n_params,) float64.
     """
     norm = space.at.gradient_norm
-    inner = float(space.gradient @ space.region.inside(fresh_gradient))  # type: ignore[arg-type]
+    inner = float(space.gradient @ space.region.inside(fresh_gradient))
     transfer = theory.transfer_ratio(inner, norm) if norm > 0 else 0.0
     sigma, gain = theory.best_sigma(space.at, n), theory.gain_at_best_sigma(space.at, n)
     return LocalPlan(space, n, sigma, gain, theory.signal_density(norm, space.dimension), transfer)
