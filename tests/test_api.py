@@ -15,8 +15,9 @@ from torch.nn import functional
 
 import lineament
 from lineament import study
-from lineament.api import MEASUREMENTS, measure
+from lineament.api import measure
 from lineament.errors import InputError
+from lineament.experiment import MEASUREMENTS
 from lineament.problems.problem import Batch
 from lineament.settings import DamageSettings
 

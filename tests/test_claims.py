@@ -119,6 +119,24 @@ def random_search(ratio: Values = (), slope: Values = (), correlation: Values = 
     return made([figures(seed) for seed in seeds], "random_search")
 
 
+def steering(cosine: Values = (), null: Values = (0.2, 0.2, 0.2), ratio: Values = ()) -> list[Record]:
+    """Each figure beside others of its quantity that nothing is judged by; a cosine of None is no reference layer."""
+    seeds = range(max(len(cosine), len(ratio)))
+
+    def figures(seed: int) -> list[Figure]:
+        found = [figure("step_cosine", 0.95, 0.1, step="raw", shift="jacobian", layer=9, reference=False)]
+        if cosine:
+            found.append(figure("best_layer_cosine", 0.95, 0.9, step="adam", layer=3, n_below=0))
+            found.append(figure("best_layer_cosine", cosine[seed], null[seed], step="raw", layer=3, n_below=34))
+        if ratio:
+            found.append(figure("effect_ratio", 5.0, 0.1, layer=2, kl=0.05, best=False))
+            found.append(figure("effect_ratio", 5.0, 0.1, layer=3, kl=0.5, best=True))
+            found.append(figure("effect_ratio", ratio[seed], 0.1, layer=3, kl=0.05, best=True))
+        return found
+
+    return made([figures(seed) for seed in seeds], "steering")
+
+
 def basis_drift(overlap: Values, before: Values, after: Values) -> list[Record]:
     def figures(o: float | None, b: float | None, a: float | None) -> list[Figure]:
         return [
@@ -290,6 +308,42 @@ TABLE: dict[str, dict[str, tuple[list[Record], str]]] = {
         "does not": (random_search(correlation=near(0.1)), NO),
         "half": (random_search(correlation=near(0.5)), OPEN),
     },
+    "step_matches_caa": {
+        "above every null draw": (steering(near(0.6)), YES),
+        "just above both": (steering(near(0.34), near(0.3)), YES),
+        "above the paper's figure": (steering(near(0.9), near(0.58)), YES),
+        "below the largest null draw": (steering(near(0.6), near(0.7)), NO),
+        "as large as the largest null draw": (steering(near(0.6), near(0.6)), NO),
+        "above null draws, but small": (steering(near(0.25), near(0.1)), NO),
+        "opposite, though long": (steering(near(-0.8)), NO),
+        "above null draws in two of three seeds": (steering(near(0.6), (0.2, 0.2, 0.7)), OPEN),
+        "above null draws in one of three seeds": (steering(near(0.6), (0.2, 0.8, 0.8)), OPEN),
+        "above null draws on average, though not in every seed": (steering((0.5, 0.9, 0.9), (0.6, 0.1, 0.1)), OPEN),
+        "above null draws in every seed, though not by an interval": (
+            steering((0.50, 0.55, 0.60), (0.49, 0.10, 0.50)),
+            YES,
+        ),
+        "around 0.3": (steering(near(0.3)), OPEN),
+        "wide": (steering(WIDE, (0.0, 0.0, 0.0)), OPEN),
+        "small, and above null draws in one seed": (steering(near(0.2), (0.1, 0.5, 0.5)), NO),
+        "one seed without a null": (steering(near(0.6), (0.2, 0.2, None)), OPEN),
+        "one seed without a reference layer": (steering((0.60, 0.61, None)), YES),
+        "two seeds without a reference layer": (steering((0.6, None, None)), OPEN),
+        "no reference layer": (steering((None, None, None)), OPEN),
+    },
+    "step_steers": {
+        "as the vector does": (steering(ratio=near(0.9)), YES),
+        "more than the vector": (steering(ratio=near(1.5)), YES),
+        "just above half": (steering(ratio=near(0.54)), YES),
+        "little": (steering(ratio=near(0.2)), NO),
+        "the other way": (steering(ratio=near(-0.9)), NO),
+        "around half": (steering(ratio=near(0.5)), OPEN),
+        "wide": (steering(ratio=WIDE), OPEN),
+        "one seed cannot reach the KL": (steering(near(0.6), ratio=(0.9, 0.91, None)), OPEN),
+        "one seed without a reference layer": (steering((0.6, 0.6, None), ratio=(0.9, 0.91, None)), YES),
+        "two seeds without a reference layer": (steering((0.6, None, None), ratio=(0.9, None, None)), OPEN),
+        "no reference layer": (steering((None, None, None)), OPEN),
+    },
     "prefix_is_privileged": {
         "both": (privileged(0.7, 0.5, 0.4, 0.2), YES),
         "whole only": (privileged(0.7, 0.5, 0.2, 0.4), NO),
@@ -437,6 +491,9 @@ def test_seeds_without_a_gap_are_listed() -> None:
         ("prefix_captures", "above both", 0.7, 0.1),
         ("basis_drifts", "low", 0.2, 0.1),
         ("krylov_prefix", "high", 0.8, 0.1),
+        ("step_matches_caa", "above every null draw", 0.6, 0.2),
+        ("step_matches_caa", "opposite, though long", -0.8, 0.2),
+        ("step_steers", "as the vector does", 0.9, 0.1),
         ("prefix_is_privileged", "both", 0.2, -0.4),
         ("static_gap_is_metric", "half of the gap", 0.5, -0.25),
         ("capture_predicts_recovery", "less capture, less loss", -1.0, 0.0),
@@ -459,6 +516,7 @@ def test_measured_and_null_are_means_over_seeds(id: str, case: str, measured: fl
         ("krylov_prefix", krylov((0.02, 0.5, 0.98)), True),
         ("basis_drifts", drift((0.02, 0.5, 0.98)), False),  # noise may put a rescaled overlap above 1
         ("capture_predicts_recovery", inside([RISING, FALLING, RISING]), None),
+        ("step_matches_caa", steering((-0.9, 0.0, 0.9)), None),
     ],
 )
 def test_intervals_of_bounded_figures_stay_within_their_bounds(id: str, records: list[Record], bounded: bool) -> None:

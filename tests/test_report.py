@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from steering_records import steering_records
 
 from lineament.errors import InputError
-from lineament.records import load_records, read_json
+from lineament.records import Record, load_records, read_json
 from lineament.report.page import render, write_report
 
 FLAGS = (
@@ -108,8 +109,11 @@ def test_verdicts_come_first_and_every_figure_names_its_records(page: webdriver.
 
 
 @pytest.mark.parametrize("width", [1200, 390])
-def test_pictures_of_random_search_draw(browser: webdriver.Chrome, tmp_path: Path, width: int) -> None:
-    for record in search_records():
+@pytest.mark.parametrize("records", [search_records, steering_records])
+def test_pictures_of_other_measurements_draw(
+    browser: webdriver.Chrome, tmp_path: Path, width: int, records: Callable[[], list[Record]]
+) -> None:
+    for record in records():
         record.save(tmp_path / "records")
     size(browser, width)
     browser.get_log("browser")  # type: ignore[no-untyped-call]

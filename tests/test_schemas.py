@@ -99,8 +99,17 @@ def random_search(seed: int) -> Record:
     return record("random_search", seed, figures)
 
 
+def steering(seed: int) -> Record:
+    best = {"step": "raw", "layer": 2, "n_below": 34}
+    figures = [
+        Figure("best_layer_cosine", 0.6 + 0.01 * seed, "cosine", 0.01, 0.3, best),
+        Figure("effect_ratio", 0.8 + 0.01 * seed, "ratio", 0.02, 0.1, {"layer": 2, "kl": 0.05, "best": "True"}),
+    ]
+    return record("steering", seed, figures)
+
+
 def records(n_seeds: int) -> list[Record]:
-    makers = (gradient_rank, basis_capture, basis_drift, random_search)
+    makers = (gradient_rank, basis_capture, basis_drift, random_search, steering)
     return [make(seed) for seed in range(n_seeds) for make in makers]
 
 

@@ -11,9 +11,9 @@ from lineament.errors import InputError
 from lineament.experiment import validate, validate_on
 from lineament.presets import PRESETS, resolve
 from lineament.settings import flat_keys
-from lineament.validation import RANGES, SEARCH_RANGES
+from lineament.validation import RANGES, SEARCH_RANGES, STEERING_RANGES
 
-SEARCH = {"measure": "random_search"}
+SEARCH, STEERING = {"measure": "random_search"}, {"measure": "steering"}
 BAD: list[tuple[str, Any, str]] = [
     ("seeds", 0, "at least 1"),
     ("measure", "", "at least one name"),
@@ -75,6 +75,17 @@ BAD: list[tuple[str, Any, str]] = [
     ("search.most_probes", 1, "at least 2"),
     ("search.lora_ranks", "4,0", "each at least 1"),
     ("search.widths", "0", "each at least 1"),
+    ("steering.examples", 7, "at least 8"),
+    ("steering.step_examples", 1, "at least 2"),
+    ("steering.folds", 3, "even and at least 2"),
+    ("steering.random_directions", 0, "at least 1"),
+    ("steering.shuffled_steps", 0, "at least 1"),
+    ("steering.sizes", "0.1,0", "each above 0"),
+    ("steering.doses", "", "at least one number"),
+    ("steering.depths", "0.5,1.5", "each above 0 and at most 1"),
+    ("steering.kl", 0, "above 0"),
+    ("steering.neutral_examples", 0, "at least 1"),
+    ("steering.effect_directions", 0, "at least 1"),
 ]
 TOGETHER: list[tuple[dict[str, Any], list[str]]] = [
     ({"measurement.ranks": "1,10,500"}, ["rank 500", "150"]),
@@ -95,6 +106,9 @@ TOGETHER: list[tuple[dict[str, Any], list[str]]] = [
     ({**SEARCH, "search.density_draws": 127}, ["search.density_draws is 127", "128"]),
     ({**SEARCH, "search.spaces": "prefx"}, ["search.spaces", "Did you mean 'prefix'"]),
     ({**SEARCH, "search.informed": "full"}, ["search.informed", "'full'"]),
+    ({**STEERING, "steering.examples": 15}, ["steering.examples is 15", "2 * steering.folds = 16"]),
+    ({**STEERING, "task.evaluation_examples": 15}, ["task.evaluation_examples is 15", "2 * steering.folds = 16"]),
+    ({**STEERING, "steering.effect_directions": 25}, ["steering.effect_directions is 25", "24"]),
     ({**SEARCH, "search.widths": "30"}, ["search.widths is 30", "multiple of model.heads, 4"]),
 ]
 
@@ -108,7 +122,8 @@ def refusal(changes: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(("key", "value", "words"), BAD)
 def test_a_value_out_of_range_is_refused_with_key_and_range(key: str, value: Any, words: str) -> None:
-    message = refusal({**(SEARCH if key.startswith("search.") else {}), key: value})
+    needed = {"search": SEARCH, "steering": STEERING}.get(key.split(".")[0], {})
+    message = refusal({**needed, key: value})
     assert message.startswith(f"{key} is ")
     assert words in message
 
@@ -126,7 +141,7 @@ def is_checked(kind: Any) -> bool:
 
 
 def test_every_number_has_a_range_and_every_range_a_refused_value() -> None:
-    ranged = {**RANGES, **SEARCH_RANGES}
+    ranged = {**RANGES, **SEARCH_RANGES, **STEERING_RANGES}
     numbers = {key for key, kind in flat_keys().items() if is_checked(kind)}
     assert numbers - set(ranged) == {"seed"}  # any whole number names a family of streams
     assert set(ranged) - {key for key, _, _ in BAD} == {"task.targets"}  # empty means the default
@@ -134,7 +149,7 @@ def test_every_number_has_a_range_and_every_range_a_refused_value() -> None:
 
 @pytest.mark.parametrize(("problem", "preset"), PRESETS)
 def test_presets_are_allowed_with_every_measurement(problem: str, preset: str) -> None:
-    every = "gradient_rank,basis_capture,basis_drift,random_search"
+    every = "gradient_rank,basis_capture,basis_drift,random_search,steering"
     validate(resolve(problem, preset, [("test", {"measure": every})]))
 
 
@@ -153,8 +168,8 @@ def test_edges_are_allowed() -> None:
     validate(resolve("synthetic", "quick", [("test", {"damage.batch": 1, "damage.kind": "ascent"})]))
 
 
-def test_search_is_looked_at_only_when_it_is_measured() -> None:
-    validate(resolve("synthetic", "quick", [("test", {"search.draws": 1})]))
+def test_a_measurement_s_keys_are_looked_at_only_when_it_is_measured() -> None:
+    validate(resolve("synthetic", "quick", [("test", {"search.draws": 1, "steering.folds": 3})]))
 
 
 def test_another_problem_is_held_to_its_own_tasks() -> None:

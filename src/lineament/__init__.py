@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lineament.activations.capture import Place as Place
+    from lineament.activations.capture import problem_reader as problem_reader
+    from lineament.activations.capture import read_rows as read_rows
     from lineament.api import Results as Results
     from lineament.api import measure as measure
     from lineament.bases import Basis as Basis
@@ -44,6 +47,14 @@ if TYPE_CHECKING:
     from lineament.records import Record as Record
     from lineament.records import load_records as load_records
     from lineament.search_space import Region as Region
+    from lineament.steering.formats import from_layer_activations as from_layer_activations
+    from lineament.steering.formats import read_vector as read_vector
+    from lineament.steering.steered import steered as steered
+    from lineament.steering.vector import SteeringVector as SteeringVector
+    from lineament.steering.vector import save_vector as save_vector
+    from lineament.steering.weight_step import finite_shift as finite_shift
+    from lineament.steering.weight_step import jacobian_shift as jacobian_shift
+    from lineament.steering.weight_step import weight_edit as weight_edit
     from lineament.streams import Streams as Streams
     from lineament.study import Study as Study
     from lineament.vectors.curvature import estimate_curvature as estimate_curvature
@@ -66,6 +77,9 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Problem": ("problems.problem", "Problem"),
     "Batch": ("problems.problem", "Batch"),
     "InMemoryProblem": ("problems.in_memory", "InMemoryProblem"),
+    "Place": ("activations.capture", "Place"),
+    "problem_reader": ("activations.capture", "problem_reader"),
+    "read_rows": ("activations.capture", "read_rows"),
     "group_gradients": ("vectors.gradients", "group_gradients"),
     "gradient_gram": ("vectors.gradients", "gradient_gram"),
     "HessianOperator": ("vectors.gradients", "HessianOperator"),
@@ -89,6 +103,14 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Population": ("population", "Population"),
     "Scores": ("population", "Scores"),
     "Region": ("search_space", "Region"),
+    "SteeringVector": ("steering.vector", "SteeringVector"),
+    "save_vector": ("steering.vector", "save_vector"),
+    "read_vector": ("steering.formats", "read_vector"),
+    "from_layer_activations": ("steering.formats", "from_layer_activations"),
+    "jacobian_shift": ("steering.weight_step", "jacobian_shift"),
+    "finite_shift": ("steering.weight_step", "finite_shift"),
+    "weight_edit": ("steering.weight_step", "weight_edit"),
+    "steered": ("steering.steered", "steered"),
     "mean_best": ("best_of_n", "mean_best"),
     "Study": ("study", "Study"),
     "Figure": ("records", "Figure"),

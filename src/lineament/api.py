@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lineament.claims import evaluate
 from lineament.errors import InputError
-from lineament.experiment import MEASUREMENTS, validate_on
+from lineament.experiment import measured, validate_on
 from lineament.parameters import hash_tensors
 from lineament.problems.adapters import attach_lora
 from lineament.problems.in_memory import InMemoryProblem
@@ -23,7 +23,6 @@ from lineament.records import Record, delete_leftovers, read_json, write_json
 from lineament.run_folder import EXTENDING, RunFolder, differences, require_unused, require_writable
 from lineament.settings import Settings, flattened, to_dict, updated
 from lineament.streams import Streams
-from lineament.study import prepare_study
 from lineament.verdicts import Claim
 
 IDENTITY = "identity.json"
@@ -96,8 +95,7 @@ def _measure_seed(
         # Not before the input has proved usable: a folder belongs to what its stages were made of.
         write_json(run / IDENTITY, identity)
         with problem.space.restored():
-            study = prepare_study(problem, settings, target, seed, run)
-            return [MEASUREMENTS[measurement](study) for measurement in settings.measure]
+            return list(measured(settings.measure, problem, settings, target, seed, run))
     finally:
         if lora:
             adapted.unload()  # type: ignore[operator]

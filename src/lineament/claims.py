@@ -16,6 +16,7 @@ from lineament.evidence import Evidence, capture_details, mean_or_none, paired_b
 from lineament.intervals import over_seeds
 from lineament.records import Label, Record, write_json
 from lineament.search_claims import best_of_n_theorem, dimension_free, signal_density
+from lineament.steering_claims import step_matches_caa, step_steers
 from lineament.verdicts import Claim, above, below, clipped, interval_body, make_claim
 
 # Figures of the paper's LoRA study (arXiv 2606.10929); they apply to LoRA runs only.
@@ -263,6 +264,8 @@ CLAIMS: dict[str, Callable[[Evidence], Claim | None]] = {
         best_of_n_theorem,
         dimension_free,
         signal_density,
+        step_matches_caa,
+        step_steers,
         prefix_is_privileged,
         static_gap_is_metric,
         capture_predicts_recovery,

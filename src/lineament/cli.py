@@ -16,6 +16,8 @@ from lineament import __version__
 from lineament.errors import InputError, LineamentError, unknown_name
 from lineament.presets import DEFAULT_MODELS, resolve
 from lineament.settings import Settings, flat_keys, flattened, from_file, parse_assignment, to_dict
+from lineament.steer_cli import Steer
+from lineament.steer_cli import run as run_steer
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Run:
     """run folder; default runs/PROBLEM-PRESET"""
     model: str | None = None
     """smollm2-135m, a local folder, a .gguf file or a hub name (lm only; default smollm2-135m)"""
+    data: Path | None = None
+    """labelled file (JSONL, JSON or CSV) that becomes the damaged task (lm only)"""
     preset: str | None = None
     """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
     seeds: int | None = None
     """number of independent seeds; one seed gives no interval"""
     measure: str | None = None
-    """measurements, comma separated: gradient_rank,basis_capture,basis_drift,random_search"""
+    """measurements, comma separated: gradient_rank,basis_capture,basis_drift,random_search,steering"""
     device: str | None = None
     """auto, cpu or cuda"""
     threads: int | None = None
@@ -187,6 +191,7 @@ DESCRIPTION = (
 COMMANDS = {
     "run": Run,
     "search": Search,
+    "steer": Steer,
     "report": Report,
     "claims": Claims,
     "runs": Runs,
@@ -249,6 +254,8 @@ def _dispatch(command: Any) -> int:
             return _run(command)
         case Search():
             return _search(command)
+        case Steer():
+            return run_steer(command)
         case Report():
             return commands.report(command.run)
         case Claims():
@@ -294,8 +301,11 @@ def settings_of(options: Run) -> Settings:
     problem, preset = _start_of(options, file)
     if options.model and problem == "synthetic":
         raise InputError("--model is for `lineament run lm`; the synthetic model is set by --set model.width=... .")
+    if options.data and problem == "synthetic":
+        raise InputError("--data is for `lineament run lm`; the synthetic tasks make their own data.")
     flags = {
         "model.name": options.model,
+        "task.data": str(options.data) if options.data else None,
         "seeds": options.seeds,
         "measure": options.measure,
         "device": options.device,

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from lineament.errors import InputError, LineamentError
 from lineament.executors import run_in_processes, run_serially
-from lineament.experiment import make_problem, seeds_of, validate, write_results
+from lineament.experiment import AT_OPERATING_POINT, make_problem, seeds_of, validate, write_results
 from lineament.planning import Plan, plan
 from lineament.problems.synthetic import cache_folder
 from lineament.records import Record, delete_leftovers, load_records, read_json, record_files
@@ -190,7 +190,8 @@ def _print_results(out: Path, found: Sequence[Claim], settings: Settings) -> Non
     noun = "seed" if n_seeds == 1 else "seeds"
     targets = ", ".join(settings.task.targets)
     space = "LoRA factors" if settings.recovery.space == "lora" else "all weights"
-    console.print(f"[bold]{settings.model.name}[/], damaged and recovered: {targets}; {space}; {n_seeds} {noun}")
+    done = "damaged and recovered" if set(settings.measure) - set(AT_OPERATING_POINT) else "at the operating point"
+    console.print(f"[bold]{settings.model.name}[/], {done}: {targets}; {space}; {n_seeds} {noun}")
     for target in settings.task.targets:
         evaluated = [r for r in records if r.target == target and any(r.select("evaluation"))]
         if evaluated:

@@ -6,7 +6,7 @@ makes resuming, extending and running in parallel the same thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,22 +15,27 @@ from safetensors.torch import save
 from lineament.bases import from_vectors
 from lineament.claims import write_claims
 from lineament.errors import InputError, unknown_name
-from lineament.measurements import basis_capture, basis_drift, gradient_rank, random_search
+from lineament.measurements import basis_capture, basis_drift, gradient_rank, random_search, steering
 from lineament.problems.adapters import save_adapter
 from lineament.problems.problem import Problem
 from lineament.problems.synthetic import LORA_TARGETS, SyntheticProblem, task_names
 from lineament.records import Record, load_records, write_bytes
 from lineament.run_folder import RunFolder
 from lineament.settings import Settings
-from lineament.study import Progress, Study, prepare_study, silent
+from lineament.study import OperatingStudy, Progress, Study, operating_study, prepare_study, silent
 from lineament.validation import require_allowed, require_synthetic
 from lineament.verdicts import Claim
 
+# These need neither damage nor recovery, and a run of nothing else does without both.
+AT_OPERATING_POINT: dict[str, Callable[[OperatingStudy], Record]] = {
+    steering.NAME: steering.measure,
+}
 MEASUREMENTS: dict[str, Callable[[Study], Record]] = {
     gradient_rank.NAME: gradient_rank.measure,
     basis_capture.NAME: basis_capture.measure,
     basis_drift.NAME: basis_drift.measure,
     random_search.NAME: random_search.measure,
+    **AT_OPERATING_POINT,
 }
 
 
@@ -91,12 +96,36 @@ def run_job(
         if not missing:
             continue
         problem = problem or make_problem(settings, seed, progress)
-        study = prepare_study(problem, settings, target, seed, run, progress)
-        _save_artifacts(study, run)
-        for name in MEASUREMENTS:
-            if name in missing:
-                MEASUREMENTS[name](study).save(records)
+        for record in measured(missing, problem, settings, target, seed, run, progress, _save_artifacts):
+            record.save(records)
     progress("done", 1, 1)
+
+
+def measured(
+    names: Collection[str],
+    problem: Problem,
+    settings: Settings,
+    target: str,
+    seed: int,
+    run: Path,
+    progress: Progress = silent,
+    on_study: Callable[[Study, Path], None] | None = None,
+) -> Iterator[Record]:
+    """Records of these measurements, one by one in the registry's order; stages are made as far as they need.
+
+    Args:
+        problem: freshly made for this seed.
+        run: where stages are kept.
+        on_study: called when damage and recovery are made.
+    """
+    if set(names) <= set(AT_OPERATING_POINT):
+        at_star = operating_study(problem, settings, target, seed, run, progress)
+        yield from (measure(at_star) for name, measure in AT_OPERATING_POINT.items() if name in names)
+        return
+    study = prepare_study(problem, settings, target, seed, run, progress)
+    if on_study:
+        on_study(study, run)
+    yield from (measure(study) for name, measure in MEASUREMENTS.items() if name in names)
 
 
 def write_results(run: Path) -> list[Claim]:

@@ -6,12 +6,13 @@ Fixed by base accuracy and recovery alone, before any capture was looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lineament.errors import unknown_name
 from lineament.settings import Settings, updated
 
-EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search"]
+EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search", "steering"]
 # How a language model is trained, damaged and recovered, whatever is measured.
 LM_RECIPE: dict[str, Any] = {
     "threads": 2,
@@ -88,5 +89,6 @@ def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, 
     for source, changes in layers:
         settings = updated(settings, changes, source)
     if not settings.task.targets:
-        settings = updated(settings, {"task.targets": DEFAULT_TARGETS[problem]}, "defaults")
+        own = (Path(settings.task.data).stem,) if settings.task.data else DEFAULT_TARGETS[problem]
+        settings = updated(settings, {"task.targets": own}, "defaults")
     return settings

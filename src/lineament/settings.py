@@ -47,6 +47,8 @@ class TaskSettings:
     """tasks of the problem; empty means all of them"""
     targets: tuple[str, ...] = ()
     """tasks to damage and recover, one study each; empty means the problem's default"""
+    data: str = ""
+    """labelled file (JSONL, JSON or CSV) that becomes one more task, named like the file (lm only)"""
     evaluation_examples: int = 256
     """examples per task in each of the validation, evaluation and held-out sets"""
 
@@ -210,6 +212,34 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class SteeringSettings:
+    """Sizes of the steering measurement."""
+
+    examples: int = 256
+    """training examples of both classes that the CAA vector is made from"""
+    step_examples: int = 64
+    """training prompts of the gradient step towards the positive label"""
+    folds: int = 8
+    """parts of the data that are left out in turn for standard errors; even, since halves are made of them"""
+    random_directions: int = 24
+    """random weight directions of the null"""
+    shuffled_steps: int = 10
+    """gradient steps on shuffled labels of the null"""
+    sizes: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0)
+    """lengths of the step, as the shift that the Jacobian gives over the norm of the CAA vector"""
+    doses: tuple[float, ...] = (-2.0, -1.0, -0.5, -0.2, -0.1, 0.1, 0.2, 0.5, 1.0, 2.0)
+    """multiples of the CAA vector's norm that are added in the dose-response"""
+    depths: tuple[float, ...] = (0.33, 0.5, 0.67)
+    """layers, as shares of the depth, at which effects are compared besides the one of the best cosine"""
+    kl: float = 0.05
+    """price on neutral text at which vectors are compared, nats per token"""
+    neutral_examples: int = 32
+    """rows of neutral text"""
+    effect_directions: int = 3
+    """random weight directions whose effect is the null of the steering effect"""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that decides a run's records."""
 
@@ -236,6 +266,7 @@ class Settings:
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
     measurement: MeasureSettings = field(default_factory=MeasureSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    steering: SteeringSettings = field(default_factory=SteeringSettings)
 
     def hash(self) -> str:
         """Identity of the configuration, without seeds and the choice of measurements (those extend a run)."""

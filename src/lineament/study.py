@@ -37,7 +37,25 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 @dataclass
-class Study:
+class OperatingStudy:
+    """The operating point of one target and seed: all that a measurement at theta_star needs.
+
+    Attributes:
+        points: `start`, `early` and `star` -> theta (n_params,).
+        streams: random streams of this target and seed.
+    """
+
+    problem: Problem
+    settings: Settings
+    target: str
+    seed: int
+    streams: Streams
+    points: dict[str, Tensor]
+    progress: Progress = field(default=silent, kw_only=True)
+
+
+@dataclass
+class Study(OperatingStudy):
     """Points and recovery of one target and seed.
 
     Attributes:
@@ -47,16 +65,9 @@ class Study:
         effects: point -> task -> {loss, accuracy} on the evaluation sets.
     """
 
-    problem: Problem
-    settings: Settings
-    target: str
-    seed: int
-    streams: Streams
-    points: dict[str, Tensor]
     curve: RecoveryCurve
     trajectory: Trajectory
     effects: dict[str, dict[str, dict[str, float]]]
-    progress: Progress = silent
     _gradients: dict[tuple[str, str, str], Vectors] = field(default_factory=dict, repr=False)
     _gram: TrajectoryGram | None = field(default=None, repr=False)
 
@@ -124,7 +135,22 @@ def prepare_study(
         points["recovered"] = trajectory.position(curve.recovered_at)
     effects = _effects(problem, points, run / "stages" / f"effects-{name}.json")
     problem.space.write(points["broken"])
-    return Study(problem, settings, target, seed, own, points, curve, trajectory, effects, progress)
+    return Study(problem, settings, target, seed, own, points, curve, trajectory, effects, progress=progress)
+
+
+def operating_study(
+    problem: Problem, settings: Settings, target: str, seed: int, run: Path, progress: Progress = silent
+) -> OperatingStudy:
+    """Make or load the operating point alone, for measurements that need no damage and no recovery.
+
+    Args:
+        problem: freshly made for this seed (its parameters are theta_start).
+    """
+    problem.require_task(target)
+    streams, start = _streams(seed), problem.space.read().cpu()
+    points = _operating_stage(problem, settings, streams, operating_file(run, seed), start, progress)
+    problem.space.write(points["star"])
+    return OperatingStudy(problem, settings, target, seed, streams.child(target), points, progress=progress)
 
 
 def damaged_point(

@@ -13,7 +13,7 @@ from typing import Any
 
 from lineament.errors import InputError, unknown_name
 from lineament.keys import value_words
-from lineament.measurements import random_search
+from lineament.measurements import random_search, steering
 from lineament.settings import Settings, flattened, to_dict
 
 # Inputs of so many digits never run out.
@@ -43,6 +43,7 @@ ABOVE_0 = Allowed("above 0", lambda value: value > 0)
 DECAY = Allowed("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARE = Allowed("above 0 and at most 1", lambda value: 0 < value <= 1)
 NAMES = Allowed("a list with at least one name", lambda names: len(names) > 0)
+NUMBERS = Allowed("a list with at least one number", lambda numbers: len(numbers) > 0)
 
 RANGES: Mapping[str, Allowed] = {
     "seeds": at_least(1),
@@ -103,6 +104,20 @@ SEARCH_RANGES: Mapping[str, Allowed] = {
     "search.lora_ranks": Allowed("a list of ranks, each at least 1", lambda ranks: all(rank >= 1 for rank in ranks)),
     "search.widths": Allowed("a list of widths, each at least 1", lambda widths: all(width >= 1 for width in widths)),
 }
+# Looked at only when steering is measured.
+STEERING_RANGES: Mapping[str, Allowed] = {
+    "steering.examples": at_least(8),
+    "steering.step_examples": at_least(2),
+    "steering.folds": Allowed("even and at least 2", lambda folds: folds >= 2 and folds % 2 == 0),
+    "steering.random_directions": at_least(1),
+    "steering.shuffled_steps": at_least(1),
+    "steering.sizes": each(ABOVE_0),
+    "steering.doses": NUMBERS,
+    "steering.depths": each(SHARE),
+    "steering.kl": ABOVE_0,
+    "steering.neutral_examples": at_least(1),
+    "steering.effect_directions": at_least(1),
+}
 
 
 def require_allowed(settings: Settings, n_tasks: int) -> None:
@@ -111,9 +126,12 @@ def require_allowed(settings: Settings, n_tasks: int) -> None:
     Raises:
         InputError: names the key, its value and what is allowed.
     """
-    searching = random_search.NAME in settings.measure
-    _require_ranges(settings, {**RANGES, **(SEARCH_RANGES if searching else {})})
+    searching, steered = (name in settings.measure for name in (random_search.NAME, steering.NAME))
+    more = {**(SEARCH_RANGES if searching else {}), **(STEERING_RANGES if steered else {})}
+    _require_ranges(settings, {**RANGES, **more})
     _require_all(_agreements(settings, n_tasks))
+    if steered:
+        _require_all(_steering_agreements(settings))
     if searching:
         _require_spaces(settings)
         _require_all(_search_agreements(settings))
@@ -197,6 +215,24 @@ def _search_agreements(s: Settings) -> Iterator[tuple[bool, str]]:
             f"{key} is {draws}; it must be at least 2 * search.headline_count = {2 * n}, or the best of {n} has no "
             "standard error.",
         )
+
+
+def _steering_agreements(s: Settings) -> Iterator[tuple[bool, str]]:
+    st, n = s.steering, s.task.evaluation_examples
+    yield (
+        st.examples >= 2 * st.folds,
+        f"steering.examples is {st.examples}; it must be at least 2 * steering.folds = {2 * st.folds}, so that each "
+        "fold holds both classes.",
+    )
+    yield (
+        n >= 2 * st.folds,
+        f"task.evaluation_examples is {n}; it must be at least 2 * steering.folds = {2 * st.folds} held-out prompts.",
+    )
+    yield (
+        st.effect_directions <= st.random_directions,
+        f"steering.effect_directions is {st.effect_directions}; it must be at most steering.random_directions, "
+        f"{st.random_directions}.",
+    )
 
 
 def _require_spaces(s: Settings) -> None:

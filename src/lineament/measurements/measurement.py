@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lineament.records import Figure, Record
-from lineament.study import Study
+from lineament.study import OperatingStudy
 
 
 def make_record(
-    study: Study,
+    study: OperatingStudy,
     measurement: str,
     figures: Sequence[Figure],
     definitions: Mapping[str, str],

@@ -10,8 +10,9 @@ import importlib.metadata
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,12 +23,15 @@ from transformers.utils import logging as transformers_logging
 from lineament.errors import InputError, LineamentError, unknown_name
 from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import attach_lora
-from lineament.problems.problem import Batch, Problem, Split, at_positions, chosen_device
-from lineament.problems.statements import STATEMENT_TASKS, Statement, StatementSplits, split
+from lineament.problems.labelled_data import LabelledData, Pair, read_labelled
+from lineament.problems.neutral_text import NEUTRAL_TEXTS
+from lineament.problems.problem import Batch, Problem, Split, at_positions, chosen_device, padded_rows
+from lineament.problems.statements import STATEMENT_TASKS, Labelled, StatementSplits, split
 from lineament.settings import Settings
 from lineament.streams import Streams
 
 PROMPT = "{statement} Answer:"
+PAIR_PROMPT = "{question}\nAnswer: {answer}"
 LABEL_TEXTS = {False: " False", True: " True"}
 LORA_TARGETS = ("q_proj", "v_proj")
 SMOLLM2 = "smollm2-135m"
@@ -48,7 +52,9 @@ class LanguageModelProblem(Problem):
     def __init__(self, settings: Settings, seed: int) -> None:
         self.streams = Streams(seed).child("lm")
         self.tasks = statement_task_names(settings)
-        self._splits = self._draw_splits(settings.task.evaluation_examples)
+        data = read_labelled(Path(settings.task.data)) if settings.task.data else None
+        self._pairs_task = data.name if data and data.is_pairs else None
+        self._splits = self._draw_splits(settings.task.evaluation_examples, data)
         model, self.tokenizer = load_model(settings.model.name)
         self.model_name = settings.model.name
         self.device = chosen_device(settings.device)
@@ -76,7 +82,7 @@ class LanguageModelProblem(Problem):
         # As many true as false statements, in random order: otherwise the labels' chance imbalance, not their content,
         # is most of a small batch's gradient, and a model at chance does not begin to learn.
         n_true = n // 2 + int(generator.integers(2)) * (n % 2)
-        chosen: list[Statement] = []
+        chosen: list[Labelled] = []
         for label, size in ((True, n_true), (False, n - n_true)):
             pool = [s for s in self._splits[task].train if s.label == label]
             chosen += [pool[i] for i in generator.choice(len(pool), size=size, replace=size > len(pool))]
@@ -85,6 +91,9 @@ class LanguageModelProblem(Problem):
     def fixed(self, task: str, split: Split) -> Batch:
         return self._fixed[task, split]
 
+    def neutral(self, task: str, n: int) -> Batch:
+        return self.encode_texts(NEUTRAL_TEXTS[:n])
+
     def remade(self, settings: Settings) -> LanguageModelProblem:
         return LanguageModelProblem(settings, self.streams.seed)
 
@@ -92,19 +101,49 @@ class LanguageModelProblem(Problem):
         """The labelled statements of a task, by split."""
         return self._splits[task]
 
-    def encode(self, statements: Sequence[Statement]) -> Batch:
-        """Prompts of statements, padded on the right, with their label tokens as targets."""
-        texts = [PROMPT.format(statement=statement.text) for statement in statements]
-        rows = [self.tokenizer(text)["input_ids"] for text in texts]
-        longest = max(len(row) for row in rows)
-        padding = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-        targets = torch.tensor([[self._labels[statement.label]] for statement in statements])
-        return Batch(ids, mask, mask.sum(dim=1, keepdim=True) - 1, targets, tuple(self._labels.values()))
+    def contrast_kind(self, task: str) -> Literal["statement", "answer"]:
+        return "answer" if task == self._pairs_task else "statement"
 
-    def _draw_splits(self, n: int) -> dict[str, StatementSplits]:
-        pools = {task: STATEMENT_TASKS[task]() for task in self.tasks}
+    def encode(self, examples: Sequence[Labelled]) -> Batch:
+        """Prompts padded on the right, with label tokens or matching answers as targets."""
+        if any(isinstance(example, Pair) for example in examples):
+            pairs = self.encode_pairs([example for example in examples if isinstance(example, Pair)])
+            return pairs.prompts
+        batch = self.encode_texts([PROMPT.format(statement=statement.text) for statement in examples])
+        targets = torch.tensor([[self._labels[statement.label]] for statement in examples])
+        return replace(batch, targets=targets, choices=tuple(self._labels.values()))
+
+    def encode_pairs(self, pairs: Sequence[Pair]) -> EncodedPairs:
+        """Prompts with the first token at which the two answers differ as target; what they share is the prompt's.
+
+        Raises:
+            InputError: an answer that is the beginning of the other one.
+        """
+        prompts, matching, others = [], [], []
+        for pair in pairs:
+            texts = [PAIR_PROMPT.format(question=pair.text, answer=a) for a in (pair.matching, pair.not_matching)]
+            first, second = (self.tokenizer(text)["input_ids"] for text in texts)
+            n_shared = _n_shared(first, second)
+            if n_shared == min(len(first), len(second)):
+                raise InputError(f"of {texts[0]!r:.200} one answer is the beginning of the other; they must differ.")
+            prompts.append(first[:n_shared])
+            matching.append(first[n_shared])
+            others.append(second[n_shared])
+        batch = padded_rows(prompts, self.tokenizer.pad_token_id or 0)
+        choices = tuple(sorted({*matching, *others}))
+        return EncodedPairs(
+            replace(batch, targets=torch.tensor(matching)[:, None], choices=choices), torch.tensor(others)
+        )
+
+    def encode_texts(self, texts: Sequence[str]) -> Batch:
+        """Token rows of texts, padded on the right, without choices; the wanted position is the last token."""
+        return padded_rows([self.tokenizer(text)["input_ids"] for text in texts], self.tokenizer.pad_token_id or 0)
+
+    def _draw_splits(self, n: int, data: LabelledData | None) -> dict[str, StatementSplits]:
+        pools: dict[str, Sequence[Labelled]] = {t: make() for t, make in STATEMENT_TASKS.items() if t in self.tasks}
+        if data:
+            pools[data.name] = data.items
+            _require_two_answers(data)
         return {task: split(pool, n, self.streams.generator("split", task)) for task, pool in pools.items()}
 
     def _single_token(self, text: str) -> int:
@@ -114,12 +153,42 @@ class LanguageModelProblem(Problem):
         return int(ids[0])
 
 
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Prompts with the matching answers as targets, and the first token of every other answer, (n,)."""
+
+    prompts: Batch
+    others: Tensor
+
+
+def _n_shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning of two token rows."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
 def statement_task_names(settings: Settings) -> tuple[str, ...]:
-    """The statement tasks in registry order; `InputError` with the nearest match for an unknown one."""
+    """The tasks in registry order, the data file's last; `InputError` with the nearest match for an unknown one."""
+    known = [*STATEMENT_TASKS]
+    if settings.task.data:
+        name = Path(settings.task.data).stem
+        if name in known:
+            raise InputError(f"the data file {settings.task.data} is named like the task {name!r}; rename it.")
+        known.append(name)
     for name in settings.task.names:
-        if name not in STATEMENT_TASKS:
-            raise unknown_name("task", name, STATEMENT_TASKS)
-    return tuple(name for name in STATEMENT_TASKS if not settings.task.names or name in settings.task.names)
+        if name not in known:
+            raise unknown_name("task", name, known)
+    return tuple(name for name in known if not settings.task.names or name in settings.task.names)
+
+
+def _require_two_answers(data: LabelledData) -> None:
+    """A task is judged between two answers; data of more answers can be steered with, but not trained as a task."""
+    found = {answer for item in data.items if isinstance(item, Pair) for answer in (item.matching, item.not_matching)}
+    if len(found) > 2:
+        raise InputError(
+            f"{data.path} has {len(found)} different answers ({', '.join(sorted(found)[:4])}, ...); a task needs two. "
+            "`lineament steer make` takes such data as they are."
+        )
 
 
 def load_model(name: str) -> tuple[Any, Any]:

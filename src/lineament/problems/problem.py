@@ -123,6 +123,20 @@ class Problem(ABC):
     def fixed(self, task: str, split: Split) -> Batch:
         """The fixed set of a task; splits share no example."""
 
+    def contrast_kind(self, task: str) -> Literal["statement", "answer"]:
+        """What a steering vector of the task contrasts: prompts by their label, or the answers to one prompt."""
+        return "statement"
+
+    def neutral(self, task: str, n: int) -> Batch:
+        """Up to n token rows that are not about `task`: other tasks' held-out inputs, unless a subclass has better.
+
+        A problem of one task has nothing else: then it is that task's own.
+        """
+        others = [name for name in self.tasks if name != task] or [task]
+        parts = [self.fixed(name, "held_out") for name in others]
+        share = -(-n // len(others))
+        return Batch.join([part.rows(slice(0, share)) for part in parts]).rows(slice(0, n))
+
     def remade(self, settings: Settings) -> Problem:
         """The same problem of the same seed with another width or adapter rank, at theta_start.
 
@@ -190,6 +204,14 @@ def corrupted(batch: Batch, how: Corruption, generator: np.random.Generator, shi
         raise InputError(f"shift {shift} for wrong labels; allowed: 1 to {len(choices) - 1}.")
     place = (batch.targets[..., None] == choices).int().argmax(dim=-1)
     return replace(batch, targets=choices[(place + shift) % len(choices)])
+
+
+def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Batch:
+    """Token rows of different lengths as a batch padded on the right; the wanted position is each row's last token."""
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return Batch(ids, mask, mask.sum(dim=1, keepdim=True) - 1, torch.zeros(len(rows), 1, dtype=torch.long))
 
 
 def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:

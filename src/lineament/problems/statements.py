@@ -12,6 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -36,14 +37,30 @@ class Statement:
     group: str
 
 
+class Labelled(Protocol):
+    """What `split` divides: a statement, or another example with a text, a label and a group."""
+
+    @property
+    def text(self) -> str:
+        """Shown to the model; no two examples of a pool have the same."""
+
+    @property
+    def label(self) -> bool:
+        """Splits hold both labels equally often."""
+
+    @property
+    def group(self) -> str:
+        """Examples of one group never fall in different splits."""
+
+
 @dataclass(frozen=True)
 class StatementSplits:
     """A pool divided by groups; each part is in random order and balanced to within one statement."""
 
-    train: tuple[Statement, ...]
-    validation: tuple[Statement, ...]
-    evaluation: tuple[Statement, ...]
-    held_out: tuple[Statement, ...]
+    train: tuple[Labelled, ...]
+    validation: tuple[Labelled, ...]
+    evaluation: tuple[Labelled, ...]
+    held_out: tuple[Labelled, ...]
 
 
 def numbers() -> list[Statement]:
@@ -173,7 +190,7 @@ STATEMENT_TASKS: dict[str, Callable[[], list[Statement]]] = {
 }
 
 
-def split(pool: Sequence[Statement], n_evaluation: int, generator: np.random.Generator) -> StatementSplits:
+def split(pool: Sequence[Labelled], n_evaluation: int, generator: np.random.Generator) -> StatementSplits:
     """Divide a pool by groups, in an order drawn from `generator`, into three fixed sets and the training set.
 
     Validation, evaluation and held-out have exactly `n_evaluation` statements each, as many true as false (one
@@ -206,9 +223,9 @@ def split(pool: Sequence[Statement], n_evaluation: int, generator: np.random.Gen
     return splits
 
 
-def _divide(shuffled: Sequence[Statement], n_evaluation: int) -> StatementSplits | None:
+def _divide(shuffled: Sequence[Labelled], n_evaluation: int) -> StatementSplits | None:
     """The splits of a pool in random order, groups taken as they first appear; None if it is too small."""
-    by_group: dict[str, list[Statement]] = {}
+    by_group: dict[str, list[Labelled]] = {}
     for statement in shuffled:
         by_group.setdefault(statement.group, []).append(statement)
     groups = iter(by_group.values())
@@ -222,9 +239,9 @@ def _divide(shuffled: Sequence[Statement], n_evaluation: int) -> StatementSplits
     return StatementSplits(_balanced(shuffled, rest, n_each, n_each), *parts)
 
 
-def _take(groups: Iterator[list[Statement]], n_true: int, n_false: int) -> list[Statement] | None:
+def _take(groups: Iterator[list[Labelled]], n_true: int, n_false: int) -> list[Labelled] | None:
     """Whole groups until they hold enough statements of both labels; None if they never do."""
-    taken: list[Statement] = []
+    taken: list[Labelled] = []
     for group in groups:
         taken += group
         n_true -= sum(statement.label for statement in group)
@@ -235,8 +252,8 @@ def _take(groups: Iterator[list[Statement]], n_true: int, n_false: int) -> list[
 
 
 def _balanced(
-    shuffled: Sequence[Statement], members: Sequence[Statement], n_true: int, n_false: int
-) -> tuple[Statement, ...]:
+    shuffled: Sequence[Labelled], members: Sequence[Labelled], n_true: int, n_false: int
+) -> tuple[Labelled, ...]:
     """The first `n_true` true and `n_false` false statements of `members`, in the shuffled order."""
     left, inside, chosen = {True: n_true, False: n_false}, set(members), []
     for statement in shuffled:

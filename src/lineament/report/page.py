@@ -15,7 +15,18 @@ from plotly.offline import get_plotlyjs
 
 from lineament.errors import InputError
 from lineament.records import Record, load_records, read_json, write_bytes
-from lineament.report import dynamics, figures, search_figures, search_subspaces, search_tables, tables, words
+from lineament.report import (
+    dynamics,
+    figures,
+    search_figures,
+    search_subspaces,
+    search_tables,
+    steering_effects,
+    steering_figures,
+    steering_tables,
+    tables,
+    words,
+)
 from lineament.report.drawing import draw, figure_json, legend
 from lineament.report.series import Picture, Table, data_table, of, undefined_notes
 from lineament.report.verdicts import verdict_row
@@ -30,6 +41,10 @@ MEASUREMENTS = {
     "random_search": (
         "How far random steps reach",
         "the best of N random steps, against what gradient and curvature foretell",
+    ),
+    "steering": (
+        "Weight steps and steering vectors",
+        "whether one gradient step moves activations where a steering vector does, and steers as it does",
     ),
 }
 
@@ -119,9 +134,12 @@ def _flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, Any]:
     """What the head of the page says about the run as a whole."""
     first = records[0]
+    what, lead = words.STEERED if {r.measurement for r in records} == {"steering"} else words.RECOVERED
     seeds = sorted({record.seed for record in records})
     return {
         "model": first.model,
+        "what": what,
+        "lead": lead,
         "problem": first.problem,
         "targets": list(targets),
         "seeds": seeds,
@@ -191,6 +209,16 @@ def _section(name: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
                 search_subspaces.dimension_picture(records),
             ],
             search_tables.search_tables(records),
+        ),
+        "steering": lambda: (
+            [
+                steering_figures.cosine_picture(records),
+                steering_figures.draws_picture(records),
+                steering_figures.linearity_picture(records),
+                steering_effects.dose_picture(records),
+                steering_effects.effect_picture(records),
+            ],
+            steering_tables.steering_tables(records),
         ),
         "gradient_rank": lambda: ([dynamics.spectrum_picture(records)], [tables.spectrum_table(records)]),
     }

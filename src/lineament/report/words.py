@@ -58,7 +58,7 @@ CLAIMS = {
     "step_matches_caa": ClaimWords(
         "One gradient step moves activations along the steering vector",
         "The step's activation shift points along the contrast vector, beyond every random or shuffled step.",
-        "The step's activation shift is no closer to the contrast vector than random or shuffled steps.",
+        "The step's activation shift is no closer to the contrast vector than random or shuffled steps, or not close.",
     ),
     "step_steers": ClaimWords(
         "The step's shift steers like the steering vector",
@@ -113,6 +113,13 @@ BASES = {
     "null_other_task": "another task's plane",
     "random": "random directions",
 }
+VECTORS = {
+    "caa": "CAA vector",
+    "step": "gradient step's shift",
+    "random": "random weight direction's shift",
+}
+WEIGHT_STEPS = {"raw": "gradient step", "adam": "Adam's first step"}
+NULL_DRAWS = {"random_weights": "random weight directions", "shuffled_labels": "steps on shuffled labels"}
 SPACES_SEARCHED = {"full": "whole space"}
 SEARCH_POINTS = {"broken": "damaged", "half recovered": "half-way through the recovery", "star": "trained"}
 STATIC = (
@@ -137,6 +144,17 @@ POINTS = {
     "broken": "damaged",
     "recovered": "recovered",
 }
+# What a run did to its targets, and what its page is about: with damage and recovery, or at the operating point alone.
+RECOVERED = (
+    "damaged and recovered on",
+    "A model that knows several tasks was damaged on one of them, then trained back. This page shows which directions "
+    "in its weights the way back took, whether they could have been known beforehand, and how long they stay good.",
+)
+STEERED = (
+    "weight steps and steering vectors of",
+    "A trained model was neither damaged nor recovered here. This page shows what a step in its weights does to its "
+    "activations, whether that is the direction that labelled examples give, and what either does to its answers.",
+)
 SPACES = {
     "lora_factors": "LoRA factors A, B",
     "lora_effective": "LoRA effective weights dW",
@@ -152,6 +170,10 @@ NULLS = {
     "overlap": "floor (two random planes) and another task's plane",
     "rescaled_overlap": "another task's plane at the same point",
     "grid_capture": "random directions; updates on shuffled labels",
+    "step_cosine": "largest |cosine| at this layer among random weight directions and steps on shuffled labels",
+    "best_layer_cosine": "largest best-layer |cosine| among the same draws, each at its own best layer",
+    "null_best_layer_cosine": "is itself the null, one value per draw",
+    "effect_ratio": "mean size of the same ratio for shifts by random weight directions",
 }
 NULLS.update(dict.fromkeys(("k90", "k90_share", "participation_ratio"), "gradients for shuffled labels"))
 NULLS.update(dict.fromkeys(("entropy_rank", "stable_rank", "mean_cosine"), "gradients for shuffled labels"))
@@ -203,6 +225,31 @@ CAPTIONS = {
     "the number of parameters does not matter, lines are level. Grey band: 1 ± 5 %. Null: what draws of equal length "
     "would give, which shrink per weight as models grow. Bars: 95 % interval over seeds, cut at the edge where they "
     "are long.",
+    "steering-cosine": "Cosine of two shifts of the activations: the one that a gradient step towards the positive "
+    "label brings, and the CAA vector (mean over positive minus mean over negative examples). 1 is the same "
+    "direction, -1 the opposite one. Jacobian: the limit of a small step. Finite: a step that was made. Grey: as far "
+    "as the largest |cosine| of the null draws at that layer reaches, these being random weight directions and steps "
+    "on shuffled labels. Crosses: layers where the CAA vectors of two halves of the data agree below 0.95, so that the "
+    "vector is no reference. Bars: 95 % interval over seeds, at the gradient step's Jacobian only and cut at the edge "
+    "where they are long; those of all others are in the data table and on hover.",
+    "steering-draws": "Each dot is one step in one seed, at the layer where its own |cosine| with the CAA vector is "
+    "largest, so that the null draws may choose their layer as the gradient step does. Every row holds the seeds in "
+    "the same order, from top to bottom. Shown are single draws, so there is no interval; the one over seeds is in "
+    "the verdict table.",
+    "steering-dose": "The unit vector times dose times |CAA| is added to the activations of one layer while held-out "
+    "prompts pass; up is the change of the mean logit difference, positive minus negative label. Left: at equal "
+    "length. Right: against the price, the KL divergence that the same dose causes on neutral text. A vector that "
+    "steers better stands further from 0 at the same price. Dotted on the right: negative doses. Random directions "
+    "have no sign of their own and are turned so that positive doses raise. Bars: 95 % interval over seeds, cut at the "
+    "edge where they are long; none at random directions.",
+    "steering-linearity": "A step of growing length is made, and its shift of activations is compared with the shift "
+    "that the Jacobian foretells. Across: length of the foretold shift, in units of |CAA|. Left: cosine of the two "
+    "shifts; right: length of the one over length of the other. At 1 in both, the step is linear. Bars: 95 % "
+    "interval over seeds, at the best layer only and cut at the edge where they are long; those of all others are in "
+    "the data table and on hover.",
+    "steering-effect": "Every vector is given the dose at which it costs the same KL divergence on neutral text; "
+    "across is what that dose does to the mean logit difference on held-out prompts. Best layer: each seed's own. The "
+    "dose that each vector needs is in the table below. Bars: 95 % interval over seeds.",
     "grid": "Captures at T for each kind of damage (panels) and step size. Differences between panels come "
     "from the recipe, not from the model.",
 }
@@ -216,6 +263,11 @@ def basis_label(name: str) -> str:
 def search_label(name: str) -> str:
     """Readable name of a space that random search draws in."""
     return SPACES_SEARCHED.get(name) or basis_label(name)
+
+
+def vector_label(name: str) -> str:
+    """Readable name of a vector that activations are steered with."""
+    return VECTORS.get(name) or name.replace("_", " ")
 
 
 def group_of(name: str) -> str:

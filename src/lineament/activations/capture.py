@@ -1,0 +1,193 @@
+"""Activations of a decoder at chosen layers, read inside the forward pass and no further than it must go.
+
+The wanted token is taken inside the hook, so nothing of size (n, length, width) is kept; the pass stops at the last
+wanted layer, so what lies above and the output head are never computed; examples go in batches of similar length, both
+classes together. `group_sums` keeps running sums, so its memory does not grow with the number of examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lineament.activations.blocks import Site, find_blocks, output_tensor
+from lineament.errors import InputError
+from lineament.parameters import hash_tensors
+from lineament.problems.problem import Batch, Problem, at_positions
+
+# Real tokens of a pass: enough for large matrix products, little beside a model's weights.
+TOKENS_PER_PASS = 2048
+Forward = Callable[[Batch], object]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where activations are read.
+
+    Attributes:
+        layers: layers counted from 1, ascending.
+        mean: mean over all real tokens of a row, instead of the token at `batch.positions[:, -1]`.
+    """
+
+    layers: tuple[int, ...]
+    site: Site = "block"
+    mean: bool = False
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums of activations by group.
+
+    Attributes:
+        counts: (n_groups,) float64, examples of each group.
+        sums: (n_groups, n_layers, width) float64.
+        squares: (n_layers,) float64, summed squared norms over all examples.
+    """
+
+    counts: Tensor
+    sums: Tensor
+    squares: Tensor
+
+    def means(self) -> Tensor:
+        """(n_groups, n_layers, width) float64 means; NaN for a group without examples."""
+        return self.sums / self.counts[:, None, None]
+
+    @property
+    def rms_norms(self) -> Tensor:
+        """(n_layers,) root-mean-square norm of the activations."""
+        return (self.squares / self.counts.sum()).sqrt()
+
+
+class Enough(Exception):
+    """Raised inside the last wanted layer: the rest of the forward pass is not needed."""
+
+
+class Reader:
+    """Reads activations of one model at one place.
+
+    Args:
+        model: the module that `forward` runs, directly or wrapped.
+        forward: runs the model on a batch; how far it gets and what it returns do not matter.
+        device: batches are moved there.
+
+    Raises:
+        InputError: a layer out of range, or a model or block without such parts.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward, place: Place, device: torch.device) -> None:
+        self.blocks, self.place = find_blocks(model), place
+        self.blocks.require(place.layers)
+        self._modules = [self.blocks.at(layer, place.site) for layer in place.layers]
+        self._forward, self._device = forward, device
+
+    def read(self, batch: Batch) -> Tensor:
+        """Activations (n_examples, n_layers, width) of one pass; gradients flow if they are enabled."""
+        return self.read_at(batch, batch.positions[:, -1:])[:, :, 0]
+
+    def read_at(self, batch: Batch, positions: Tensor) -> Tensor:
+        """The same at several positions (n_examples, n_positions): (n_examples, n_layers, n_positions, width)."""
+        found: dict[int, Tensor] = {}
+        batch, positions = batch.to(self._device), positions.to(self._device)
+
+        def hook_for(number: int) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                found[number] = self._chosen(output_tensor(output), batch, positions)
+                if len(found) == len(self._modules):
+                    raise Enough
+
+            return hook
+
+        with ExitStack() as stack:
+            for number, module in enumerate(self._modules):
+                stack.callback(module.register_forward_hook(hook_for(number)).remove)
+            try:
+                self._forward(batch)
+            except Enough:
+                pass
+            else:
+                raise InputError(f"the forward pass did not reach layers {self.place.layers} of {self.blocks.name}.")
+        return torch.stack([found[number] for number in range(len(self._modules))], dim=1)
+
+    def _chosen(self, hidden: Tensor, batch: Batch, positions: Tensor) -> Tensor:
+        """(n, length, width) -> (n, n_positions, width); the mean counts as one position."""
+        if self.place.mean:
+            mask = batch.attention_mask[..., None].to(hidden.dtype)
+            return ((hidden * mask).sum(dim=1) / mask.sum(dim=1))[:, None]
+        return at_positions(hidden, positions)
+
+
+def problem_reader(problem: Problem, place: Place) -> Reader:
+    """A reader of a problem's model."""
+    return Reader(problem.model, problem.logits, place, problem.device)
+
+
+def read_rows(reader: Reader, batch: Batch) -> Tensor:
+    """Activations of every example, (n_examples, n_layers, width) float32 on the CPU, in the batch's order."""
+    rows: Tensor | None = None
+    for index, found in _passes(reader, batch):
+        if rows is None:
+            rows = torch.empty(len(batch), *found.shape[1:])
+        rows[index] = found.float().cpu()
+    assert rows is not None
+    return rows
+
+
+def group_sums(reader: Reader, batch: Batch, groups: Tensor, n_groups: int) -> GroupSums:
+    """Sums of activations by group.
+
+    Args:
+        groups: (n_examples,) integers 0 .. n_groups - 1, such as the class of each example.
+    """
+    return summed(_passes(reader, batch), groups, n_groups)
+
+
+def summed(passes: Iterable[tuple[Tensor, Tensor]], groups: Tensor, n_groups: int) -> GroupSums:
+    """Sums by group over passes of (indices of examples, their activations (n, n_layers, width))."""
+    sums, squares = torch.empty(0), torch.empty(0)
+    for index, found in passes:
+        wide = found.double().cpu()
+        if not len(sums):
+            sums, squares = wide.new_zeros(n_groups, *wide.shape[1:]), wide.new_zeros(wide.shape[1])
+        sums.index_add_(0, groups[index], wide)
+        squares += wide.square().sum(dim=(0, 2))
+    return GroupSums(torch.bincount(groups, minlength=n_groups).double(), sums, squares)
+
+
+@torch.no_grad()
+def _passes(reader: Reader, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    for index in length_sorted(batch):
+        yield index, reader.read(batch.rows(index))
+
+
+def length_sorted(batch: Batch, tokens_per_pass: int = TOKENS_PER_PASS) -> Iterator[Tensor]:
+    """Indices of passes of similar length, longest first, each of at most so many tokens with padding."""
+    if not len(batch):
+        raise InputError("no examples to read activations of.")
+    lengths = batch.attention_mask.sum(dim=1)
+    order = torch.argsort(lengths, descending=True, stable=True)
+    start = 0
+    while start < len(order):
+        size = max(1, tokens_per_pass // int(lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def layers_up_to(n_layers: int, share: float = 1.0) -> tuple[int, ...]:
+    """Layers 1 .. round(share * n_layers), at least one."""
+    return tuple(range(1, max(1, round(share * n_layers)) + 1))
+
+
+def all_layers(model: nn.Module) -> tuple[int, ...]:
+    """Every layer of a model."""
+    return layers_up_to(len(find_blocks(model)))
+
+
+def hash_rows(batches: Sequence[Batch], labels: Sequence[Tensor] = ()) -> str:
+    """Short hash over token rows, masks, wanted positions and labels."""
+    parts = [t for b in batches for t in (b.input_ids, b.attention_mask, b.positions)]
+    return hash_tensors((str(i), part) for i, part in enumerate([*parts, *labels]))

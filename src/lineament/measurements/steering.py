@@ -1,0 +1,295 @@
+"""One gradient step towards a label against the CAA vector: the same direction in activation space? (protocol 5)
+
+Quantity: per layer, the signed cosine of the mean activation shift by a gradient step towards the positive label (on
+balanced prompts, true labels ignored) with the CAA vector, mean over held-out prompts; unit: cosine. Null: the same for
+random weight directions of equal length and for steps on shuffled labels, each draw with its own best layer. Layers
+whose CAA vector does not agree with itself over two halves of the data are no reference and are left out of the best
+layer. Then the reach of the linear picture in the step size, and what the vectors do to answers: see
+`steering_effects`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lineament.activations.capture import GroupSums, Place, all_layers, problem_reader, read_rows, summed
+from lineament.measurements.measurement import make_record
+from lineament.measurements.steering_effects import EFFECT_DEFINITIONS, Steerer, effect_figures
+from lineament.problems.problem import corrupted
+from lineament.records import Figure, Label, Record
+from lineament.steering.contrast import Contrast, folds_of, make_contrast, positive_label
+from lineament.steering.directions import cosine, pca_of_differences, probe_direction
+from lineament.steering.weight_step import StepKind, finite_shift, jacobian_shift, step_direction
+from lineament.study import OperatingStudy
+from lineament.vectors.gradients import mean_gradient
+
+NAME = "steering"
+# Below this agreement of its halves a CAA vector is not a reference (protocol 5).
+LEAST_AGREEMENT = 0.95
+STEPS: tuple[StepKind, ...] = ("raw", "adam")
+DEFINITIONS = {
+    "task_accuracy": "accuracy of the model as it is on held-out examples of the task",
+    "split_half_agreement": "cosine between the CAA vectors of two halves of the data",
+    "caa_norm": "norm of the CAA vector: mean activation of positive minus negative examples",
+    "activation_rms_norm": "root-mean-square norm of the activations that it was made from",
+    "step_cosine": "cosine of -J g with the CAA vector (jacobian), or of h(theta - eta g) - h(theta) at the length "
+    "where |eta J g| is the CAA vector's norm at the best layer (finite); g the gradient of the mean of "
+    "-log p(positive label), raw or as Adam's first step; null: largest |cosine| of all null draws at this layer",
+    "best_layer_cosine": "step_cosine at the reference layer where it is largest; null: largest best-layer |cosine| "
+    "of all null draws",
+    "null_best_layer_cosine": "largest |cosine| over reference layers of one null draw: a random weight direction, or "
+    "a gradient step on shuffled labels",
+    "method_cosine": "cosine of the first principal axis of pairs' differences (pca) or of a logistic probe with CAA",
+    "linearity_cosine": "cosine of the finite shift with the Jacobian's, size being |eta J g| over the CAA norm",
+    "linearity_norm_ratio": "norm of the finite shift over |eta J g|",
+    **EFFECT_DEFINITIONS,
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The CAA vector at every layer.
+
+    Attributes:
+        vector: (n_layers, width) float64. folds: (n_folds, n_layers, width), made without one fold each.
+        agreement: (n_layers,) cosine of two halves. rms: (n_layers,) norm of activations.
+        rows: (n_rows, n_layers, width) the activations. positive: (n_rows,) their classes.
+    """
+
+    vector: Tensor
+    folds: Tensor
+    agreement: Tensor
+    rms: Tensor
+    rows: Tensor
+    positive: Tensor
+
+    @property
+    def usable(self) -> Tensor:
+        """(n_layers,) whether the vector agrees with itself well enough to compare anything with it."""
+        return self.agreement >= LEAST_AGREEMENT
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A mean activation shift: (n_layers, width), and without one fold of held-out prompts each."""
+
+    mean: Tensor
+    folds: Tensor
+
+
+def measure(study: OperatingStudy) -> Record:
+    """Cosines with their nulls, linearity, other ways to make the vector, and effects on answers at equal price."""
+    with study.problem.space.temporarily(study.points["star"]):
+        figures, arrays = _figures(study)
+    return make_record(study, NAME, figures, DEFINITIONS, arrays)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What is compared, where: the study, the wanted layers, held-out prompts, and the positive label if it is one."""
+
+    study: OperatingStudy
+    place: Place
+    held_out: Contrast
+    label: int | None
+
+    def examples(self, n: int, stream: str) -> Contrast:
+        """A contrast of n training examples from a named stream."""
+        streams = self.study.streams.child("steering", stream)
+        batch = self.study.problem.sample(self.study.target, n, streams.generator(self.study.target))
+        return make_contrast(batch, self.held_out.kind, self.label)
+
+    def shift_sums(self, direction: Tensor, n_folds: int = 1) -> GroupSums:
+        """Jacobian shifts of the held-out rows by fold."""
+        groups = folds_of(self.held_out.read_positive, n_folds)
+        return jacobian_shift(self.study.problem, direction, self.held_out.read, self.place, groups)
+
+
+def _setup(study: OperatingStudy) -> _Setup:
+    problem, kind = study.problem, study.problem.contrast_kind(study.target)
+    batch = problem.fixed(study.target, "held_out")
+    # Chosen on training data: of many answers, the one that is frequent there.
+    examples = problem.sample(study.target, len(batch), study.streams.child("steering").generator("label"))
+    label = positive_label(examples) if kind == "statement" else None
+    return _Setup(study, Place(all_layers(problem.model)), make_contrast(batch, kind, label), label)
+
+
+def _figures(study: OperatingStudy) -> tuple[list[Figure], dict[str, np.ndarray]]:
+    s, problem, setup = study.settings.steering, study.problem, _setup(study)
+    study.progress("reading activations", 0, 1)
+    reference = _reference(setup)
+    gradient = mean_gradient(problem, setup.examples(s.step_examples, "step").towards())
+    directions = {step: step_direction(gradient, step) for step in STEPS}
+    shifts = {step: _shift(setup, direction) for step, direction in directions.items()}
+    nulls = _null_shifts(setup)
+    cosines = torch.stack([cosine(null, reference.vector).abs() for null in nulls.values()])
+    figures = [
+        Figure("task_accuracy", problem.evaluate(problem.fixed(study.target, "held_out")).accuracy, "fraction"),
+        *_reference_figures(reference),
+        *_cosine_figures(reference, shifts, cosines),
+        *_best_figures(reference, shifts, cosines),
+        *_null_figures(reference, list(nulls), cosines),
+        *_method_figures(reference),
+    ]
+    best = _best_layer(reference, shifts["raw"])
+    if best is not None:
+        figures += _finite_figures(setup, reference, shifts["raw"], directions["raw"], best)
+        random = [null for (kind, _), null in nulls.items() if kind == "random_weights"]
+        vectors = {"caa": reference.vector, "step": shifts["raw"].mean}
+        figures += effect_figures(Steerer(study, setup.held_out, best, vectors, random[: s.effect_directions]))
+    return figures, {"null_cosines": cosines.numpy(), "caa": reference.vector.float().numpy()}
+
+
+def _reference(setup: _Setup) -> Reference:
+    s = setup.study.settings.steering
+    n_folds, contrast = s.folds, setup.examples(s.examples, "vector")
+    rows = read_rows(problem_reader(setup.study.problem, setup.place), contrast.rows)
+    groups = folds_of(contrast.positive, n_folds) + n_folds * contrast.positive
+    found = summed([(torch.arange(len(rows)), rows)], groups, 2 * n_folds)
+
+    def caa_of(chosen: Tensor) -> Tensor:
+        sums, counts = found.sums.view(2, n_folds, *found.sums.shape[1:]), found.counts.view(2, n_folds)
+        means = sums[:, chosen].sum(dim=1) / counts[:, chosen].sum(dim=1)[:, None, None]
+        return means[1] - means[0]
+
+    every = torch.arange(n_folds)
+    halves = cosine(caa_of(every[::2]), caa_of(every[1::2]))
+    left_out = torch.stack([caa_of(every[every != i]) for i in range(n_folds)])
+    return Reference(caa_of(every), left_out, halves, found.rms_norms, rows, contrast.positive)
+
+
+def _shift(setup: _Setup, direction: Tensor) -> Shift:
+    n_folds = setup.study.settings.steering.folds
+    found = setup.shift_sums(direction, n_folds)
+    return Shift(_mean(found), torch.stack([_mean(found, without=i) for i in range(n_folds)]))
+
+
+def _mean(found: GroupSums, without: int | None = None) -> Tensor:
+    kept = torch.arange(len(found.counts)) != (-1 if without is None else without)
+    return found.sums[kept].sum(dim=0) / found.counts[kept].sum()
+
+
+def _null_shifts(setup: _Setup) -> dict[tuple[str, int], Tensor]:
+    """(kind of null, draw) -> (n_layers, width) Jacobian shift of a direction of norm 1."""
+    s = setup.study.settings.steering
+    keys = [("random_weights", draw) for draw in range(s.random_directions)]
+    keys += [("shuffled_labels", draw) for draw in range(s.shuffled_steps)]
+    found = {}
+    for number, (kind, draw) in enumerate(keys):
+        setup.study.progress("null directions", number, len(keys))
+        direction = _random_direction(setup, draw) if kind == "random_weights" else _shuffled_step(setup, draw)
+        found[kind, draw] = setup.shift_sums(direction).means()[0]
+    return found
+
+
+def _random_direction(setup: _Setup, draw: int) -> Tensor:
+    generator = setup.study.streams.child("steering").generator("random", draw)
+    noise: Tensor = torch.from_numpy(generator.standard_normal(setup.study.problem.space.n_params))
+    return noise.div_(noise.norm())
+
+
+def _shuffled_step(setup: _Setup, draw: int) -> Tensor:
+    """A gradient step like the measured one, on the same prompts, but towards labels shuffled between them."""
+    prompts = setup.examples(setup.study.settings.steering.step_examples, "step").prompts
+    generator = setup.study.streams.child("steering", "shuffled", draw).generator()
+    return step_direction(mean_gradient(setup.study.problem, corrupted(prompts, "shuffled", generator)))
+
+
+def _jackknife(without: Tensor) -> Tensor:
+    """Standard error from the values (n_folds, ...) with one fold left out each (Efron 1982)."""
+    n = len(without)
+    return ((n - 1) / n * (without - without.mean(dim=0)).square().sum(dim=0)).sqrt()
+
+
+def _layered(values: Tensor) -> Iterator[tuple[int, float]]:
+    return ((layer, float(value)) for layer, value in enumerate(values, start=1))
+
+
+def _reference_figures(reference: Reference) -> Iterator[Figure]:
+    for quantity, values, unit in (
+        ("split_half_agreement", reference.agreement, "cosine"),
+        ("caa_norm", reference.vector.norm(dim=-1), "activation units"),
+        ("activation_rms_norm", reference.rms, "activation units"),
+    ):
+        for layer, value in _layered(values):
+            yield Figure(quantity, value, unit, labels={"layer": layer})
+
+
+def _cosine_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Tensor) -> Iterator[Figure]:
+    for step, shift in shifts.items():
+        errors = _jackknife(cosine(shift.folds, reference.folds))
+        largest = nulls.max(dim=0).values
+        for layer, value in _layered(cosine(shift.mean, reference.vector)):
+            null = float(largest[layer - 1]) if step == "raw" else None
+            usable = str(bool(reference.usable[layer - 1]))
+            labels: dict[str, Label] = {"layer": layer, "step": step, "shift": "jacobian", "reference": usable}
+            yield Figure("step_cosine", value, "cosine", float(errors[layer - 1]), null, labels)
+
+
+def _best_layer(reference: Reference, shift: Shift) -> int | None:
+    """The reference layer where the signed cosine is largest, counted from 1."""
+    if not reference.usable.any():
+        return None
+    values = cosine(shift.mean, reference.vector).masked_fill(~reference.usable, -torch.inf)
+    return int(values.argmax()) + 1
+
+
+def _best_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Tensor) -> Iterator[Figure]:
+    for step, shift in shifts.items():
+        layer = _best_layer(reference, shift)
+        if layer is None:
+            reason = f"no layer's CAA vector agrees with itself to {LEAST_AGREEMENT}"
+            yield Figure("best_layer_cosine", None, "cosine", labels={"step": step}, reason=reason)
+            continue
+        draws = nulls[:, reference.usable].max(dim=1).values
+        value = float(cosine(shift.mean, reference.vector)[layer - 1])
+        error = float(_jackknife(cosine(shift.folds, reference.folds))[layer - 1])
+        labels: dict[str, Label] = {"step": step, "layer": layer, "n_below": int((draws < value).sum())}
+        yield Figure("best_layer_cosine", value, "cosine", error, float(draws.max()), labels)
+
+
+def _null_figures(reference: Reference, keys: list[tuple[str, int]], nulls: Tensor) -> Iterator[Figure]:
+    if not reference.usable.any():
+        return
+    for (kind, draw), value in zip(keys, nulls[:, reference.usable].max(dim=1).values, strict=True):
+        yield Figure("null_best_layer_cosine", float(value), "cosine", labels={"null": kind, "draw": draw})
+
+
+def _method_figures(reference: Reference) -> Iterator[Figure]:
+    for number in range(reference.rows.shape[1]):
+        rows = reference.rows[:, number]
+        pair = rows[reference.positive], rows[~reference.positive]
+        for method, direction in (("pca", pca_of_differences(*pair)), ("probe", probe_direction(*pair))):
+            labels: dict[str, Label] = {"method": method, "layer": number + 1}
+            yield Figure("method_cosine", float(cosine(direction, reference.vector[number])), "cosine", labels=labels)
+
+
+def _finite_figures(
+    setup: _Setup, reference: Reference, shift: Shift, direction: Tensor, best: int
+) -> Iterator[Figure]:
+    """Finite shifts against the Jacobian's at several lengths; at length 1, their cosine with CAA at every layer."""
+    study, sizes = setup.study, setup.study.settings.steering.sizes
+    everything = torch.zeros(len(setup.held_out.read), dtype=torch.long)
+    unit = float(reference.vector[best - 1].norm() / shift.mean[best - 1].norm())
+    for number, size in enumerate(sizes):
+        study.progress("finite steps", number, len(sizes))
+        moved = finite_shift(study.problem, direction * size * unit, setup.held_out.read, setup.place, everything)[0]
+        yield from _linearity_figures(moved, shift.mean * size * unit, size)
+        if size == 1:
+            for layer, value in _layered(cosine(moved, reference.vector)):
+                usable = str(bool(reference.usable[layer - 1]))
+                labels: dict[str, Label] = {"layer": layer, "step": "raw", "shift": "finite", "reference": usable}
+                yield Figure("step_cosine", value, "cosine", labels=labels)
+
+
+def _linearity_figures(moved: Tensor, predicted: Tensor, size: float) -> Iterator[Figure]:
+    ratio = moved.norm(dim=-1) / predicted.norm(dim=-1)
+    for layer, value in _layered(cosine(moved, predicted)):
+        labels: dict[str, Label] = {"layer": layer, "size": size}
+        yield Figure("linearity_cosine", value, "cosine", labels=labels)
+        yield Figure("linearity_norm_ratio", float(ratio[layer - 1]), "ratio", labels=labels)

@@ -1,0 +1,142 @@
+"""What `lineament steer` works on: a language model with or without an adapter, and a user's labelled data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lineament.activations.blocks import find_blocks
+from lineament.errors import InputError
+from lineament.parameters import hash_tensors
+from lineament.presets import resolve
+from lineament.problems.adapters import load_adapter
+from lineament.problems.labelled_data import Item, LabelledData, Pair
+from lineament.problems.language_model import LanguageModelProblem
+from lineament.search.target import adapter_settings
+from lineament.settings import updated
+from lineament.steering.contrast import Contrast, answer_contrast, make_contrast
+from lineament.steering.vector import SteeringVector
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model, and how it is run.
+
+    Attributes:
+        adapter: PEFT folder that is part of the model; None for the bare checkpoint.
+        space: which weights a step moves, `lora` or `full`.
+        seed: of a fresh adapter's A factors.
+    """
+
+    model: str
+    adapter: Path | None = None
+    space: str = "lora"
+    seed: int = 0
+    threads: int = 2
+    device: str = "auto"
+
+
+class SteeredModel:
+    """A loaded model with what vectors are checked against.
+
+    Attributes:
+        problem: the model at the adapter's weights, or with a fresh adapter that changes nothing.
+    """
+
+    def __init__(self, source: Source) -> None:
+        if source.threads < 1:
+            raise InputError(f"--threads {source.threads}: it must be at least 1.")
+        torch.set_num_threads(source.threads)
+        self.source, self.problem = source, _load(source)
+        self.blocks = find_blocks(self.problem.model)
+
+    @property
+    def model(self) -> Any:
+        """The module."""
+        return self.problem.model
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return int(self.problem.model.get_output_embeddings().weight.shape[1])  # type: ignore[operator]
+
+    def weights_hash(self) -> str:
+        """Hash over the checkpoint's weights, and the adapter's where one was given; a fresh one changes nothing."""
+
+        def counted(name: str) -> bool:
+            return self.source.adapter is not None or ".lora_" not in name
+
+        return hash_tensors(
+            (name.removeprefix("base_model.model.").replace(".base_layer.", "."), parameter)
+            for name, parameter in self.problem.model.named_parameters()
+            if counted(name)
+        )
+
+    def require_fit(self, vector: SteeringVector) -> None:
+        """Raise `InputError` unless the vector belongs to this model; the hash is looked at where it has one."""
+        known = self.weights_hash() if vector.tags.model_hash else ""
+        vector.require_fit(self.source.model, known, len(self.blocks), self.width)
+
+    def contrast(self, items: Sequence[Item]) -> Contrast:
+        """Statements or pairs as a contrast, truth or matching behaviour being positive."""
+        batch_of = self.problem.encode
+        if isinstance(items[0], Pair):
+            encoded = self.problem.encode_pairs([item for item in items if isinstance(item, Pair)])
+            found = answer_contrast(encoded.prompts, encoded.others)
+        else:
+            found = make_contrast(batch_of(items), "statement")
+        self._require_length(found)
+        return found
+
+    def _require_length(self, contrast: Contrast) -> None:
+        longest = int(contrast.rows.attention_mask.sum(dim=1).max())
+        allowed = getattr(self.problem.model.config, "max_position_embeddings", None)
+        if allowed and longest > int(allowed):
+            raise InputError(f"an example has {longest} tokens; {self.source.model} takes at most {allowed}.")
+
+
+def _load(source: Source) -> LanguageModelProblem:
+    changes = {"device": source.device, "threads": source.threads, "recovery.space": source.space}
+    if source.adapter is None:
+        layer = ("a flag", {"model.name": source.model, "seed": source.seed, **changes})
+        return LanguageModelProblem(resolve("lm", "quick", [layer]), source.seed)
+    if source.space != "lora":
+        raise InputError("--space full moves the checkpoint's weights; it goes without --adapter.")
+    settings = updated(adapter_settings(source.model, source.adapter, source.seed), changes, "a flag")
+    problem = LanguageModelProblem(settings, source.seed)
+    problem.space.write(load_adapter(problem.space, source.adapter))
+    return problem
+
+
+def row_hashes(data: LabelledData) -> tuple[str, ...]:
+    """A short hash of every text."""
+    return tuple(_row_hash(item.text) for item in data.items)
+
+
+def require_new(vector: SteeringVector, held_out: LabelledData) -> None:
+    """Raise `InputError` naming the lines of held-out texts that the vector was made from."""
+    seen = set(vector.tags.row_hashes)
+    pairs = zip(held_out.items, held_out.lines, strict=True)
+    lines = [line for item, line in pairs if _row_hash(item.text) in seen]
+    if lines:
+        shown = ", ".join(map(str, lines[:8])) + (", ..." if len(lines) > 8 else "")
+        raise InputError(
+            f"the vector was made from {len(lines)} of the {len(held_out.items)} rows of {held_out.path} "
+            f"(lines {shown}): its effect on them says nothing of new ones. Give held-out data."
+        )
+
+
+def halves(n: int) -> tuple[Tensor, Tensor]:
+    """Indices of two interleaved halves."""
+    every = torch.arange(n)
+    return every[::2], every[1::2]
+
+
+def _row_hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

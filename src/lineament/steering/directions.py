@@ -1,0 +1,86 @@
+"""Directions between two classes of activations: mean difference (CAA), first principal component, logistic probe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lineament.errors import InputError
+
+Method = Literal["caa", "pca", "probe"]
+# L2 strength of the probe's default in scikit-learn, on activations scaled to unit standard deviation.
+PROBE_C = 1.0
+PROBE_STEPS = 2000
+
+
+def caa(positive: Tensor, negative: Tensor) -> Tensor:
+    """Mean activation of positive minus that of negative examples (contrastive activation addition, Rimsky 2024).
+
+    Args:
+        positive, negative: (n_positive, ...), (n_negative, ...) activations.
+
+    Returns:
+        (...) in float64.
+
+    Raises:
+        InputError: one class is empty.
+    """
+    _require_both(len(positive), len(negative))
+    return positive.double().mean(dim=0) - negative.double().mean(dim=0)
+
+
+def pca_of_differences(positive: Tensor, negative: Tensor) -> Tensor:
+    """First principal axis of the pairs' differences, not centred, of the sign and the norm of the mean difference.
+
+    Pairs are taken in order; of unequal classes the surplus is left out. Not centred, since the mean is the signal
+    (Zou et al. 2023 centre pairs of random sign, which comes to the same).
+
+    Args:
+        positive, negative: (n, width) activations of one layer.
+    """
+    _require_both(len(positive), len(negative))
+    n = min(len(positive), len(negative))
+    differences = positive[:n].double() - negative[:n].double()
+    mean = caa(positive, negative)
+    axis = torch.linalg.svd(differences, full_matrices=False).Vh[0]
+    found: Tensor = axis * mean.norm() * torch.sign(axis @ mean)
+    return found
+
+
+def probe_direction(positive: Tensor, negative: Tensor) -> Tensor:
+    """Direction along which a logistic probe separates the classes, of the norm of the mean difference.
+
+    Features are scaled to unit standard deviation and the direction is taken back to activation space, so that it is
+    that of the log odds' gradient.
+
+    Args:
+        positive, negative: (n, width) activations of one layer.
+    """
+    from sklearn.linear_model import LogisticRegression  # takes a second to import
+
+    _require_both(len(positive), len(negative))
+    rows = torch.cat([positive, negative]).double().numpy()
+    labels = np.repeat([1, 0], [len(positive), len(negative)])
+    scale = rows.std(axis=0)
+    scale[scale == 0] = 1.0
+    fitted = LogisticRegression(C=PROBE_C, max_iter=PROBE_STEPS).fit((rows - rows.mean(axis=0)) / scale, labels)
+    direction = torch.from_numpy(fitted.coef_[0] / scale)
+    found: Tensor = direction / direction.norm() * caa(positive, negative).norm()
+    return found
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Signed cosine along the last axis, in float64; NaN where a vector is zero."""
+    first, second = first.double(), second.double()
+    found: Tensor = (first * second).sum(dim=-1) / (first.norm(dim=-1) * second.norm(dim=-1))
+    return found
+
+
+def _require_both(n_positive: int, n_negative: int) -> None:
+    if not n_positive or not n_negative:
+        raise InputError(
+            f"{n_positive} positive and {n_negative} negative examples; a contrast needs at least one of each."
+        )

@@ -1,0 +1,175 @@
+"""What a step in weight space does to activations: its shift, finite and as a Jacobian-vector product, and the inverse.
+
+Theta moves by a small delta; the shift is the mean over prompts of h(theta + delta) - h(theta), at every wanted layer.
+To first order it is J delta, J the Jacobian of the mean activation (protocol, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, lsmr
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lineament.activations.capture import GroupSums, Place, group_sums, length_sorted, problem_reader, summed
+from lineament.errors import InputError
+from lineament.problems.problem import Batch, Problem
+from lineament.vectors.gradients import mean_gradient
+
+StepKind = Literal["raw", "adam"]
+ADAM_EPS = 1e-8
+
+
+def label_gradient(problem: Problem, batch: Batch, label: int) -> Tensor:
+    """Gradient of the mean of -log p(label) over the batch's prompts, (n_params,) float64; true labels are ignored.
+
+    Args:
+        label: token id, taken as the target at every target position of the batch.
+    """
+    return mean_gradient(problem, replace(batch, targets=torch.full_like(batch.targets, label)))
+
+
+def step_direction(gradient: Tensor, kind: StepKind = "raw") -> Tensor:
+    """The direction in which theta moves, of norm 1: minus the gradient, or Adam's first step from empty moments.
+
+    Raises:
+        InputError: the gradient is zero.
+    """
+    if not gradient.norm() > 0:
+        raise InputError("the gradient is zero: no weight of the measured space changes the wanted probability here.")
+    moved = gradient if kind == "raw" else gradient / (gradient.abs() + ADAM_EPS)
+    found: Tensor = -moved / moved.norm()
+    return found
+
+
+def jacobian_shift(problem: Problem, direction: Tensor, batch: Batch, place: Place, groups: Tensor) -> GroupSums:
+    """J direction by group of prompts: exact, by forward-mode differentiation at the present weights.
+
+    Args:
+        direction: (n_params,) in the problem's space.
+        groups: (n_examples,) group of each prompt, from 0.
+
+    Returns:
+        Sums over each group of dh/dt for theta + t * direction; `means()` are (n_groups, n_layers, width).
+    """
+    reader, n_groups = problem_reader(problem, place), int(groups.max()) + 1
+    module, tangents = _Callable(problem.model, reader.read), problem.space.unflatten(direction)
+
+    def tangent(part: Batch) -> Tensor:
+        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+            pairs = zip(problem.space.names, problem.space.parameters, tangents, strict=True)
+            duals = {f"model.{n}": forward_ad.make_dual(p.detach(), t.to(p)) for n, p, t in pairs}  # type: ignore[no-untyped-call]
+            found = torch.func.functional_call(module, duals, (part,))
+            moved: Tensor | None = forward_ad.unpack_dual(found).tangent  # type: ignore[no-untyped-call]
+            return torch.zeros_like(found) if moved is None else moved
+
+    passes = ((index, tangent(batch.rows(index))) for index in length_sorted(batch))
+    with torch.no_grad():
+        return summed(passes, groups, n_groups)
+
+
+def finite_shift(problem: Problem, delta: Tensor, batch: Batch, place: Place, groups: Tensor) -> Tensor:
+    """Means of h(theta + delta) - h(theta) by group, (n_groups, n_layers, width) float64; weights come back."""
+    reader, n_groups = problem_reader(problem, place), int(groups.max()) + 1
+    before = group_sums(reader, batch, groups, n_groups).means()
+    theta = problem.space.read(torch.float64)
+    with problem.space.temporarily(theta + delta.to(theta)):
+        return group_sums(reader, batch, groups, n_groups).means() - before
+
+
+@dataclass(frozen=True)
+class WeightEdit:
+    """A change of weights made to shift activations as wanted.
+
+    Attributes:
+        delta: (n_params,) float64, of least norm among those that come as close.
+        shift: (width,) J delta, the shift to first order.
+        cosine: of the shift with the wanted one.
+        residual: |J delta - wanted| / |wanted|.
+        iterations: Jacobian products, forward and backward.
+    """
+
+    delta: Tensor
+    shift: Tensor
+    cosine: float
+    residual: float
+    iterations: int
+
+
+def weight_edit(
+    problem: Problem, wanted: Tensor, layer: int, batch: Batch, *, iterations: int = 20, damping: float = 0.0
+) -> WeightEdit:
+    """The weight edit that best produces a shift: least squares through the Jacobian, by LSMR.
+
+    Minimises |J delta - wanted|^2 + damping^2 |delta|^2 over delta in the measured space, J at the present weights
+    of the mean activation over the batch's prompts (Fong and Saunders 2011). Matrix-free: one product with J and one
+    with its transpose per iteration.
+
+    Args:
+        wanted: (width,) shift at the layer, in activation units.
+
+    Raises:
+        InputError: `wanted` is zero or of another width.
+    """
+    place, groups = Place((layer,)), torch.zeros(len(batch), dtype=torch.long)
+    width = problem_reader(problem, place).read(batch.rows(torch.arange(1))).shape[-1]
+    if wanted.shape != (width,) or not wanted.norm() > 0:
+        raise InputError(f"a wanted shift of shape {tuple(wanted.shape)}; give {width} numbers that are not all zero.")
+
+    def forward(delta: np.ndarray) -> np.ndarray:
+        found = jacobian_shift(problem, torch.from_numpy(np.ravel(delta)), batch, place, groups)
+        return found.means()[0, 0].numpy()
+
+    def backward(weights: np.ndarray) -> np.ndarray:
+        return _pulled_back(problem, torch.from_numpy(np.ravel(weights)), batch, place).numpy()
+
+    shape = (width, problem.space.n_params)
+    operator = LinearOperator(shape, matvec=forward, rmatvec=backward, dtype=np.float64)
+    target = wanted.detach().double().cpu()
+    delta, _, used, *_ = lsmr(operator, target.numpy(), damp=damping, maxiter=iterations)
+    shift = torch.from_numpy(forward(delta))
+    cosine = float(torch.nn.functional.cosine_similarity(shift, target, dim=0))
+    residual = float((shift - target).norm() / target.norm())
+    return WeightEdit(torch.from_numpy(delta), shift, cosine, residual, int(used))
+
+
+def _pulled_back(problem: Problem, weights: Tensor, batch: Batch, place: Place) -> Tensor:
+    """J^T weights: the gradient of the mean activation's inner product with `weights`, (n_params,) float64."""
+    reader, total = problem_reader(problem, place), torch.zeros(problem.space.n_params, dtype=torch.float64)
+    with _gradients_of(problem):
+        for index in length_sorted(batch):
+            hidden = reader.read(batch.rows(index))[:, 0]
+            total += problem.space.gradient((hidden @ weights.to(hidden)).sum()).double().cpu()
+    return total / len(batch)
+
+
+@contextmanager
+def _gradients_of(problem: Problem) -> Iterator[None]:
+    """The measured tensors require gradients inside the block, whatever their flags were."""
+    flags = [p.requires_grad for p in problem.space.parameters]
+    try:
+        for parameter in problem.space.parameters:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in zip(problem.space.parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
+
+
+class _Callable(nn.Module):
+    """A function of a batch beside the model whose parameters it uses, so that they can be swapped."""
+
+    def __init__(self, model: nn.Module, function: object) -> None:
+        super().__init__()
+        self.model, self._function = model, function
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._function(batch)  # type: ignore[operator,no-any-return]

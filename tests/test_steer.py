@@ -1,0 +1,217 @@
+"""`lineament steer` on the real SmolLM2-135M: data to vector, its effect, text, and files of other tools."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lineament.cli import main
+from lineament.errors import InputError
+from lineament.problems.statements import words
+from lineament.steer.make import parse_layers
+from lineament.steer.source import SteeredModel
+from lineament.steering.formats import read_vector
+from lineament.steering.vector import SteeringVector, load_vector, save_vector
+
+pytestmark = pytest.mark.lm
+
+FEELINGS = (
+    ("the weather", "a holiday", "the soup", "my new job", "this song", "the garden", "our trip", "the film"),
+    ("I love {}, it makes me happy", "I hate {}, it makes me angry"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Statements, feelings and pairs, each with rows to train on and rows to test on."""
+    made = tmp_path_factory.mktemp("steer")
+    pool = [{"statement": s.text, "label": s.label} for s in words()]
+    write(made / "words.jsonl", pool[:96])
+    write(made / "held.jsonl", pool[600:632])
+    things, (love, hate) = FEELINGS
+    rows = [{"text": t.format(x), "label": t is love} for x in things for t in (love, hate)]
+    write(made / "feelings.jsonl", rows)
+    for name, numbers in (("pairs", range(12)), ("other_pairs", range(12, 20))):
+        letters = [("(A)", "(B)") if i % 2 else ("(B)", "(A)") for i in numbers]
+        write(
+            made / f"{name}.jsonl",
+            [
+                {
+                    "question": f"Is {i} a number?\n (A) {'Yes' if a == '(A)' else 'No'}\n (B) other",
+                    "answer_matching_behavior": a,
+                    "answer_not_matching_behavior": b,
+                }
+                for i, (a, b) in zip(numbers, letters, strict=True)
+            ],
+        )
+    return made
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run(*arguments: object) -> int:
+    threads = [] if arguments[0] in ("export", "import") else ["--threads", "1"]
+    return main(["steer", *map(str, arguments), *threads])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    found = capsys.readouterr()
+    assert "Traceback" not in found.err
+    assert found.out == ""
+    return found.err
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loaded_once() -> Iterator[None]:
+    """Every command loads its model; here equal ones are loaded once, which saves most of the time."""
+    once = functools.cache(SteeredModel)
+    with pytest.MonkeyPatch.context() as patch:
+        for tool in ("make", "evaluate", "generate"):
+            patch.setattr(f"lineament.steer.{tool}.SteeredModel", once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path) -> Path:
+    """A CAA vector and the step's, of the feelings."""
+    out = folder / "feelings.safetensors"
+    assert run("make", folder / "feelings.jsonl", "--out", out, "--method", "both", "--layers", "8-20") == 0
+    return out
+
+
+def test_make_writes_both_vectors_with_their_tags(made: Path, folder: Path) -> None:
+    caa, step = load_vector(made), load_vector(folder / "feelings-step.safetensors")
+    assert caa.layers == step.layers == tuple(range(8, 21))
+    assert caa.width == 576
+    assert (caa.tags.method, step.tags.method) == ("caa", "step-raw")
+    assert caa.tags.model_hash == step.tags.model_hash
+    assert caa.tags.n_layers == 30
+    assert (caa.tags.contrast, caa.tags.position) == ("statement", "last")
+    assert len(caa.tags.row_hashes) == caa.tags.n_examples == 16
+
+
+def test_make_of_pairs_reads_the_answer_token(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "pairs.safetensors"
+    assert run("make", folder / "pairs.jsonl", "--out", out, "--layers", "15", "--unit") == 0
+    found = load_vector(out)
+    assert (found.tags.contrast, found.tags.position, found.tags.normalisation) == ("answer", "answer", "unit")
+    assert float(found.directions[15].norm()) == pytest.approx(1)
+    assert "answer token" in " ".join(capsys.readouterr().out.split())
+
+
+def test_eval_shows_that_the_vector_steers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "words.safetensors"
+    assert run("make", folder / "words.jsonl", "--out", out, "--layers", "18") == 0
+    capsys.readouterr()
+    assert run("eval", out, folder / "held.jsonl", "--doses=-4,4", "--neutral", "2", "--no-collateral") == 0
+    lines = capsys.readouterr().out.splitlines()
+    doses = {line.split()[0]: float(line.split()[1]) for line in lines if line.split()[:1] in (["-4"], ["0"], ["4"])}
+    assert doses["-4"] < doses["0"] < doses["4"]
+    assert any("at a KL of 0.05" in line or "unreachable" in line for line in lines)
+    assert all(len(line) <= 80 for line in lines if not line.startswith("vector:"))
+
+
+def test_generate_stands_side_by_side_and_zero_changes_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["generate", made, "The garden is", "I think that my job", "--layer", "12", "--tokens", "6"]
+    assert run(*base, "--coefficient", "0") == 0
+    rows = table_rows(capsys.readouterr().out)
+    assert all(plain == steered for _, plain, steered in rows)
+    assert run(*base, "--coefficient", "8") == 0
+    moved = table_rows(capsys.readouterr().out)
+    assert [row[1] for row in moved] == [row[1] for row in rows]
+    assert any(plain != steered for _, plain, steered in moved)
+
+
+def table_rows(text: str) -> list[tuple[str, str, str]]:
+    """Cells of the table; the lines of one row are joined."""
+    rows: list[list[str]] = [[]]
+    starts: list[int] = []
+    for line in text.splitlines():
+        rule = not line.strip() or set(line.strip()) <= set("─━-")
+        if "unsteered" in line:
+            starts = [line.index("prompt"), line.index("unsteered"), line.index("steered (")]
+        elif starts and rule:
+            rows.append([])
+        elif starts:
+            cells = [line[a:b].strip() for a, b in zip(starts, [*starts[1:], len(line)], strict=True)]
+            rows[-1] = [" ".join(pair) for pair in zip(rows[-1], cells, strict=True)] if rows[-1] else cells
+    return [(a, b, c) for a, b, c in (row for row in rows if row)]
+
+
+def test_export_and_import_keep_every_bit(made: Path, folder: Path) -> None:
+    gguf, back = folder / "v.gguf", folder / "back.safetensors"
+    assert run("export", made, gguf) == 0
+    assert run("import", gguf, back) == 0
+    first, second = load_vector(made), load_vector(back)
+    assert first.layers == second.layers
+    assert all(torch.equal(first.directions[layer], second.directions[layer]) for layer in first.layers)
+    assert first.tags == second.tags
+
+
+def test_an_adapter_becomes_a_vector_and_a_step_an_adapter(folder: Path) -> None:
+    adapter, out = folder / "step", folder / "fromstep.safetensors"
+    data = folder / "words.jsonl"
+    make = ["make", data, "--layers", "20", "--overwrite"]
+    assert run(*make, "--out", out, "--method", "step", "--save-step", adapter, "--step-norm", "0.05") == 0
+    step = load_vector(out).directions[20]
+    assert (adapter / "adapter_model.safetensors").exists()
+    assert run(*make, "--out", out, "--method", "adapter", "--adapter", adapter) == 0
+    moved = load_vector(out).directions[20]
+    assert float(torch.cosine_similarity(step, moved, dim=0)) > 0.95
+    assert float(moved.norm()) == pytest.approx(0.05 * float(step.norm()), rel=0.3)
+
+
+def test_bad_input_is_refused_before_anything_is_written(
+    made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "never.safetensors"
+    one_class = folder / "one.jsonl"
+    write(one_class, [{"text": f"{i} x", "label": True} for i in range(5)])
+    assert "5 positive and 0 negative" in refused(capsys, "make", one_class, "--out", out)
+    assert "does not exist" in refused(capsys, "make", folder / "no.jsonl", "--out", out)
+    assert "method" in refused(capsys, "make", one_class, "--out", out, "--method", "cab")
+    assert "exists" in refused(capsys, "make", one_class, "--out", made)
+    assert "layers of this model are 1 to 30" in refused(
+        capsys, "make", folder / "words.jsonl", "--out", out, "--layers", "31"
+    )
+    assert not out.exists()
+    leaks = refused(capsys, "eval", made, folder / "feelings.jsonl")
+    assert "lines 1, 2, 3" in leaks
+    assert "no layer 3" in refused(capsys, "eval", made, folder / "held.jsonl", "--layer", "3")
+    narrow = folder / "narrow.safetensors"
+    save_vector(SteeringVector({2: torch.ones(8)}), narrow)
+    assert "width 8" in refused(capsys, "generate", narrow, "x")
+    text = folder / "text.gguf"
+    text.write_text("no vector")
+    assert "GGUF" in refused(capsys, "generate", text, "x")
+    assert "no prompt" in refused(capsys, "generate", made)
+
+
+def test_a_vector_of_another_model_is_refused(made: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vector = read_vector(made)
+    other = folder / "other.safetensors"
+    save_vector(replace(vector, tags=replace(vector.tags, model_hash="0" * 16)), other)
+    assert "Load the model and adapter" in refused(capsys, "generate", other, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("all", (1, 2, 3, 4, 5)), ("2", (2,)), ("1,3-5", (1, 3, 4, 5)), ("4-4,2", (2, 4))]
+)
+def test_layers_in_words(text: str, expected: tuple[int, ...]) -> None:
+    assert parse_layers(text, 5) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "6", "a", "2-", "", "5-2", "1,,2"])
+def test_bad_layers(text: str) -> None:
+    with pytest.raises(InputError, match="--layers"):
+        parse_layers(text, 5)

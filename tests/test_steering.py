@@ -1,0 +1,219 @@
+"""Directions against closed forms and other libraries; effects and prices against sums by hand; the measurement."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from decoders import decoder, hook_count
+from problems_table import SyntheticProblem, WordsProblem, trained_settings
+from torch import Tensor
+from torch.nn import functional
+
+from lineament.errors import InputError
+from lineament.measurements import steering
+from lineament.parameters import ParameterSpace
+from lineament.problems.problem import Batch, at_positions
+from lineament.records import Record
+from lineament.settings import SteeringSettings
+from lineament.steering.directions import caa, cosine, pca_of_differences, probe_direction
+from lineament.steering.effects import NeutralText, answers, calibrate
+from lineament.steering.steered import steered
+from lineament.steering.vector import SteeringVector
+from lineament.streams import Streams
+from lineament.study import OperatingStudy, operating_study
+
+
+def classes(n: int = 4000, width: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Two normal classes of one covariance, their mean difference and the direction of their log odds."""
+    generator = np.random.default_rng(0)
+    factor = generator.standard_normal((width, width)) / 2 + np.eye(width)
+    gap = generator.standard_normal(width)
+    positive = generator.standard_normal((n, width)) @ factor.T + gap
+    negative = generator.standard_normal((n, width)) @ factor.T
+    odds = np.linalg.solve(factor @ factor.T, gap)
+    return tuple(torch.from_numpy(x) for x in (positive, negative, gap, odds))  # type: ignore[return-value]
+
+
+def test_caa_is_the_difference_of_means() -> None:
+    positive, negative, gap, _ = classes()
+    found = caa(positive.float(), negative.float())
+    assert torch.allclose(found, positive.mean(dim=0) - negative.mean(dim=0), atol=1e-6)
+    assert float((found - gap).norm()) < 0.15
+
+
+def test_probe_points_along_the_log_odds_and_not_along_the_means() -> None:
+    """For normal classes of equal covariance the log odds' gradient is S^-1 (mu+ - mu-), Fisher's direction."""
+    positive, negative, gap, odds = classes()
+    found = probe_direction(positive, negative)
+    assert float(cosine(found, odds)) > 0.99
+    assert float(cosine(found, odds)) > float(cosine(gap, odds)) + 0.05
+    assert float(found.norm()) == pytest.approx(float(caa(positive, negative).norm()))
+
+
+def test_pca_finds_a_planted_axis_and_its_sign() -> None:
+    generator = np.random.default_rng(1)
+    axis = torch.from_numpy(generator.standard_normal(8))
+    noise = torch.from_numpy(generator.standard_normal((2, 300, 8)))
+    positive, negative = 0.1 * noise[0] + axis, 0.1 * noise[1]
+    assert float(cosine(pca_of_differences(positive, negative), axis)) > 0.999
+    assert float(cosine(pca_of_differences(negative, positive), axis)) < -0.999
+    uneven = pca_of_differences(positive, negative[:200])
+    assert float(cosine(uneven, axis)) > 0.999
+
+
+def test_a_contrast_needs_both_classes() -> None:
+    with pytest.raises(InputError, match="0 positive and 3 negative"):
+        caa(torch.empty(0, 4), torch.ones(3, 4))
+
+
+def language_problem() -> WordsProblem:
+    model = decoder("llama").requires_grad_(True)
+
+    def logits(batch: Batch) -> Tensor:
+        return at_positions(
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits, batch.positions
+        )
+
+    return WordsProblem(model, ParameterSpace.trainable(model), logits)
+
+
+def test_answers_by_hand() -> None:
+    problem = language_problem()
+    batch = problem.sample("words", 9, Streams(0).generator("x"))
+    batch = replace(batch, choices=(2, 5, 7), targets=torch.tensor([2, 5, 7] * 3)[:, None])
+    labels = torch.tensor([2, 2, 5, 5, 7, 7, 2, 5, 7])
+    found = answers(problem, batch, labels)
+    with torch.no_grad():
+        logits = problem.logits(batch)[:, 0].double()
+    for i, label in enumerate(labels.tolist()):
+        others = [float(logits[i, c]) for c in (2, 5, 7) if c != label]
+        assert float(found.differences[i]) == pytest.approx(float(logits[i, label]) - max(others))
+        said = max((2, 5, 7), key=lambda c: float(logits[i, c]))
+        assert float(found.correct[i]) == float(said == int(batch.targets[i, 0]))
+        assert float(found.losses[i]) == pytest.approx(-float(logits[i].log_softmax(0)[batch.targets[i, 0]]))
+
+
+def test_kl_is_the_mean_over_all_real_positions() -> None:
+    problem = language_problem()
+    batch = problem.sample("words", 9, Streams(0).generator("x"))
+    neutral = NeutralText(problem, batch)
+    assert neutral.kl() == 0
+    vector = SteeringVector({2: torch.linspace(-1, 1, 16)})
+    with torch.no_grad():
+        before = problem.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.double()
+        with steered(problem.model, vector, 2.0):
+            after = problem.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.double()
+            found = neutral.kl()
+    each = functional.kl_div(after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="none").sum(-1)
+    assert found == pytest.approx(float(each[batch.attention_mask.bool()].mean()), rel=1e-4)
+    assert found > 0.01
+
+
+def test_calibration_meets_the_price_or_says_unreachable() -> None:
+    problem = language_problem()
+    neutral = NeutralText(problem, problem.sample("words", 9, Streams(0).generator("x")))
+    vector = SteeringVector({2: torch.linspace(-1, 1, 16)})
+    found = calibrate(problem, vector, neutral, 0.05, 32.0)
+    assert found.coefficient is not None
+    assert found.kl == pytest.approx(0.05, rel=0.05)
+    with steered(problem.model, vector, found.coefficient):
+        assert neutral.kl() == pytest.approx(found.kl, rel=1e-5)
+    high = calibrate(problem, vector, neutral, 1e4, 32.0)
+    assert high.coefficient is None
+    assert 0 < high.kl < 1e4
+    assert high.largest == 32.0
+    assert hook_count(problem.model) == 0
+
+
+SMALL = SteeringSettings(
+    examples=64,
+    step_examples=32,
+    folds=4,
+    random_directions=6,
+    shuffled_steps=3,
+    sizes=(0.01, 1.0),
+    doses=(-1.0, 1.0),
+    neutral_examples=8,
+    effect_directions=2,
+)
+
+
+@pytest.fixture(scope="module")
+def study(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> OperatingStudy:
+    settings = replace(trained_settings(), steering=SMALL)
+    problem = SyntheticProblem(settings, 0)
+    return operating_study(problem, settings, "parity", 0, tmp_path_factory.mktemp("steering"))
+
+
+@pytest.fixture(scope="module")
+def record(study: OperatingStudy) -> Record:
+    theta = study.problem.space.read()
+    found = steering.measure(study)
+    assert torch.equal(study.problem.space.read(), theta)
+    assert hook_count(study.problem.model) == 0
+    return found
+
+
+def test_the_measurement_holds_what_the_protocol_asks_for(record: Record) -> None:
+    quantities = {figure.quantity for figure in record.figures}
+    assert quantities <= set(record.definitions)
+    cosines = list(record.select("step_cosine", step="raw", shift="jacobian"))
+    assert [f.labels["layer"] for f in cosines] == [1]
+    assert all(f.null is not None and f.stderr is not None and abs(f.value) <= 1 for f in cosines if f.value)
+    assert record.arrays["null_cosines"].shape == (9, 1)
+    best = record.select("best_layer_cosine", step="raw")
+    draws = [f.value for f in record.select("null_best_layer_cosine") if f.value is not None]
+    assert len(draws) == 9
+    for figure in best:
+        if figure.value is not None:
+            assert figure.null == pytest.approx(max(draws))
+            assert figure.labels["n_below"] == sum(draw < figure.value for draw in draws)
+
+
+def test_dose_zero_changes_nothing_and_kl_grows(record: Record) -> None:
+    if record.value("best_layer_cosine", step="raw") is None:
+        pytest.fail("the small model's CAA vector should agree with itself")
+    for name in ("caa", "step", "random"):
+        assert record.value("dose_logit_difference", vector=name, dose=0.0) == 0.0
+        assert record.value("dose_kl", vector=name, dose=0.0) == 0.0
+        kl = record.value("dose_kl", vector=name, dose=1.0)
+        assert kl is not None
+        assert kl > 0
+
+
+def test_small_steps_are_linear_and_large_ones_less_so(record: Record) -> None:
+    near, far = (record.value("linearity_norm_ratio", layer=1, size=size) for size in (0.01, 1.0))
+    assert near is not None
+    assert far is not None
+    assert near == pytest.approx(1, abs=0.05)
+    assert abs(near - 1) < abs(far - 1) + 0.01
+
+
+def test_two_measurements_of_one_study_are_equal_to_the_bit(
+    study: OperatingStudy, record: Record, tmp_path: Path
+) -> None:
+    again = steering.measure(study)
+    again.save(tmp_path / "a")
+    record.save(tmp_path / "b")
+    for first in sorted((tmp_path / "a").iterdir()):
+        assert first.read_bytes() == (tmp_path / "b" / first.name).read_bytes()
+
+
+def test_no_reference_is_said_when_halves_disagree(study: OperatingStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "LEAST_AGREEMENT", 1.1)
+    found = steering.measure(study)
+    figure = next(found.select("best_layer_cosine", step="raw"))
+    assert figure.value is None
+    assert "agrees with itself" in (figure.reason or "")
+    assert not list(found.select("effect_ratio"))
+
+
+def test_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = torch.from_numpy(np.random.default_rng(0).standard_normal(20))
+    without = (values.sum() - values) / 19
+    assert float(steering._jackknife(without)) == pytest.approx(float(values.std() / math.sqrt(20)))
