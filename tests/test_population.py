@@ -27,6 +27,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from lineament.activations.blocks import find_blocks
 from lineament.errors import InputError, NonFiniteError, SpaceMismatchError
 from lineament.parameters import ParameterSpace
 from lineament.perturbations import GaussianMembers, LowRankMembers, Members
@@ -129,21 +130,35 @@ def test_rank_r_noise_on_whole_weights_scores_as_written_out(name: str) -> None:
     assert_untouched(problem, before)
 
 
-def test_upper_layers_alone_share_what_lies_below() -> None:
-    """Blocks below the first perturbed one see each example once, not once per member."""
-    problem = lora_problem("llama")
-    upper = [n for n in problem.space.names if ".layers.2." in n]
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox", "gemma2"])
+@pytest.mark.parametrize("most_tokens", [1, 50, 2048])
+def test_upper_layers_alone_share_what_lies_below(
+    family: str, most_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks below the first perturbed one see each example once, however many members and passes there are."""
+    monkeypatch.setattr("lineament.population.MOST_TOKENS_PER_PASS", most_tokens)
+    problem = lora_problem(family)
+    upper = [n for n in problem.space.names if ".layers.2." in n or ".h.2." in n]
     problem.space = ParameterSpace(problem.model, upper, "lora_factors")
-    rows: list[int] = []
-    layers = problem.model.get_submodule("base_model.model.model.layers")
-    handles = [layer.register_forward_hook(lambda m, i, o: rows.append(len(o))) for layer in layers.children()]
+    rows: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    blocks = find_blocks(problem.model)
+    handles = [
+        # Not the block itself: it is called, but must not run.
+        blocks.at(layer + 1, "mlp").register_forward_hook(lambda m, i, o, layer=layer: rows[layer].append(len(o)))
+        for layer in rows
+    ]
     batch, members = batch_of(problem), gaussian(problem)
     population = Population(problem, batch)
-    rows.clear()
+    before = state(problem)
+    for seen in rows.values():
+        seen.clear()
     found = population.score(members).losses
+    assert_untouched(problem, before)
     for handle in handles:
         handle.remove()
-    assert rows == [5, 5, 35]
+    assert rows[0] == rows[1] == [5]
+    assert sum(rows[2]) == 35
+    assert len(rows[2]) == -(-7 // population.chunk("shared"))
     reference = Population(problem, batch, way="one_by_one").score(members).losses
     assert np.abs(found / reference - 1).max() < 1e-5
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -115,7 +116,7 @@ class Population:
         self.problem.space.space.require(members.space, "the model and the members")
         way = self._way or self._fastest(members)
         make: dict[Way, Callable[[Members, int, int], Tensor]] = {
-            "shared": self._shared,
+            "shared": partial(self._shared, _LowerPart()),
             "functional": self._functional,
             "one_by_one": self._one_by_one,
         }
@@ -142,10 +143,10 @@ class Population:
     def _score(self, logits: Tensor) -> float:
         return float(self.objective(logits, self.batch).double().mean())
 
-    def _shared(self, members: Members, start: int, stop: int) -> Tensor:
+    def _shared(self, lower: _LowerPart, members: Members, start: int, stop: int) -> Tensor:
         factors = _module_factors(self.problem, members, start, stop)
         n = stop - start
-        with _sharing(self.problem.model, factors, n, len(self.batch)) as expanded:
+        with _sharing(self.problem.model, factors, n, len(self.batch), lower) as expanded:
             batch = self.batch if expanded else _repeated(self.batch, n)
             logits = self.problem.logits(batch)
         return logits.view(n, len(self.batch), *logits.shape[1:])
@@ -257,19 +258,43 @@ def _require_plain_lora(module: Any, name: str) -> None:
         raise InputError(f"the adapter of {name} is merged or disabled; unmerge and enable it first.")
 
 
+class _LowerPart:
+    """The blocks below the first perturbed one: computed in the first pass, their output kept for all others."""
+
+    def __init__(self) -> None:
+        self._output: Any = None
+
+    @contextmanager
+    def once(self, blocks: list[nn.Module]) -> Iterator[None]:
+        """Inside the block, these blocks run, or, from the second time on, give what the last of them gave then."""
+        with ExitStack() as stack:
+            if blocks and self._output is None:
+                stack.callback(blocks[-1].register_forward_hook(self._keep).remove)
+            elif blocks:
+                for block in blocks:
+                    stack.enter_context(_replaced_forward(block, lambda *args, **kwargs: self._output))
+            yield
+
+    def _keep(self, block: nn.Module, inputs: Any, output: Any) -> None:
+        self._output = output
+
+
 @contextmanager
-def _sharing(model: nn.Module, factors: Mapping[nn.Module, _Factors], n: int, n_examples: int) -> Iterator[bool]:
+def _sharing(
+    model: nn.Module, factors: Mapping[nn.Module, _Factors], n: int, n_examples: int, lower: _LowerPart
+) -> Iterator[bool]:
     """Let the perturbed layers add their members' terms.
 
     Yields:
         Whether rows are repeated for the members inside the model, at the first perturbed block; otherwise the batch
         must come repeated.
     """
-    blocks = _blocks_from_first(model, set(factors)) if n > 1 else []
+    below, blocks = _split_blocks(model, set(factors))
     with ExitStack() as stack:
+        stack.enter_context(lower.once(below))
         for module, own in factors.items():
             stack.enter_context(_replaced_forward(module, _with_term(own, n)))
-        for block in blocks:
+        for block in blocks if n > 1 else []:
             stack.callback(block.register_forward_pre_hook(_repeat_inputs(n, n_examples), with_kwargs=True).remove)
         yield n == 1 or bool(blocks)
 
@@ -296,16 +321,17 @@ def _with_term(own: _Factors, n: int) -> Callable[..., Tensor]:
     return forward
 
 
-def _blocks_from_first(model: nn.Module, modules: set[nn.Module]) -> list[nn.Module]:
-    """The model's blocks from the first perturbed one on; empty if a perturbed module lies outside the blocks."""
+def _split_blocks(model: nn.Module, modules: set[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Blocks below the first perturbed one, and the rest; both empty if a perturbed module lies outside the blocks."""
     names = {name: module for name, module in model.named_modules() if module in modules}
     lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     for prefix in lists:  # parents come before their children
         inside = [name for name in names if name.startswith(prefix + ".")]
         if len(inside) == len(names):
             first = min(int(name[len(prefix) + 1 :].split(".")[0]) for name in inside)
-            return list(model.get_submodule(prefix).children())[first:]
-    return []
+            blocks = list(model.get_submodule(prefix).children())
+            return blocks[:first], blocks[first:]
+    return [], []
 
 
 def _repeat_inputs(n: int, n_examples: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
