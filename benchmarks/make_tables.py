@@ -21,16 +21,21 @@ def table(run: Path) -> str:
     body = json.loads((run / "claims.json").read_text())
     n_seeds, first = body["n_seeds"], body["claims"][0]
     seeds = "1 seed, so no interval" if n_seeds == 1 else f"{n_seeds} seeds"
+    tasks = list(dict.fromkeys(claim["task"] for claim in body["claims"]))
+    several = len(tasks) > 1
+    named = ("tasks " if several else "task ") + ", ".join(f"`{task}`" for task in tasks)
+    columns = ["claim", *(["task"] if several else []), "measured", "interval", "null", "paper", "verdict"]
     lines = [
-        f"{body['model']}, task `{first['task']}`, {first['space']}, {seeds}:",
+        f"{body['model']}, {named}, {first['space']}, {seeds}:",
         "",
-        "| claim | measured | interval | null | paper | verdict |",
-        "|---|---|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
     ]
     for c in body["claims"]:
         interval = f"{number(c['low'])} to {number(c['high'])}" if c["low"] is not None else "-"
         row = [
             f"`{c['id']}`",
+            *([c["task"]] if several else []),
             number(c["measured"]),
             interval,
             number(c["null"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -234,6 +235,75 @@ def test_local_folder_of_another_architecture_works_the_same(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert {c["id"] for c in json.loads((tmp_path / "out" / "claims.json").read_text())["claims"]}
+
+
+DATA_RUN = {
+    "lora.targets": "c_attn",
+    "operating.lr": "1e-2",
+    "operating.steps": "30",
+    "task.names": "mine,words",
+    "task.evaluation_examples": "16",
+    "steering.examples": "64",
+    "steering.folds": "2",
+    "steering.random_directions": "3",
+    "steering.shuffled_steps": "2",
+    "steering.neutral_examples": "4",
+    "steering.effect_directions": "1",
+}
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["statements", "pairs"])
+def test_own_data_become_a_task(tmp_path: Path, pairs: bool) -> None:
+    folder = tiny_gpt2(tmp_path / "gpt2")
+    rows = [
+        {"question": f"Is {i}?", "answer_matching_behavior": "AB"[i % 2], "answer_not_matching_behavior": "BA"[i % 2]}
+        if pairs
+        else {"statement": f"{i} is odd.", "label": i % 2 == 1}
+        for i in range(400)
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = [part for key, value in DATA_RUN.items() for part in ("--set", f"{key}={value}")]
+    command = [
+        "run",
+        "lm",
+        "--model",
+        str(folder),
+        "--data",
+        "mine.jsonl",
+        "--measure",
+        "steering",
+        "--preset",
+        "quick",
+    ]
+    done = lineament(*command, "--threads", "1", "--out", "out", *sets, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "records" / "steering-mine-seed0.json").read_text())
+    assert record["target"] == "mine"
+    assert not (tmp_path / "out" / "recording").exists()
+    accuracy = next(f["value"] for f in record["figures"] if f["quantity"] == "task_accuracy")
+    assert 0 <= accuracy <= 1
+    cosines = [f for f in record["figures"] if f["quantity"] == "step_cosine" and f["null"] is not None]
+    assert [f["labels"]["layer"] for f in cosines] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"statement": "very " * 80 + "long.", "label": True}, "tokens, but .* takes at most 64"),
+        ({"statement": "x"}, "line 401: label None"),
+    ],
+)
+def test_bad_data_are_refused_before_anything_is_written(tmp_path: Path, row: dict[str, object], words: str) -> None:
+    folder = tiny_gpt2(tmp_path / "gpt2")
+    rows = [{"statement": f"{i} is odd.", "label": i % 2 == 1} for i in range(400)]
+    rows.append(row)
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    command = ["run", "lm", "--model", str(folder), "--data", "mine.jsonl", "--set", "lora.targets=c_attn"]
+    sets = ["--set", "task.evaluation_examples=16"]
+    done = lineament(*command, "--preset", "quick", "--out", "out", *sets, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert re.search(words, " ".join(done.stderr.split()))
+    assert not (tmp_path / "out").exists()
 
 
 def test_full_weights_of_a_local_model(tmp_path: Path) -> None:

@@ -215,8 +215,12 @@ def test_search_is_reproducible_and_resumes(searched: tuple[Path, str], finished
     again = lineament("search", str(finished), "--out", str(part), "--rank", "5", *SEARCH)
     assert again.returncode == 2
     assert "--resume" in again.stderr
-    done = lineament("search", str(finished), "--out", str(part), "--rank", "5", *SEARCH, "--resume")
+    done = lineament("search", str(finished), "--out", str(part), "--rank", "5", *SEARCH, "--resume", "--save-kept")
     assert done.returncode == 0, done.stderr
+    kept = {path.name: load_file(path / "adapter_model.safetensors") for path in (part / "kept").iterdir()}
+    assert sorted(kept, key=int) == [str(number) for number in range(2, 9)]
+    winner = load_file(part / "winner" / "adapter_model.safetensors")
+    assert all(not torch.equal(found[key], winner[key]) for found in kept.values() for key in list(winner)[-1:])
     assert (part / "search.json").read_bytes() == (out / "search.json").read_bytes()
     other = lineament("search", str(finished), "--out", str(part), "--rank", "4", *SEARCH, "--resume")
     assert other.returncode == 2

@@ -105,6 +105,8 @@ class Search:
     """training examples that members are scored on"""
     keep: int = 8
     """members that are kept, and whose majority votes"""
+    save_kept: bool = False
+    """write every kept member as an adapter folder, not the winner alone"""
     no_gradients: bool = False
     """forward passes only: no plan from gradient and curvature"""
     plan: bool = False
@@ -362,7 +364,9 @@ def _search(options: Search) -> int:
     )
     same = ("run", "model", "adapter", "task", "point", "seed", "rank", "out", "resume", "threads", "device")
     shared = {name: getattr(options, name) for name in same}
-    request = Request(**shared, bases=options.basis, plan_only=options.plan, options=chosen)
+    request = Request(
+        **shared, bases=options.basis, plan_only=options.plan, options=chosen, save_kept=options.save_kept
+    )
     return commands.search(request, options.quiet)
 
 

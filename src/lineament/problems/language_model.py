@@ -57,6 +57,7 @@ class LanguageModelProblem(Problem):
         self._splits = self._draw_splits(settings.task.evaluation_examples, data)
         model, self.tokenizer = load_model(settings.model.name)
         self.model_name = settings.model.name
+        self._most_tokens: int | None = getattr(model.config, "max_position_embeddings", None)
         self.device = chosen_device(settings.device)
         if settings.recovery.space == "lora":
             self.model: nn.Module = attach_lora(model, settings.lora, self.streams.integer("adapter"), LORA_TARGETS)
@@ -67,6 +68,8 @@ class LanguageModelProblem(Problem):
         self.space = ParameterSpace.trainable(self.model, kind)
         self._head: nn.Module = model.get_output_embeddings()
         self._labels = {label: self._single_token(text) for label, text in LABEL_TEXTS.items()}
+        if data:
+            self.encode(data.items)  # a row that is too long is known before anything is written
         self._fixed = {
             (task, name): self.encode(getattr(self._splits[task], name))
             for task in self.tasks
@@ -92,7 +95,8 @@ class LanguageModelProblem(Problem):
         return self._fixed[task, split]
 
     def neutral(self, task: str, n: int) -> Batch:
-        return self.encode_texts(NEUTRAL_TEXTS[:n])
+        rows = [self.tokenizer(text)["input_ids"][: self._most_tokens] for text in NEUTRAL_TEXTS[:n]]
+        return padded_rows(rows, self.tokenizer.pad_token_id or 0)
 
     def remade(self, settings: Settings) -> LanguageModelProblem:
         return LanguageModelProblem(settings, self.streams.seed)
@@ -129,6 +133,7 @@ class LanguageModelProblem(Problem):
             prompts.append(first[:n_shared])
             matching.append(first[n_shared])
             others.append(second[n_shared])
+        self._require_length(prompts)
         batch = padded_rows(prompts, self.tokenizer.pad_token_id or 0)
         choices = tuple(sorted({*matching, *others}))
         return EncodedPairs(
@@ -136,8 +141,14 @@ class LanguageModelProblem(Problem):
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Batch:
-        """Token rows of texts, padded on the right, without choices; the wanted position is the last token."""
-        return padded_rows([self.tokenizer(text)["input_ids"] for text in texts], self.tokenizer.pad_token_id or 0)
+        """Token rows of texts, padded on the right, without choices; the wanted position is the last token.
+
+        Raises:
+            InputError: a text has more tokens than the model takes; nothing is cut off silently.
+        """
+        rows = [self.tokenizer(text)["input_ids"] for text in texts]
+        self._require_length(rows)
+        return padded_rows(rows, self.tokenizer.pad_token_id or 0)
 
     def _draw_splits(self, n: int, data: LabelledData | None) -> dict[str, StatementSplits]:
         pools: dict[str, Sequence[Labelled]] = {t: make() for t, make in STATEMENT_TASKS.items() if t in self.tasks}
@@ -145,6 +156,14 @@ class LanguageModelProblem(Problem):
             pools[data.name] = data.items
             _require_two_answers(data)
         return {task: split(pool, n, self.streams.generator("split", task)) for task, pool in pools.items()}
+
+    def _require_length(self, rows: Sequence[Sequence[int]]) -> None:
+        for row in rows:
+            if self._most_tokens and len(row) >= self._most_tokens:
+                raise InputError(
+                    f"an example has {len(row)} tokens, but {self.model_name} takes at most {self._most_tokens} with "
+                    f"its answer: {self.tokenizer.decode(row[:20])!r} ... Shorten it or leave it out."
+                )
 
     def _single_token(self, text: str) -> int:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]

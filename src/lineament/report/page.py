@@ -134,10 +134,11 @@ def _flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, Any]:
     """What the head of the page says about the run as a whole."""
     first = records[0]
-    what, lead = words.STEERED if {r.measurement for r in records} == {"steering"} else words.RECOVERED
+    task_word, what, lead = words.STEERED if {r.measurement for r in records} == {"steering"} else words.RECOVERED
     seeds = sorted({record.seed for record in records})
     return {
         "model": first.model,
+        "task_word": task_word,
         "what": what,
         "lead": lead,
         "problem": first.problem,

@@ -144,13 +144,15 @@ POINTS = {
     "broken": "damaged",
     "recovered": "recovered",
 }
-# What a run did to its targets, and what its page is about: with damage and recovery, or at the operating point alone.
+# What a target is called, what a run did to it, and what its page is about: recovery, or the operating point alone.
 RECOVERED = (
+    "Damaged task",
     "damaged and recovered on",
     "A model that knows several tasks was damaged on one of them, then trained back. This page shows which directions "
     "in its weights the way back took, whether they could have been known beforehand, and how long they stay good.",
 )
 STEERED = (
+    "Task",
     "weight steps and steering vectors of",
     "A trained model was neither damaged nor recovered here. This page shows what a step in its weights does to its "
     "activations, whether that is the direction that labelled examples give, and what either does to its answers.",

@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save
+from torch import Tensor
 
 from lineament import theory
 from lineament.errors import InputError, unknown_name
@@ -72,6 +73,7 @@ class Request:
     threads: int
     device: str
     options: SearchOptions
+    save_kept: bool = False
 
 
 def check(request: Request) -> None:
@@ -132,7 +134,9 @@ def search(request: Request, progress_of: Callable[[], AbstractContextManager[Pr
         region = next(item for item in regions if item.name == choice.region)
         outcome = run_search(target, region, choice, population, options, out, progress)
         write_json(out / "search.json", saved(outcome, plans, probes))
-        _save_winner(target, outcome, region, out)
+        for number, position in enumerate(outcome.positions if request.save_kept else outcome.positions[:1]):
+            folder = out / "kept" / f"{number + 1}" if number else out / "winner"
+            _save_member(target, position.delta(region, target.streams), folder)
     _print_outcome(console, outcome, out)
     return 0
 
@@ -181,14 +185,15 @@ def _choice(out: Path, make: Callable[[], tuple[Choice, list[Probe]]]) -> tuple[
     return choice, probes
 
 
-def _save_winner(target: Target, outcome: Outcome, region: Any, out: Path) -> None:
+def _save_member(target: Target, delta: Tensor, folder: Path) -> None:
+    """A member's weights, made again from its few numbers, as a PEFT folder or, of all weights, as tensors."""
     theta = target.problem.space.read()
-    best = theta + outcome.positions[0].delta(region, target.streams).to(theta)
+    moved = theta + delta.to(theta)
     if target.problem.space.space.kind == "lora_factors":
-        save_adapter(target.problem.space, best, out / "winner")
+        save_adapter(target.problem.space, moved, folder)
         return
-    tensors = dict(zip(target.problem.space.names, target.problem.space.unflatten(best), strict=True))
-    write_bytes(out / "winner" / "model.safetensors", save({k: v.contiguous() for k, v in tensors.items()}))
+    tensors = dict(zip(target.problem.space.names, target.problem.space.unflatten(moved), strict=True))
+    write_bytes(folder / "model.safetensors", save({k: v.contiguous() for k, v in tensors.items()}))
 
 
 def _print_plan(console: Console, target: Target, plans: Sequence[LocalPlan], options: SearchOptions) -> None:

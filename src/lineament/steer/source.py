@@ -85,20 +85,10 @@ class SteeredModel:
 
     def contrast(self, items: Sequence[Item]) -> Contrast:
         """Statements or pairs as a contrast, truth or matching behaviour being positive."""
-        batch_of = self.problem.encode
         if isinstance(items[0], Pair):
             encoded = self.problem.encode_pairs([item for item in items if isinstance(item, Pair)])
-            found = answer_contrast(encoded.prompts, encoded.others)
-        else:
-            found = make_contrast(batch_of(items), "statement")
-        self._require_length(found)
-        return found
-
-    def _require_length(self, contrast: Contrast) -> None:
-        longest = int(contrast.rows.attention_mask.sum(dim=1).max())
-        allowed = getattr(self.problem.model.config, "max_position_embeddings", None)
-        if allowed and longest > int(allowed):
-            raise InputError(f"an example has {longest} tokens; {self.source.model} takes at most {allowed}.")
+            return answer_contrast(encoded.prompts, encoded.others)
+        return make_contrast(self.problem.encode(items), "statement")
 
 
 def _load(source: Source) -> LanguageModelProblem:
