@@ -190,7 +190,7 @@ def test_bad_places_are_refused() -> None:
         reader(model, Place((0,)))
     with pytest.raises(InputError, match="no layer"):
         reader(model, Place(()))
-    with pytest.raises(InputError, match="no list of equal blocks"):
+    with pytest.raises(InputError, match="no list of blocks that is most of it"):
         find_blocks(nn.Sequential(nn.Linear(2, 2)))
     assert all_layers(model) == (1, 2, 3, 4)
     assert find_blocks(model).modules[0].self_attn.q_proj.in_features == WIDTH

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lineament.errors import InputError
-from lineament.problems.labelled_data import Pair, read_labelled, require_no_leak
+from lineament.problems.labelled_data import Pair, read_labelled
 from lineament.problems.statements import Statement
 
 STATEMENTS = [{"statement": f"{i} is even.", "label": i % 2 == 0} for i in range(6)]
@@ -94,9 +94,19 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
         read_labelled(tmp_path / "a.jsonl")
 
 
-def test_leaks_are_named(tmp_path: Path) -> None:
-    train = read_labelled(written(tmp_path, "train.jsonl", STATEMENTS))
-    held_out = read_labelled(written(tmp_path, "held.jsonl", [{"statement": "new", "label": True}, STATEMENTS[3]]))
-    with pytest.raises(InputError, match=r"1 rows .* line 2 \(line 4 of train.jsonl\)"):
-        require_no_leak(train, held_out)
-    require_no_leak(train, read_labelled(written(tmp_path, "new.jsonl", [{"text": "new", "label": True}])))
+def test_separators_inside_a_text_do_not_end_a_row(tmp_path: Path) -> None:
+    text = "a\u2028b\x0cc\x85d"
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": text, "label": True}, ensure_ascii=False) + "\r\n", newline="")
+    assert read_labelled(path).items[0].text == text
+    path = tmp_path / "a.csv"
+    path.write_text(f'text,label\n"{text}",true\n"two\nlines",false\n')
+    assert [item.text for item in read_labelled(path).items] == [text, "two\nlines"]
+    path.write_text("text,label\n" + "x" * 200_000 + ",true\n")
+    with pytest.raises(InputError, match="not valid CSV"):
+        read_labelled(path)
+
+
+def test_groups_may_be_numbers(tmp_path: Path) -> None:
+    rows = [{"text": f"t{i}", "label": True, "group": i // 2} for i in range(4)]
+    assert [i.group for i in read_labelled(written(tmp_path, "a.jsonl", rows)).items] == ["0", "0", "1", "1"]

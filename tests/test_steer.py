@@ -27,6 +27,9 @@ FEELINGS = (
 )
 
 
+BARE = ("--template", "{statement}")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Statements, feelings and pairs, each with rows to train on and rows to test on."""
@@ -85,7 +88,7 @@ def loaded_once() -> Iterator[None]:
 def made(folder: Path) -> Path:
     """A CAA vector and the step's, of the feelings."""
     out = folder / "feelings.safetensors"
-    assert run("make", folder / "feelings.jsonl", "--out", out, "--method", "both", "--layers", "8-20") == 0
+    assert run("make", folder / "feelings.jsonl", "--out", out, "--method", "both", *BARE, "--layers", "8-20") == 0
     return out
 
 
@@ -195,6 +198,7 @@ def test_bad_input_is_refused_before_anything_is_written(
     text.write_text("no vector")
     assert "GGUF" in refused(capsys, "generate", text, "x")
     assert "no prompt" in refused(capsys, "generate", made)
+    assert "{statement}" in refused(capsys, "make", one_class, "--out", out, "--template", "x")
 
 
 def test_a_vector_of_another_model_is_refused(made: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

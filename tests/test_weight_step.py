@@ -46,10 +46,10 @@ def test_jacobian_is_the_limit_of_finite_shifts_with_the_predicted_error(space: 
     """A central difference errs by t^2: half the step, a quarter of the error."""
     problem, place = double_problem(space), Place((1, 2))
     batch, d = problem.fixed("parity", "held_out"), direction(problem)
-    exact = jacobian_shift(problem, d, batch, place, one_group(len(batch))).means()[0]
+    exact = jacobian_shift(problem, d, batch, place, one_group(len(batch)), 1).means()[0]
     errors = []
     for t in (4e-2, 2e-2, 1e-2):
-        forth, back = (finite_shift(problem, s * t * d, batch, place, one_group(len(batch)))[0] for s in (1, -1))
+        forth, back = (finite_shift(problem, s * t * d, batch, place, one_group(len(batch)), 1)[0] for s in (1, -1))
         errors.append(float(((forth - back) / (2 * t) - exact).norm() / exact.norm()))
     assert errors[-1] < 1e-3
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
@@ -59,9 +59,9 @@ def test_jacobian_is_the_limit_of_finite_shifts_with_the_predicted_error(space: 
 def test_one_sided_shift_parts_from_the_jacobian_in_proportion_to_the_step() -> None:
     problem, place = double_problem(), Place((2,))
     batch, d = problem.fixed("parity", "held_out"), direction(problem)
-    exact = jacobian_shift(problem, d, batch, place, one_group(len(batch))).means()[0]
+    exact = jacobian_shift(problem, d, batch, place, one_group(len(batch)), 1).means()[0]
     gaps = [
-        float((finite_shift(problem, t * d, batch, place, one_group(len(batch)))[0] / t - exact).norm())
+        float((finite_shift(problem, t * d, batch, place, one_group(len(batch)), 1)[0] / t - exact).norm())
         for t in (2e-3, 1e-3)
     ]
     assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.05)
@@ -70,7 +70,7 @@ def test_one_sided_shift_parts_from_the_jacobian_in_proportion_to_the_step() -> 
 def test_jacobian_and_its_transpose_are_adjoint() -> None:
     problem, place = double_problem("lora"), Place((2,))
     batch, d = problem.fixed("copy", "held_out"), direction(problem)
-    shift = jacobian_shift(problem, d, batch, place, one_group(len(batch))).means()[0, 0]
+    shift = jacobian_shift(problem, d, batch, place, one_group(len(batch)), 1).means()[0, 0]
     weights = torch.from_numpy(np.random.default_rng(0).standard_normal(len(shift)))
     assert float(shift @ weights) == pytest.approx(float(_pulled_back(problem, weights, batch, place) @ d), rel=1e-10)
 
@@ -79,19 +79,19 @@ def test_jacobian_of_a_language_model_with_an_adapter() -> None:
     problem = llama_lora()
     batch, d, place = problem.sample("words", 12, Streams(0).generator("b")), direction(problem), Place((1, 2))
     groups = torch.arange(12) % 3
-    exact = jacobian_shift(problem, d, batch, place, groups).means()
-    forth, back = (finite_shift(problem, s * 1e-2 * d, batch, place, groups) for s in (1, -1))
+    exact = jacobian_shift(problem, d, batch, place, groups, 3).means()
+    forth, back = (finite_shift(problem, s * 1e-2 * d, batch, place, groups, 3) for s in (1, -1))
     assert torch.allclose((forth - back) / 2e-2, exact, atol=1e-3 * float(exact.abs().max()))
 
 
 def test_weights_come_back_bit_for_bit_also_after_an_exception() -> None:
     problem = llama_lora()
     theta, batch = problem.space.read(), problem.sample("words", 4, Streams(0).generator("b"))
-    finite_shift(problem, 0.1 * direction(problem), batch, Place((1,)), one_group(4))
-    jacobian_shift(problem, direction(problem), batch, Place((1,)), one_group(4))
+    finite_shift(problem, 0.1 * direction(problem), batch, Place((1,)), one_group(4), 1)
+    jacobian_shift(problem, direction(problem), batch, Place((1,)), one_group(4), 1)
     weight_edit(problem, torch.ones(16), 2, batch, iterations=2)
     with pytest.raises(InputError):
-        finite_shift(problem, 0.1 * direction(problem), batch, Place((7,)), one_group(4))
+        finite_shift(problem, 0.1 * direction(problem), batch, Place((7,)), one_group(4), 1)
     assert torch.equal(problem.space.read(), theta)
     assert all(p.grad is None for p in problem.space.parameters)
 
@@ -156,7 +156,7 @@ def test_every_layer_is_reached_only_from_below() -> None:
         if name.startswith("blocks.1."):
             d[part] = 1.0
     batch = problem.fixed("copy", "held_out")
-    found = jacobian_shift(problem, d, batch, Place(all_layers(problem.model)), one_group(len(batch))).means()[0]
+    found = jacobian_shift(problem, d, batch, Place(all_layers(problem.model)), one_group(len(batch)), 1).means()[0]
     assert not found[0].any()
     assert found[1].any()
 

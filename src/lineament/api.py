@@ -16,7 +16,7 @@ from lineament.claims import evaluate
 from lineament.errors import InputError
 from lineament.experiment import measured, validate_on
 from lineament.parameters import hash_tensors
-from lineament.problems.adapters import attach_lora
+from lineament.problems.adapters import attach_lora, linear_names
 from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.problem import Batch
 from lineament.records import Record, delete_leftovers, read_json, write_json
@@ -89,7 +89,7 @@ def _measure_seed(
     n, name, adapted = settings.task.evaluation_examples, type(model).__name__, model
     lora = settings.recovery.space == "lora"
     if lora:
-        adapted = attach_lora(model, settings.lora, Streams(seed).integer("adapter"), _linear_names(model))
+        adapted = attach_lora(model, settings.lora, Streams(seed).integer("adapter"), linear_names(model))
     try:
         problem = InMemoryProblem(adapted, data, n, seed, kind="lora_factors" if lora else "full", model_name=name)
         # Not before the input has proved usable: a folder belongs to what its stages were made of.
@@ -165,9 +165,3 @@ def _tensors(batch: Batch) -> Iterator[tuple[str, Tensor]]:
     for name in ("input_ids", "attention_mask", "positions", "targets"):
         yield name, getattr(batch, name)
     yield "choices", torch.tensor(batch.choices)
-
-
-def _linear_names(model: nn.Module) -> list[str]:
-    """Every linear module but the output head, by last name."""
-    names = [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return sorted({name for name in names if name not in ("lm_head", "head")})

@@ -231,10 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lineament: {error}. {what_to_do(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "lineament: interrupted; what was finished stays. Run the same command with --resume.",
-            file=sys.stderr,
-        )
+        again = " Run the same command with --resume." if hasattr(command, "resume") else ""
+        print(f"lineament: interrupted; what was finished stays.{again}", file=sys.stderr)
         return 1
 
 

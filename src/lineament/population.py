@@ -112,7 +112,10 @@ class Population:
         return Scores(np.asarray(losses), self.base)
 
     def logits(self, members: Members) -> Iterator[tuple[int, Tensor]]:
-        """(member, its logits (n_examples, n_targets, n_vocabulary)), in order, chunk by chunk."""
+        """(member, its logits (n_examples, n_targets, n_vocabulary)), in order, chunk by chunk.
+
+        The model's weights and hooks must stay as they are until the last one was taken.
+        """
         self.problem.space.space.require(members.space, "the model and the members")
         way = self._way or self._fastest(members)
         make: dict[Way, Callable[[Members, int, int], Tensor]] = {

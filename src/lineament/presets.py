@@ -24,6 +24,7 @@ LM_RECIPE: dict[str, Any] = {
     "recovery.batch": 16,
     "recovery.lr": 1e-3,
     "recovery.steps": 120,
+    "steering.neutral_examples": 16,
 }
 # A full grid of random search would take half a day on a language model and two cores.
 LM_SEARCH: dict[str, Any] = {

@@ -26,14 +26,17 @@ class OnModel:
     """torch threads"""
     device: str = "auto"
     """auto, cpu or cuda"""
+    template: str = ""
+    """prompt of a statement, e.g. "{statement}" for the bare text; default "{statement} Answer:", whose answer is
+    " True" or " False", or what the vector was made with"""
     debug: bool = False
     """show tracebacks"""
 
-    def source(self, space: str = "lora") -> Source:
+    def source(self, space: str = "full") -> Source:
         """As the tools take it."""
         from lineament.steer.source import Source
 
-        return Source(self.model, self.adapter, space, self.seed, self.threads, self.device)
+        return Source(self.model, self.adapter, space, self.seed, self.threads, self.device, self.template)
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class Eval(OnModel):
     """labelled file of rows that the vector was not made from"""
     layer: int | None = None
     """layer to steer at; default the middle one of the vector's"""
-    doses: str = "-2,-1,1,2,4"
-    """multiples of the stored vector, comma separated; write --doses=-1,1 when the first is negative"""
+    doses: str = ""
+    """multiples of the stored vector, comma separated (--doses=-1,1 when the first is negative); default multiples of
+    the dose at the price"""
     kl: float = 0.05
     """price on neutral text at which the effect is given, nats per token"""
     where: Literal["all", "answer"] = "all"
@@ -124,8 +128,8 @@ class Export:
     """vector file"""
     out: tyro.conf.Positional[Path]
     """.gguf file"""
-    model_type: str = "llama"
-    """what transformers calls the architecture (model_type in config.json)"""
+    model_type: str = ""
+    """what transformers calls the architecture (model_type in config.json); default the vector's"""
     skip_first: bool = False
     """leave out layer 1, where llama.cpp can add nothing"""
     overwrite: bool = False
@@ -195,7 +199,9 @@ def run(command: Steer) -> int:
                 "step_norm",
                 "overwrite",
             )
-            return make(MakeRequest(source=a.source(a.space), **{name: getattr(a, name) for name in same}), console)
+            # Only a step needs an adapter to move.
+            space = a.space if a.method in ("step", "both") else "full"
+            return make(MakeRequest(source=a.source(space), **{name: getattr(a, name) for name in same}), console)
         case Eval() as a:
             from lineament.steer.evaluate import EvalRequest, evaluate
 

@@ -1,11 +1,12 @@
 """Where a model's layers are: its list of blocks, and attention and MLP inside each, found by structure.
 
-No table of architectures: the blocks of a decoder are its largest list of equal modules, whatever the list is called
+No table of architectures: the blocks of a decoder are its largest list of modules, whatever the list is called
 and whatever wraps the model (an adapter of PEFT, for one).
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,16 +60,16 @@ class Blocks:
 
 
 def find_blocks(model: nn.Module) -> Blocks:
-    """The blocks of a decoder: the outermost list of equal modules that holds most parameters.
+    """The blocks of a decoder: the outermost list of modules that holds most parameters.
 
     Raises:
-        InputError: the model has no such list.
+        InputError: the model has no such list, or the largest holds less than half of what is no embedding.
     """
     lists = {name: module for name, module in model.named_modules() if _is_block_list(module)}
     outermost = {name: m for name, m in lists.items() if not any(name.startswith(f"{other}.") for other in lists)}
-    if not outermost:
-        raise InputError(f"{type(model).__name__} has no list of equal blocks; only decoders built of such are read.")
-    name = max(outermost, key=lambda found: _size(outermost[found]))
+    name = max(outermost, key=lambda found: _size(outermost[found]), default=None)
+    if name is None or 2 * _size(outermost[name]) < _size(model) - _embedding_size(model):
+        raise InputError(f"{type(model).__name__} has no list of blocks that is most of it; only decoders are read.")
     return Blocks(name, tuple(outermost[name].children()))
 
 
@@ -78,13 +79,19 @@ def output_tensor(output: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 def _is_block_list(module: nn.Module) -> bool:
+    """Blocks may be of several kinds, in hybrids of attention and state spaces; each is built of parts."""
     children = list(module.children())
-    alike = len({type(child) for child in children}) == 1
-    return isinstance(module, nn.ModuleList) and alike and all(any(child.children()) for child in children)
+    return isinstance(module, nn.ModuleList) and bool(children) and all(any(child.children()) for child in children)
 
 
 def _size(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def _embedding_size(model: nn.Module) -> int:
+    """Parameters of embeddings and of a head of the same shape: large in small models, and no part of the layers."""
+    shapes = {m.weight.shape for m in model.modules() if isinstance(m, nn.Embedding)}
+    return sum(p.numel() for p in model.parameters() if p.shape in shapes)
 
 
 def _part(block: nn.Module, site: Site) -> nn.Module:
@@ -93,6 +100,13 @@ def _part(block: nn.Module, site: Site) -> nn.Module:
         if _NORM.search(name) or _NORM.search(type(child).__name__):
             continue
         if _NAMES[site].search(name) or _NAMES[site].search(type(child).__name__):
+            _require_own_output(child, site)
             return child
     children = ", ".join(name for name, _ in block.named_children())
     raise InputError(f"{type(block).__name__} has no part that is its {site}; it has {children}. Use site block.")
+
+
+def _require_own_output(part: nn.Module, site: Site) -> None:
+    """Some blocks (BLOOM's, MPT's) hand the residual stream in, and get it back with the part's output added."""
+    if "residual" in inspect.signature(part.forward).parameters:
+        raise InputError(f"{type(part).__name__} gives the residual stream, not its own {site}. Use site block.")

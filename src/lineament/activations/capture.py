@@ -168,7 +168,7 @@ def length_sorted(batch: Batch, tokens_per_pass: int = TOKENS_PER_PASS) -> Itera
     """Indices of passes of similar length, longest first, each of at most so many tokens with padding."""
     if not len(batch):
         raise InputError("no examples to read activations of.")
-    lengths = batch.attention_mask.sum(dim=1)
+    lengths = batch.attention_mask.sum(dim=1).cpu()
     order = torch.argsort(lengths, descending=True, stable=True)
     start = 0
     while start < len(order):

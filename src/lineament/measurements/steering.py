@@ -98,16 +98,36 @@ class _Setup:
     held_out: Contrast
     label: int | None
 
-    def examples(self, n: int, stream: str) -> Contrast:
-        """A contrast of n training examples from a named stream."""
+    def examples(self, n: int, stream: str, *, distinct: bool = False) -> Contrast:
+        """A contrast of n training examples from a named stream; of a small pool some come twice, unless distinct.
+
+        The same example in both halves of the data would make any vector agree with itself.
+        """
         streams = self.study.streams.child("steering", stream)
         batch = self.study.problem.sample(self.study.target, n, streams.generator(self.study.target))
+        if distinct:
+            batch = batch.rows(_first_of_each(batch.input_ids))
         return make_contrast(batch, self.held_out.kind, self.label)
 
     def shift_sums(self, direction: Tensor, n_folds: int = 1) -> GroupSums:
         """Jacobian shifts of the held-out rows by fold."""
         groups = folds_of(self.held_out.read_positive, n_folds)
-        return jacobian_shift(self.study.problem, direction, self.held_out.read, self.place, groups)
+        return jacobian_shift(self.study.problem, direction, self.held_out.read, self.place, groups, n_folds)
+
+    def added_shift(self, direction: Tensor) -> Tensor:
+        """(n_layers, width) shift of the validation prompts: what is added to judge effects on the held-out ones."""
+        batch = self.study.problem.fixed(self.study.target, "validation")
+        rows = make_contrast(batch, self.held_out.kind, self.label).read
+        groups = torch.zeros(len(rows), dtype=torch.long)
+        return jacobian_shift(self.study.problem, direction, rows, self.place, groups, 1).means()[0]
+
+
+def _first_of_each(rows: Tensor) -> Tensor:
+    """Indices of the first of equal rows, ascending."""
+    seen: dict[tuple[int, ...], int] = {}
+    for number, row in enumerate(rows.tolist()):
+        seen.setdefault(tuple(row), number)
+    return torch.tensor(list(seen.values()))
 
 
 def _setup(study: OperatingStudy) -> _Setup:
@@ -139,15 +159,16 @@ def _figures(study: OperatingStudy) -> tuple[list[Figure], dict[str, np.ndarray]
     best = _best_layer(reference, shifts["raw"])
     if best is not None:
         figures += _finite_figures(setup, reference, shifts["raw"], directions["raw"], best)
-        random = [null for (kind, _), null in nulls.items() if kind == "random_weights"]
-        vectors = {"caa": reference.vector, "step": shifts["raw"].mean}
-        figures += effect_figures(Steerer(study, setup.held_out, best, vectors, random[: s.effect_directions]))
+        study.progress("vectors to add", 0, 1)
+        random = [setup.added_shift(_random_direction(setup, draw)) for draw in range(s.effect_directions)]
+        vectors = {"caa": reference.vector, "step": setup.added_shift(directions["raw"])}
+        figures += effect_figures(Steerer(study, setup.held_out, best, vectors, random))
     return figures, {"null_cosines": cosines.numpy(), "caa": reference.vector.float().numpy()}
 
 
 def _reference(setup: _Setup) -> Reference:
     s = setup.study.settings.steering
-    n_folds, contrast = s.folds, setup.examples(s.examples, "vector")
+    n_folds, contrast = s.folds, setup.examples(s.examples, "vector", distinct=True)
     rows = read_rows(problem_reader(setup.study.problem, setup.place), contrast.rows)
     groups = folds_of(contrast.positive, n_folds) + n_folds * contrast.positive
     found = summed([(torch.arange(len(rows)), rows)], groups, 2 * n_folds)
@@ -249,8 +270,10 @@ def _best_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Te
         draws = nulls[:, reference.usable].max(dim=1).values
         value = float(cosine(shift.mean, reference.vector)[layer - 1])
         error = float(_jackknife(cosine(shift.folds, reference.folds))[layer - 1])
-        labels: dict[str, Label] = {"step": step, "layer": layer, "n_below": int((draws < value).sum())}
-        yield Figure("best_layer_cosine", value, "cosine", error, float(draws.max()), labels)
+        labels: dict[str, Label] = {"step": step, "layer": layer}
+        if step == "raw":  # the null draws are raw steps: Adam's sign would be another kind of direction
+            labels["n_below"] = int((draws < value).sum())
+        yield Figure("best_layer_cosine", value, "cosine", error, float(draws.max()) if step == "raw" else None, labels)
 
 
 def _null_figures(reference: Reference, keys: list[tuple[str, int]], nulls: Tensor) -> Iterator[Figure]:
@@ -278,7 +301,7 @@ def _finite_figures(
     unit = float(reference.vector[best - 1].norm() / shift.mean[best - 1].norm())
     for number, size in enumerate(sizes):
         study.progress("finite steps", number, len(sizes))
-        moved = finite_shift(study.problem, direction * size * unit, setup.held_out.read, setup.place, everything)[0]
+        moved = finite_shift(study.problem, direction * size * unit, setup.held_out.read, setup.place, everything, 1)[0]
         yield from _linearity_figures(moved, shift.mean * size * unit, size)
         if size == 1:
             for layer, value in _layered(cosine(moved, reference.vector)):

@@ -21,6 +21,8 @@ from lineament.study import OperatingStudy
 
 # Steering is tried up to this multiple of the activations' CAA norm; beyond, "unreachable" is said.
 LARGEST_DOSE = 32.0
+# A ratio to an effect that is not there, or that goes the wrong way, would say anything.
+LEAST_STANDARD_ERRORS = 2.0
 RANDOM = "random"
 EFFECT_DEFINITIONS = {
     "dose_logit_difference": "change of the mean logit difference on held-out prompts when dose times the CAA norm is "
@@ -28,6 +30,7 @@ EFFECT_DEFINITIONS = {
     "dose_accuracy": "change of accuracy on held-out prompts at that dose",
     "dose_kl": "KL(unsteered || steered) on neutral text at that dose, mean over all positions",
     "calibrated_dose": "dose at which that KL is the budget; undefined where it is not reached",
+    "calibrated_kl": "KL that was reached at the calibrated dose",
     "calibrated_effect": "change of the mean logit difference at the calibrated dose",
     "effect_ratio": "calibrated effect of the step's shift over that of CAA at equal KL; null: mean size of the same "
     "for shifts of random weight directions",
@@ -75,7 +78,7 @@ class Steerer:
         return calibrate(self.study.problem, self.vector(name, layer), self.neutral, kl, LARGEST_DOSE)
 
     def _answers(self) -> Answers:
-        return answers(self.study.problem, self.held_out.prompts, self.held_out.labels)
+        return answers(self.study.problem, self.held_out.prompts, self.held_out.labels, self.held_out.others)
 
 
 def effect_figures(steerer: Steerer) -> Iterator[Figure]:
@@ -117,6 +120,7 @@ def _calibrated_figures(steerer: Steerer, layer: int) -> Iterator[Figure]:
             yield Figure("calibrated_dose", None, "multiples of the CAA norm", labels=labels, reason=reason)
             continue
         yield Figure("calibrated_dose", found.coefficient, "multiples of the CAA norm", labels=labels)
+        yield Figure("calibrated_kl", found.kl, "nats per token", labels=labels)
         changes[name] = steerer.answers(name, layer, found.coefficient).differences - steerer.base.differences
         yield _mean_change("calibrated_effect", changes[name], "nats", labels)
         if name in steerer.vectors:
@@ -130,10 +134,12 @@ def _ratio_figure(steerer: Steerer, layer: int, changes: Mapping[str, Tensor]) -
         "kl": steerer.study.settings.steering.kl,
         "best": str(layer == steerer.best),
     }
-    if "caa" not in changes or "step" not in changes or not changes["caa"].mean():
-        reason = "a vector does not reach this KL, or CAA has no effect"
-        return Figure("effect_ratio", None, "ratio", labels=labels, reason=reason)
+    if "caa" not in changes or "step" not in changes:
+        return Figure("effect_ratio", None, "ratio", labels=labels, reason="a vector does not reach this KL")
     caa, step = changes["caa"], changes["step"]
+    if not caa.mean() > LEAST_STANDARD_ERRORS * caa.std() / len(caa) ** 0.5:
+        reason = f"CAA does not steer towards its label by {LEAST_STANDARD_ERRORS:g} standard errors: nothing to share"
+        return Figure("effect_ratio", None, "ratio", labels=labels, reason=reason)
     random = [abs(float(found.mean() / caa.mean())) for name, found in changes.items() if name.startswith(RANDOM)]
     null = sum(random) / len(random) if random else None
     return Figure("effect_ratio", float(step.mean() / caa.mean()), "ratio", _ratio_error(step, caa), null, labels)

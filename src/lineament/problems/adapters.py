@@ -19,6 +19,8 @@ from lineament.parameters import ParameterSpace
 from lineament.records import write_bytes
 from lineament.settings import LoraSettings
 
+HEADS = {"lm_head", "head", "embed_out"}
+
 
 @dataclass(frozen=True)
 class FactorPair:
@@ -63,6 +65,12 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int, default_tar
         adapted = get_peft_model(model, config)
     adapted.eval()
     return adapted
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Every module that can take an adapter but the output head, by last name."""
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _can_adapt(module)}
+    return sorted(names - HEADS)
 
 
 def factor_pairs(space: ParameterSpace) -> list[FactorPair]:

@@ -12,6 +12,7 @@ An optional column `group` keeps rows together when data are split; by default r
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,17 +93,6 @@ def read_labelled(path: Path) -> LabelledData:
     return found
 
 
-def require_no_leak(train: LabelledData, held_out: LabelledData) -> None:
-    """Raise `InputError` naming the lines if a text is in both files."""
-    lines = {item.text: line for item, line in zip(train.items, train.lines, strict=True)}
-    leaks = [(line, lines[i.text]) for i, line in zip(held_out.items, held_out.lines, strict=True) if i.text in lines]
-    if leaks:
-        shown = ", ".join(f"line {a} (line {b} of {train.path.name})" for a, b in leaks[:5])
-        raise InputError(
-            f"{len(leaks)} rows of {held_out.path} were trained on: {shown}. Held-out data must be new; remove them."
-        )
-
-
 def _rows(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
     if not path.is_file():
         raise InputError(f"the data file {path} does not exist.")
@@ -126,7 +116,8 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
 
 def _json_lines(path: Path, text: str) -> list[tuple[int, Any]]:
     found = []
-    for line, content in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): that would also break at separators that may stand inside a text.
+    for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             try:
                 found.append((line, json.loads(content)))
@@ -146,8 +137,11 @@ def _json_list(path: Path, text: str) -> list[tuple[int, Any]]:
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[int, Any]]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    return [(reader.line_num, row) for row in reader]
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num} is not valid CSV: {error}.") from None
 
 
 def _maker(path: Path, first: Mapping[str, Any]) -> Callable[[int, Mapping[str, Any]], Item]:
@@ -173,7 +167,7 @@ def _statement(path: Path, line: int, row: Mapping[str, Any], column: str) -> St
     if column == "question":
         text = f"Question: {text.rstrip('?')}?"
     shown = f"{str(passage).strip()}\n{text}" if passage else text
-    return Statement(shown, label in TRUE_WORDS, str(row.get("group") or passage or text))
+    return Statement(shown, label in TRUE_WORDS, _group(row, str(passage or text)))
 
 
 def _pair(path: Path, line: int, row: Mapping[str, Any], prompt: str, columns: tuple[str, str]) -> Pair:
@@ -181,7 +175,12 @@ def _pair(path: Path, line: int, row: Mapping[str, Any], prompt: str, columns: t
     matching, other = (_text(path, line, row, column) for column in columns)
     if matching == other:
         raise InputError(f"{path}, line {line}: both answers are {matching!r}; they must differ.")
-    return Pair(text, matching, other, str(row.get("group") or text))
+    return Pair(text, matching, other, _group(row, text))
+
+
+def _group(row: Mapping[str, Any], default: str) -> str:
+    given = row.get("group")
+    return default if given is None or given == "" else str(given)
 
 
 def _text(path: Path, line: int, row: Mapping[str, Any], column: str) -> str:

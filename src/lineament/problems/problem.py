@@ -133,9 +133,11 @@ class Problem(ABC):
         A problem of one task has nothing else: then it is that task's own.
         """
         others = [name for name in self.tasks if name != task] or [task]
-        parts = [self.fixed(name, "held_out") for name in others]
         share = -(-n // len(others))
-        return Batch.join([part.rows(slice(0, share)) for part in parts]).rows(slice(0, n))
+        parts = [self.fixed(name, "held_out").rows(slice(0, share)) for name in others]
+        # Positions and targets do not matter, and may be of different numbers in different tasks.
+        last = [replace(part, positions=part.positions[:, -1:], targets=part.targets[:, -1:]) for part in parts]
+        return Batch.join(last).rows(slice(0, n))
 
     def remade(self, settings: Settings) -> Problem:
         """The same problem of the same seed with another width or adapter rank, at theta_start.

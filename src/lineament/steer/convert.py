@@ -38,7 +38,7 @@ def export_vector(request: ExportRequest, console: Console) -> int:
     """Write a GGUF control vector."""
     _require_out(request.out, ".gguf", request.overwrite)
     vector = read_vector(request.vector)
-    write_gguf(vector, request.out, request.model_type, request.skip_first)
+    write_gguf(vector, request.out, request.model_type or vector.tags.model_type, request.skip_first)
     if request.skip_first and 1 in vector.layers:
         console.print("layer 1 is left out: llama.cpp can add nothing there.")
     console.print(f"{_described(read_vector(request.out))}: {request.out}", soft_wrap=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from lineament.errors import InputError
 from lineament.steer.source import Source, SteeredModel
@@ -64,6 +66,7 @@ def continuations(
     """New text for each prompt, generated in one batch with padding on the left."""
     tokenizer, model = loaded.problem.tokenizer, loaded.model
     rows = [_encoded(tokenizer, prompt, request.chat) for prompt in prompts]
+    _require_room(loaded, rows, request.tokens)
     longest, padding = max(map(len, rows)), tokenizer.pad_token_id or tokenizer.eos_token_id or 0
     device = loaded.problem.device
     ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
@@ -71,11 +74,13 @@ def continuations(
     options: dict[str, Any] = {"max_new_tokens": request.tokens, "pad_token_id": padding, "do_sample": False}
     if request.temperature > 0:
         options.update(do_sample=True, temperature=request.temperature)
-    coefficient = request.coefficient if vector else 0.0
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    # Said outright, so that it holds however `generate` calls the model.
+    where: Literal["all"] | Tensor = "all" if request.where == "all" else mask.sum(dim=1) - 1
+    with torch.random.fork_rng(), torch.no_grad(), ExitStack() as stack:
         torch.manual_seed(request.source.seed)  # the same draws with and without the vector
-        with steered(model, vector, coefficient, request.where) if vector else torch.no_grad():
-            found = model.generate(input_ids=ids, attention_mask=mask, **options)
+        if vector:
+            stack.enter_context(steered(model, vector, request.coefficient, where))
+        found = model.generate(input_ids=ids, attention_mask=mask, **options)
     return [tokenizer.decode(row[longest:], skip_special_tokens=True).strip() for row in found]
 
 
@@ -90,12 +95,27 @@ def _encoded(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def _require_room(loaded: SteeredModel, rows: Sequence[Sequence[int]], new: int) -> None:
+    longest, allowed = max(map(len, rows)), getattr(loaded.config, "max_position_embeddings", None)
+    if not min(map(len, rows)):
+        raise InputError("a prompt has no tokens; give a longer one.")
+    if allowed and longest + new > allowed:
+        raise InputError(
+            f"a prompt of {longest} tokens and {new} new ones are more than the {allowed} that "
+            f"{loaded.source.model} takes. Shorten the prompt or lower --tokens."
+        )
+
+
 def _prompts(request: GenerateRequest) -> list[str]:
     found = list(request.prompts)
     if request.file:
         if not request.file.is_file():
             raise InputError(f"the prompt file {request.file} does not exist.")
-        found += [line.strip() for line in request.file.read_text().splitlines() if line.strip()]
+        try:
+            text = request.file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"the prompt file {request.file} is not UTF-8 text: {error}.") from None
+        found += [line.strip() for line in text.split("\n") if line.strip()]
     if not found or not all(prompt.strip() for prompt in found):
         raise InputError("no prompt: give one or more texts that are not empty, or --file with one per line.")
     if request.tokens < 1:

@@ -19,8 +19,9 @@ from lineament.activations.packed import read_answers
 from lineament.errors import InputError, unknown_name
 from lineament.problems.adapters import save_adapter
 from lineament.problems.labelled_data import LabelledData, read_labelled
+from lineament.problems.language_model import PROMPT
 from lineament.problems.problem import Batch
-from lineament.steer.source import Source, SteeredModel, halves, row_hashes
+from lineament.steer.source import Source, SteeredModel, row_hashes
 from lineament.steering.contrast import Contrast, folds_of
 from lineament.steering.directions import caa, cosine, pca_of_differences, probe_direction
 from lineament.steering.vector import Position, SteeringVector, VectorTags, save_vector
@@ -29,6 +30,7 @@ from lineament.vectors.gradients import mean_gradient
 
 METHODS = ("caa", "pca", "probe", "step", "both", "adapter")
 LEAST_AGREEMENT = 0.95
+MOST_LAYERS = 9999
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,19 @@ def check(request: MakeRequest) -> None:
         raise unknown_name("step", request.step, get_args(StepKind))
     if request.method == "adapter" and request.source.adapter is None:
         raise InputError("--method adapter needs --adapter: the folder whose effect becomes a vector.")
-    if request.save_step and (request.method not in ("step", "both") or request.source.space != "lora"):
+    moved = request.method in ("step", "both")
+    if request.save_step and not (moved and (request.source.adapter or request.source.space == "lora")):
         raise InputError("--save-step needs --method step or both, and --space lora: a step of an adapter.")
     if not request.step_norm > 0:
         raise InputError(f"--step-norm {request.step_norm}: it must be above 0.")
     if request.out.suffix != ".safetensors":
         raise InputError(f"--out {request.out}: a vector is a .safetensors file; `steer export` writes GGUF.")
-    for path in _outputs(request).values():
+    if request.save_step and request.save_step == request.source.adapter:
+        raise InputError(f"--save-step {request.save_step} is the adapter that the step starts from; choose another.")
+    written = [*_outputs(request).values(), *([request.save_step] if request.save_step else [])]
+    for path in written:
         if path.exists() and not request.overwrite:
-            raise InputError(f"{path} exists; choose another --out or add --overwrite.")
+            raise InputError(f"{path} exists; choose another name or add --overwrite.")
 
 
 def make(request: MakeRequest, console: Console) -> int:
@@ -82,22 +88,29 @@ def make(request: MakeRequest, console: Console) -> int:
     loaded = SteeredModel(request.source)
     place = Place(parse_layers(request.layers, len(loaded.blocks)), request.site, request.mean)
     contrast = loaded.contrast(data.items)
-    _require_halves(contrast)
-    made = _make(request, loaded, contrast, place)
+    _require_halves(request, contrast)
+    made, stepped = _make(request, loaded, contrast, place)
     agreement = _agreement(made)
     vectors = {name: _tagged(request, loaded, data, contrast, name, found.whole) for name, found in made.items()}
+    if request.unit:
+        vectors = {name: vector.unit() for name, vector in vectors.items()}
+    # Nothing is written before everything is made.
     for name, path in _outputs(request).items():
-        save_vector(vectors[name].unit() if request.unit else vectors[name], path)
+        save_vector(vectors[name], path)
+    if request.save_step and stepped is not None:
+        save_adapter(loaded.problem.space, stepped, request.save_step)
     _print(console, request, loaded, vectors, agreement)
     return 0
 
 
-def _require_halves(contrast: Contrast) -> None:
-    n = int(contrast.positive.sum())
-    if min(n, len(contrast.positive) - n) < 2:
+def _require_halves(request: MakeRequest, contrast: Contrast) -> None:
+    """Halves of each class are compared; a step takes half of the rows, in two parts, and is read on the other."""
+    n, total = int(contrast.positive.sum()), len(contrast.positive)
+    fewest = 4 if request.method in ("step", "both") else 2
+    if min(n, total - n) < fewest:
         raise InputError(
-            f"{n} positive and {len(contrast.positive) - n} negative examples; give at least two of each, so that "
-            "halves of the data can be compared."
+            f"{n} positive and {total - n} negative examples; --method {request.method} needs at least {fewest} of "
+            "each, so that parts of the data can be compared."
         )
 
 
@@ -109,16 +122,21 @@ class _Made:
     halves: tuple[Mapping[int, Tensor], Mapping[int, Tensor]]
 
 
-def _make(request: MakeRequest, loaded: SteeredModel, contrast: Contrast, place: Place) -> dict[str, _Made]:
+def _make(
+    request: MakeRequest, loaded: SteeredModel, contrast: Contrast, place: Place
+) -> tuple[dict[str, _Made], Tensor | None]:
+    """The vectors by name, and theta after the step, if one was made."""
     found: dict[str, _Made] = {}
+    stepped = None
     if request.method in ("caa", "pca", "probe", "both"):
         name = "caa" if request.method == "both" else request.method
         found[name] = _contrast_vector(name, loaded, contrast, place)
     if request.method in ("step", "both"):
-        found["step"] = _step_vector(request, loaded, contrast, place)
+        found["step"], direction = _step_vector(request, loaded, contrast, place)
+        stepped = loaded.problem.space.read(torch.float64).cpu() + request.step_norm * direction
     if request.method == "adapter":
         found["adapter"] = _adapter_vector(loaded, contrast, place)
-    return found
+    return found, stepped
 
 
 def _contrast_vector(name: str, loaded: SteeredModel, contrast: Contrast, place: Place) -> _Made:
@@ -130,8 +148,7 @@ def _contrast_vector(name: str, loaded: SteeredModel, contrast: Contrast, place:
     def by_layer(plus: Tensor, minus: Tensor) -> dict[int, Tensor]:
         return {layer: ways[name](plus[:, i], minus[:, i]) for i, layer in enumerate(place.layers)}
 
-    parts = zip(halves(len(positive)), halves(len(negative)), strict=True)
-    first, second = (by_layer(positive[a], negative[b]) for a, b in parts)
+    first, second = (by_layer(positive[half::2], negative[half::2]) for half in (0, 1))
     return _Made(by_layer(positive, negative), (first, second))
 
 
@@ -158,20 +175,25 @@ def _activations(loaded: SteeredModel, contrast: Contrast, place: Place) -> tupl
     return rows[contrast.positive], rows[~contrast.positive]
 
 
-def _step_vector(request: MakeRequest, loaded: SteeredModel, contrast: Contrast, place: Place) -> _Made:
-    """Half of the prompts, as many of both labels, make the gradient; the shift is read on the others."""
-    problem, fold = loaded.problem, folds_of(_prompt_classes(contrast), 2)
-    gradient = mean_gradient(problem, contrast.towards().rows(_balanced(contrast, fold == 0)))
-    direction = step_direction(gradient, request.step)
+def _step_vector(request: MakeRequest, loaded: SteeredModel, contrast: Contrast, place: Place) -> tuple[_Made, Tensor]:
+    """The shift of one step, read on the half of the prompts that did not make it, and the step's direction.
+
+    Two parts of the other half make a gradient each: how well their shifts agree is how well the data decide the step.
+    """
+    problem, fold = loaded.problem, torch.empty(len(contrast.prompts), dtype=torch.long)
+    fold[torch.argsort(_prompt_classes(contrast).int(), stable=True)] = torch.arange(len(fold)) % 4
+    towards = contrast.towards()
+    parts = [mean_gradient(problem, towards.rows(_balanced(contrast, fold == part))) for part in (0, 1)]
     # Of pairs, both answers to every prompt of the other half.
-    others = (fold == 1).repeat(len(contrast.read) // len(fold)).nonzero()[:, 0]
-    groups = folds_of(contrast.read_positive[others], 2)
-    found = jacobian_shift(problem, direction, contrast.read.rows(others), place, groups)
-    if request.save_step:
-        theta = problem.space.read(torch.float64)
-        save_adapter(problem.space, theta + request.step_norm * direction, request.save_step)
-    first, second = (_by_layer(place, mean) for mean in found.means())
-    return _Made(_by_layer(place, found.sums.sum(dim=0) / found.counts.sum()), (first, second))
+    rows = contrast.read.rows((fold >= 2).repeat(len(contrast.read) // len(fold)).nonzero()[:, 0])
+    together = torch.zeros(len(rows), dtype=torch.long)
+
+    def shift(gradient: Tensor) -> dict[int, Tensor]:
+        direction = step_direction(gradient, request.step)
+        return _by_layer(place, jacobian_shift(problem, direction, rows, place, together, 1).means()[0])
+
+    whole = parts[0] + parts[1]
+    return _Made(shift(whole), (shift(parts[0]), shift(parts[1]))), step_direction(whole, request.step)
 
 
 def _prompt_classes(contrast: Contrast) -> Tensor:
@@ -225,7 +247,8 @@ def _tagged(
     position: Position = "mean" if request.mean else "answer" if contrast.kind == "answer" else "last"
     tags = VectorTags(
         model=request.source.model,
-        model_hash=loaded.weights_hash(),
+        # What an adapter does is added to the model without it.
+        model_hash=loaded.weights_hash(bare=name == "adapter"),
         n_layers=len(loaded.blocks),
         method=f"step-{request.step}" if name == "step" else name,
         contrast=contrast.kind,
@@ -233,6 +256,8 @@ def _tagged(
         position=position,
         data_hash=_data_hash(contrast.rows, contrast.positive),
         n_examples=len(data.items),
+        template="" if contrast.kind == "answer" else request.source.template or PROMPT,
+        model_type=str(getattr(loaded.config, "model_type", "")),
         row_hashes=row_hashes(data),
     )
     return SteeringVector({layer: direction.float() for layer, direction in directions.items()}, tags)
@@ -259,14 +284,20 @@ def parse_layers(text: str, n_layers: int | None) -> tuple[int, ...]:
         return layers_up_to(n_layers or 1)
     found: set[int] = set()
     for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
+        low, _, high = part.strip().partition("-")
+        first, last = _layer_number(low), _layer_number(high or low)
+        if first is None or last is None or last < first:
             raise InputError(f"--layers {text!r}: give `all`, or numbers and ranges such as 4,8-12.")
-        found |= set(range(int(low), int(high or low) + 1))
+        found |= set(range(first, last + 1))
     if not found or min(found) < 1 or (n_layers and max(found) > n_layers):
         allowed = f"1 to {n_layers}" if n_layers else "from 1 on"
         raise InputError(f"--layers {text!r}: layers of this model are {allowed}.")
     return tuple(sorted(found))
+
+
+def _layer_number(text: str) -> int | None:
+    """A layer, or None for what is none; no model has more than MOST_LAYERS."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST_LAYERS)) else None
 
 
 def _print(

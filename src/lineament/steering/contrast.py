@@ -29,6 +29,7 @@ class Contrast:
         positive: (n_rows,) booleans.
         prompts: the prompts, with true answers as targets.
         labels: (n_prompts,) token id of the positive answer to each prompt.
+        others: (n_prompts,) token id of the other answer of an answer contrast.
     """
 
     kind: ContrastKind
@@ -36,6 +37,7 @@ class Contrast:
     positive: Tensor
     prompts: Batch
     labels: Tensor
+    others: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.positive.all() or not self.positive.any():
@@ -95,7 +97,7 @@ def answer_contrast(prompts: Batch, others: Tensor) -> Contrast:
     """Every prompt with its own target as the positive answer, and `others` (n,) as the negative one."""
     targets = prompts.targets[:, 0]
     rows = Batch.join([with_answers(prompts, answer[:, None]) for answer in (targets, others)])
-    return Contrast("answer", rows, torch.arange(len(rows)) < len(prompts), prompts, targets)
+    return Contrast("answer", rows, torch.arange(len(rows)) < len(prompts), prompts, targets, others)
 
 
 def last_target(batch: Batch) -> Batch:

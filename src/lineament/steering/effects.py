@@ -6,7 +6,7 @@ text, in nats per token, mean over all positions (protocol, section 5).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,8 @@ from lineament.steering.vector import SteeringVector
 TOKENS_PER_PASS = 512
 # Doses are found to this relative precision, beyond which the KL of neutral text is not known anyway.
 DOSE_TOLERANCE = 0.01
+# No text has a KL beyond this; root finding needs finite numbers.
+MOST_NATS = 1e6
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,22 @@ class Answers:
 
 
 @torch.no_grad()
-def answers(problem: Problem, batch: Batch, labels: Tensor) -> Answers:
+def answers(problem: Problem, batch: Batch, labels: Tensor, others: Tensor | None = None) -> Answers:
     """Answers at the last target position of every example.
 
     Args:
         labels: (n,) token id of the positive answer to each prompt, one of `batch.choices`.
+        others: (n,) token id of each prompt's own other answer; default all other choices.
     """
     logits = torch.cat([_last_logits(problem, part) for part in batch.chunks(problem.chunk)])
-    targets, choices = batch.targets[:, -1], torch.tensor(batch.choices)
-    said = logits[:, choices]
-    others = said.masked_fill(choices[None] == labels[:, None], float("-inf")).max(dim=1).values
-    positive = logits.gather(1, labels[:, None])[:, 0]
+    targets, choices, labels = batch.targets[:, -1].cpu(), torch.tensor(batch.choices), labels.cpu()
+    every = choices.expand(len(labels), -1)
+    allowed = every if others is None else torch.stack([labels, others.cpu()], dim=1)
+    said = logits.gather(1, allowed)
+    rival = said.masked_fill(allowed == labels[:, None], float("-inf")).max(dim=1).values
+    answer = allowed.gather(1, said.argmax(dim=1, keepdim=True))[:, 0]
     losses = functional.cross_entropy(logits, targets, reduction="none")
-    return Answers(positive - others, (choices[said.argmax(dim=1)] == targets).double(), losses)
+    return Answers(logits.gather(1, labels[:, None])[:, 0] - rival, (answer == targets).double(), losses)
 
 
 def _last_logits(problem: Problem, part: Batch) -> Tensor:
@@ -79,7 +84,9 @@ class NeutralText:
             now = self._log_probabilities(part)
             total += float((base.exp() * (base - now)).sum(dtype=torch.float64))
             count += len(base)
-        return max(0.0, total / count)
+        mean = total / count
+        # A model that a vector drove out of its numbers costs everything; max() alone would call that nothing.
+        return max(0.0, mean) if math.isfinite(mean) else math.inf
 
     @torch.no_grad()
     def _log_probabilities(self, part: Batch) -> Tensor:
@@ -112,32 +119,28 @@ class Calibration:
 def calibrate(
     problem: Problem, vector: SteeringVector, neutral: NeutralText, kl: float, largest: float, where: Where = "all"
 ) -> Calibration:
-    """The smallest positive coefficient at which KL(unsteered || steered) is `kl`, searched up to `largest`.
+    """A positive coefficient at which KL(unsteered || steered) is `kl`, searched up to `largest`.
 
-    Doubles upwards from a thousandth of `largest` until the KL is passed, then Brent's method inside that bracket.
+    Doubles or halves from a thousandth of `largest` until the KL is bracketed, then Brent's method. Where the KL passes
+    the price several times, it is the crossing next to that start.
     """
 
     def excess(coefficient: float) -> float:
         with steered(problem.model, vector, coefficient, where):
-            return neutral.kl() - kl
+            return min(neutral.kl(), MOST_NATS) - kl
 
-    low, high = 0.0, largest / 1024
+    high = largest / 1024
     found = excess(high)
-    while found < 0 and high < largest:
-        low, high = high, min(2 * high, largest)
-        found = excess(high)
     if found < 0:
-        return Calibration(None, found + kl, largest)
-    root = _root(excess, low, high, -kl if low == 0 else None)
+        while found < 0 and high < largest:
+            high = min(2 * high, largest)
+            found = excess(high)
+        if found < 0:
+            return Calibration(None, found + kl, largest)
+        low = high / 2
+    else:
+        low = high / 2
+        while excess(low) >= 0:
+            high, low = low, low / 2
+    root = float(brentq(excess, low, high, xtol=1e-3 * DOSE_TOLERANCE * low, rtol=DOSE_TOLERANCE))
     return Calibration(root, excess(root) + kl, largest)
-
-
-def _root(excess: Callable[[float], float], low: float, high: float, at_low: float | None) -> float:
-    known = {} if at_low is None else {low: at_low}
-
-    def remembered(x: float) -> float:
-        if x not in known:
-            known[x] = excess(x)
-        return known[x]
-
-    return float(brentq(remembered, low, high, xtol=DOSE_TOLERANCE * high, rtol=DOSE_TOLERANCE))

@@ -6,55 +6,76 @@ call: so left padding, batches and the key-value cache of `generate` change noth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lineament.activations.blocks import find_blocks, output_tensor
-from lineament.errors import InputError
+from lineament.errors import InputError, unknown_name
 from lineament.steering.vector import SteeringVector
 
-# all: every real token; answer: the last token of the prompt and everything after it.
+# all: every token; answer: the last token of the prompt and everything after it.
 Where = Literal["all", "answer"]
 
 
 @contextmanager
-def steered(model: nn.Module, vector: SteeringVector, coefficient: float, where: Where | int = "all") -> Iterator[None]:
+def steered(
+    model: nn.Module, vector: SteeringVector, coefficient: float, where: Where | int | Tensor = "all"
+) -> Iterator[None]:
     """Inside the block, coefficient times the vector's direction is added at its site of each of its layers.
 
     Args:
         model: a decoder; any call of it inside the block is steered, `generate` included.
-        where: `all`; `answer`; or a number n, the n-th real token of each row (from 0) and everything after it.
+        where: `all`; a number n, the n-th real token of each row (from 0) and everything after it; a tensor
+            (n_rows,) of such numbers; or `answer`, the last token of what a call without a filled cache brings and
+            everything after it. `answer` takes every such call for a new prompt: where `generate` calls again with the
+            prompt grown longer (no cache, or drafts behind the prompt), give the prompts' lengths less one as a tensor.
 
     Raises:
-        InputError: a layer that the model has not, another width (when the model is called), a negative number for
-            `where`, or a coefficient that is not finite.
+        InputError: a layer that the model has not, a coefficient or direction that is not finite, or another `where`;
+            when the model is called, another width, or a call whose tokens cannot be told apart (see `where`).
     """
-    if not torch.isfinite(torch.tensor(coefficient)):
+    if not math.isfinite(coefficient) or abs(coefficient) > torch.finfo(torch.float32).max:
         raise InputError(f"coefficient {coefficient}: it must be finite.")
-    if isinstance(where, int) and where < 0:
-        raise InputError(f"steering from token {where}: tokens are counted from 0.")
-    blocks, tokens = find_blocks(model), _Tokens(where)
+    tokens = _Tokens(where)
+    blocks = find_blocks(model)
     modules = {layer: blocks.at(layer, vector.tags.site) for layer in vector.layers}
     with ExitStack() as stack:
         if coefficient != 0:
-            if where != "all":
+            if not tokens.every:
                 # The decoder itself, not what wraps it: an adapter's `generate` calls past its own wrapper.
-                decoder = model.get_submodule(blocks.name.rpartition(".")[0])
+                decoder = _owner(model, blocks.name)
                 stack.callback(decoder.register_forward_pre_hook(tokens.see, with_kwargs=True).remove)
+                stack.callback(decoder.register_forward_hook(tokens.forget).remove)
             for layer, module in modules.items():
                 hook = _adding(coefficient * vector.directions[layer], tokens)
                 stack.callback(module.register_forward_hook(hook).remove)
         yield
 
 
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    """The module that calls the blocks: the nearest one above their list that is no container itself."""
+    while name:
+        name = name.rpartition(".")[0]
+        found = model.get_submodule(name)
+        if not isinstance(found, nn.ModuleList | nn.ModuleDict):
+            return found
+    return model
+
+
 class _Tokens:
     """Which tokens of the present call are steered."""
 
-    def __init__(self, where: Where | int) -> None:
+    def __init__(self, where: Where | int | Tensor) -> None:
+        if isinstance(where, str) and where not in get_args(Where):
+            raise unknown_name("place to steer", where, get_args(Where))
+        if isinstance(where, int) and where < 0:
+            raise InputError(f"steering from token {where}: tokens are counted from 0.")
+        self.every = isinstance(where, str) and where == "all"
         self._where = where
         self._first: Tensor | None = None
         self._mask: Tensor | None = None
@@ -66,27 +87,49 @@ class _Tokens:
             ids = args[0] if args else kwargs["inputs_embeds"][..., 0]
         past, length = _past_length(kwargs), ids.shape[1]
         mask = kwargs.get("attention_mask")
-        if mask is None or mask.ndim != 2:
+        if mask is None:
             mask = torch.ones(len(ids), past + length, device=ids.device)
+        if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape[1] < length:
+            raise InputError(
+                "this call gives the model a prepared attention mask, from which no token's place in its row can be "
+                "read (a static cache does so). Steer with where='all', or generate with an ordinary cache."
+            )
         places = mask.cumsum(dim=1)[:, -length:] - 1
-        if past == 0:
-            self._first = self._first_place(mask)
-        assert self._first is not None
+        if self._first is None or past == 0 or not isinstance(self._where, str):
+            self._first = self._first_places(mask, past)
         self._mask = (places >= self._first) & (mask[:, -length:] > 0)
+
+    def forget(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """A hook of the decoder: what was seen holds for one call."""
+        self._mask = None
 
     def chosen(self) -> Tensor | None:
         """(n, length) booleans, or None for every token."""
+        if self.every:
+            return None
+        if self._mask is None:
+            raise InputError("the blocks were called by another module than their owner; steer with where='all'.")
         return self._mask
 
-    def _first_place(self, mask: Tensor) -> Tensor:
+    def _first_places(self, mask: Tensor, past: int) -> Tensor:
         """(n, 1) place in its row from which on a row is steered."""
-        if self._where == "answer":
-            return mask.sum(dim=1, keepdim=True) - 1
-        return torch.full((len(mask), 1), int(self._where), device=mask.device)
+        if isinstance(self._where, Tensor):
+            n_given, n = len(self._where), len(mask)
+            if n % n_given:
+                raise InputError(f"{n_given} first places for {n} rows; give one per row.")
+            # Beams of one prompt stand next to each other.
+            return self._where.to(mask.device).repeat_interleave(n // n_given)[:, None]
+        if isinstance(self._where, int):
+            return torch.full((len(mask), 1), self._where, device=mask.device)
+        if past:
+            raise InputError("the cache was filled before steering began; give the first places as a tensor.")
+        return mask.sum(dim=1, keepdim=True) - 1
 
 
 def _past_length(kwargs: Mapping[str, Any]) -> int:
     """Tokens in the key-value cache before this call."""
+    if kwargs.get("cache_params") is not None:
+        raise InputError("this model keeps a state in place of a cache; steer it with where='all'.")
     cache = kwargs.get("past_key_values")
     return int(cache.get_seq_length()) if cache is not None else 0
 

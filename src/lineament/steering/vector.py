@@ -36,6 +36,7 @@ class VectorTags:
         position: token it was read at: last of the prompt, the answer's, or the mean over all.
         normalisation: `none`, or `unit` (every direction has norm 1).
         data_hash: hash over the token rows and labels. n_examples: how many.
+        template: how a statement became a prompt. model_type: what transformers calls the architecture.
         row_hashes: a short hash of each text it was made from, so that held-out data can be known to be new.
     """
 
@@ -50,6 +51,8 @@ class VectorTags:
     data_hash: str = ""
     n_examples: int = 0
     row_hashes: tuple[str, ...] = ()
+    template: str = ""
+    model_type: str = ""
 
 
 @dataclass(frozen=True)

@@ -49,17 +49,19 @@ def step_direction(gradient: Tensor, kind: StepKind = "raw") -> Tensor:
     return found
 
 
-def jacobian_shift(problem: Problem, direction: Tensor, batch: Batch, place: Place, groups: Tensor) -> GroupSums:
+def jacobian_shift(
+    problem: Problem, direction: Tensor, batch: Batch, place: Place, groups: Tensor, n_groups: int
+) -> GroupSums:
     """J direction by group of prompts: exact, by forward-mode differentiation at the present weights.
 
     Args:
         direction: (n_params,) in the problem's space.
-        groups: (n_examples,) group of each prompt, from 0.
+        groups: (n_examples,) group of each prompt, 0 .. n_groups - 1.
 
     Returns:
         Sums over each group of dh/dt for theta + t * direction; `means()` are (n_groups, n_layers, width).
     """
-    reader, n_groups = problem_reader(problem, place), int(groups.max()) + 1
+    reader = problem_reader(problem, place)
     module, tangents = _Callable(problem.model, reader.read), problem.space.unflatten(direction)
 
     def tangent(part: Batch) -> Tensor:
@@ -75,9 +77,9 @@ def jacobian_shift(problem: Problem, direction: Tensor, batch: Batch, place: Pla
         return summed(passes, groups, n_groups)
 
 
-def finite_shift(problem: Problem, delta: Tensor, batch: Batch, place: Place, groups: Tensor) -> Tensor:
+def finite_shift(problem: Problem, delta: Tensor, batch: Batch, place: Place, groups: Tensor, n_groups: int) -> Tensor:
     """Means of h(theta + delta) - h(theta) by group, (n_groups, n_layers, width) float64; weights come back."""
-    reader, n_groups = problem_reader(problem, place), int(groups.max()) + 1
+    reader = problem_reader(problem, place)
     before = group_sums(reader, batch, groups, n_groups).means()
     theta = problem.space.read(torch.float64)
     with problem.space.temporarily(theta + delta.to(theta)):
@@ -124,7 +126,7 @@ def weight_edit(
         raise InputError(f"a wanted shift of shape {tuple(wanted.shape)}; give {width} numbers that are not all zero.")
 
     def forward(delta: np.ndarray) -> np.ndarray:
-        found = jacobian_shift(problem, torch.from_numpy(np.ravel(delta)), batch, place, groups)
+        found = jacobian_shift(problem, torch.from_numpy(np.ravel(delta)), batch, place, groups, 1)
         return found.means()[0, 0].numpy()
 
     def backward(weights: np.ndarray) -> np.ndarray:
