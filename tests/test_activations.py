@@ -194,3 +194,39 @@ def test_bad_places_are_refused() -> None:
         find_blocks(nn.Sequential(nn.Linear(2, 2)))
     assert all_layers(model) == (1, 2, 3, 4)
     assert find_blocks(model).modules[0].self_attn.q_proj.in_features == WIDTH
+
+
+def test_blocks_of_several_kinds_are_one_list() -> None:
+    """Hybrids of attention and state spaces mix classes, and may hold smaller lists of equal modules inside."""
+
+    class Other(nn.Sequential):
+        pass
+
+    inner = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(3))
+    first = nn.Sequential(nn.Linear(8, 8))
+    first.adapters = inner
+    model = nn.Module()
+    model.layers = nn.ModuleList([first, Other(nn.Linear(8, 8)), nn.Sequential(nn.Linear(8, 8))])
+    model.embed = nn.Embedding(1000, 8)
+    assert find_blocks(model).name == "layers"
+    assert len(find_blocks(model)) == 3
+    model.vision = nn.Linear(100, 100)
+    with pytest.raises(InputError, match="most of it"):
+        find_blocks(model)
+
+
+def test_a_part_that_gives_the_residual_stream_is_refused() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Linear(4, 4)
+
+        def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+            return self.weight(hidden) + residual
+
+    block = nn.Module()
+    block.attention = Attention()
+    model = nn.Module()
+    model.layers = nn.ModuleList([block])
+    with pytest.raises(InputError, match="residual stream"):
+        find_blocks(model).at(1, "attention")

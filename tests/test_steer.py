@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_language_model import tiny_gpt2
 
 from lineament.cli import main
 from lineament.errors import InputError
@@ -36,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("steer")
     pool = [{"statement": s.text, "label": s.label} for s in words()]
     write(made / "words.jsonl", pool[:96])
+    write(made / "few_words.jsonl", pool[:24])
     write(made / "held.jsonl", pool[600:632])
     things, (love, hate) = FEELINGS
     rows = [{"text": t.format(x), "label": t is love} for x in things for t in (love, hate)]
@@ -163,7 +165,7 @@ def test_export_and_import_keep_every_bit(made: Path, folder: Path) -> None:
 
 def test_an_adapter_becomes_a_vector_and_a_step_an_adapter(folder: Path) -> None:
     adapter, out = folder / "step", folder / "fromstep.safetensors"
-    data = folder / "words.jsonl"
+    data = folder / "few_words.jsonl"
     make = ["make", data, "--layers", "20", "--overwrite"]
     assert run(*make, "--out", out, "--method", "step", "--save-step", adapter, "--step-norm", "0.05") == 0
     step = load_vector(out).directions[20]
@@ -172,6 +174,48 @@ def test_an_adapter_becomes_a_vector_and_a_step_an_adapter(folder: Path) -> None
     moved = load_vector(out).directions[20]
     assert float(torch.cosine_similarity(step, moved, dim=0)) > 0.95
     assert float(moved.norm()) == pytest.approx(0.05 * float(step.norm()), rel=0.3)
+
+
+def test_what_an_adapter_does_steers_the_bare_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "fromstep.safetensors"
+    capsys.readouterr()
+    assert run("eval", out, folder / "held.jsonl", "--neutral", "2", "--no-collateral", "--doses", "1") == 0
+    assert "unsteered" in capsys.readouterr().out
+
+
+def test_a_step_never_replaces_an_adapter_unasked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, adapter, out = folder / "words.jsonl", folder / "step", folder / "no.safetensors"
+    make = ("make", data, "--out", out, "--method", "step", "--save-step", adapter)
+    before = (adapter / "adapter_model.safetensors").read_bytes()
+    assert "--overwrite" in refused(capsys, *make)
+    assert "starts from" in refused(capsys, *make, "--adapter", adapter, "--overwrite")
+    few = folder / "few.jsonl"
+    write(few, [{"text": f"{i} x", "label": i % 2 == 0} for i in range(6)])
+    assert "at least 4 of each" in refused(
+        capsys, "make", few, "--out", out, "--method", "step", "--save-step", folder / "left"
+    )
+    assert (adapter / "adapter_model.safetensors").read_bytes() == before
+    assert not out.exists()
+    assert not (folder / "left").exists()
+
+
+def test_models_of_other_families_are_steered_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """GPT-2 has no q_proj, and this tokenizer no single token for the answers of pairs' data."""
+    model = ("--model", tiny_gpt2(folder / "gpt2"))
+    out = folder / "gpt2.safetensors"
+    write(folder / "few.jsonl", [{"text": f"{i} is odd.", "label": i % 2 == 1} for i in range(16)])
+    assert run("make", folder / "few.jsonl", "--out", out, "--method", "both", *model) == 0
+    assert load_vector(out).layers == (1, 2)
+    write(folder / "new.jsonl", [{"text": f"{i} is odd.", "label": i % 2 == 1} for i in range(20, 28)])
+    assert run("eval", out, folder / "new.jsonl", "--neutral", "2", "--no-collateral", *model) == 0
+    assert run("generate", out, "1 is", "--tokens", "3", *model) == 0
+    assert "more than the 64" in refused(capsys, "generate", out, "1 is", "--tokens", "64", *model)
+    (folder / "latin.txt").write_bytes("é".encode("latin-1"))
+    assert "UTF-8" in refused(capsys, "generate", out, "--file", folder / "latin.txt", *model)
+    gguf = folder / "gpt2.gguf"
+    assert "layer 1" in refused(capsys, "export", out, gguf)
+    assert run("export", out, gguf, "--skip-first") == 0
+    assert load_vector(out).tags.model_type == "gpt2"
 
 
 def test_bad_input_is_refused_before_anything_is_written(

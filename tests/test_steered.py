@@ -157,3 +157,68 @@ def test_hooks_are_gone_after_an_exception_inside_and_after_a_bad_vector() -> No
     with pytest.raises(InputError, match="counted from 0"), steered(model, vector(2), 1.0, -1):
         pass
     assert hook_count(model) == count
+
+
+def test_first_places_hold_however_generate_calls_the_model() -> None:
+    """Without a cache, with drafts, in prefill chunks and for beams: the same text as plain greedy decoding."""
+    model, v = decoder("llama"), vector(2, 3)
+    ids = torch.tensor([[3, 4, 5, 6, 7], [0, 0, 8, 9, 10]])
+    mask = (ids > 0).long()
+    first = mask.sum(dim=1) - 1
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+
+    def text(where: object, n: int = 2, **more: object) -> list[list[int]]:
+        with steered(model, v, 1.0, where), torch.no_grad():  # type: ignore[arg-type]
+            found = model.generate(input_ids=ids[:n], attention_mask=mask[:n], **{**options, **more})
+        return found[:, 5:].tolist()
+
+    expected = text("answer")
+    assert text(first) == expected
+    assert text(first, use_cache=False) == expected
+    assert text(first[:1], 1, prompt_lookup_num_tokens=3) == expected[:1]
+    assert text(first, prefill_chunk_size=2) == expected
+    assert text(first, num_beams=3) == text(first, num_beams=3, use_cache=False)
+
+
+def test_tokens_that_cannot_be_told_apart_are_refused() -> None:
+    model, v, count = decoder("llama"), vector(2), hook_count(decoder("llama"))
+    ids = torch.tensor([[3, 4, 5]])
+    with pytest.raises(InputError, match="Did you mean 'answer'"), steered(model, v, 1.0, "anser"):  # type: ignore[arg-type]
+        pass
+    with torch.no_grad():
+        filled = model(input_ids=ids, use_cache=True).past_key_values
+        with pytest.raises(InputError, match="cache was filled before"), steered(model, v, 1.0, "answer"):
+            model(input_ids=ids[:, :1], past_key_values=filled)
+        prepared = torch.zeros(1, 1, 3, 3)
+        with pytest.raises(InputError, match="prepared attention mask"), steered(model, v, 1.0, 1):
+            model(input_ids=ids, attention_mask=prepared)
+        with (
+            pytest.raises(InputError, match="2 first places for 1 rows"),
+            steered(model, v, 1.0, torch.tensor([0, 1])),
+        ):
+            model(input_ids=ids)
+    assert hook_count(model) == count
+
+
+def test_blocks_kept_in_a_dict_of_modules_belong_to_what_calls_them() -> None:
+    class Body(nn.Module):
+        """As nanoGPT keeps its layers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            blocks = nn.ModuleList(nn.Sequential(nn.Linear(WIDTH, WIDTH)) for _ in range(3))
+            self.parts = nn.ModuleDict({"embed": nn.Embedding(20, WIDTH), "h": blocks})
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            x = self.parts["embed"](input_ids)
+            for block in self.parts["h"]:
+                x = block(x)
+            return x
+
+    model, ids, v = Body(), torch.tensor([[1, 2, 3, 4]]), SteeringVector({3: torch.ones(WIDTH)})
+    with torch.no_grad():
+        before = model(ids)
+        with steered(model, v, 1.0, 2):
+            moved = model(ids) - before
+    assert not moved[:, :2].any()
+    assert torch.allclose(moved[:, 2:], torch.ones(1, 2, WIDTH), atol=1e-6)

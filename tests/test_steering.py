@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from lineament.errors import InputError
 from lineament.measurements import steering
+from lineament.measurements.steering_effects import _ratio_figure
 from lineament.parameters import ParameterSpace
 from lineament.problems.problem import Batch, at_positions
 from lineament.records import Record
@@ -130,6 +132,42 @@ def test_calibration_meets_the_price_or_says_unreachable() -> None:
     assert hook_count(problem.model) == 0
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_price_does_not_depend_on_how_the_vector_is_scaled(scale: float) -> None:
+    problem = language_problem()
+    neutral = NeutralText(problem, problem.sample("words", 9, Streams(0).generator("x")))
+    direction = torch.linspace(-1, 1, 16)
+    found = calibrate(problem, SteeringVector({2: scale * direction}), neutral, 0.05, 32.0 / scale)
+    plain = calibrate(problem, SteeringVector({2: direction}), neutral, 0.05, 32.0)
+    far = calibrate(problem, SteeringVector({2: direction}), neutral, 0.05, 32.0 * 1024 * 8)
+    assert found.coefficient is not None
+    assert plain.coefficient is not None
+    assert far.coefficient is not None
+    assert found.coefficient * scale == pytest.approx(plain.coefficient, rel=0.02)
+    assert found.kl == pytest.approx(0.05, rel=0.05)
+    assert far.kl == pytest.approx(0.05, rel=0.05)  # also when the search begins far beyond the price
+
+
+def test_a_model_without_numbers_costs_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = language_problem()
+    neutral = NeutralText(problem, problem.sample("words", 3, Streams(0).generator("x")))
+    monkeypatch.setattr(problem, "_logits", lambda batch: torch.full((*batch.positions.shape, 13), torch.nan))
+    assert neutral.kl() == math.inf
+
+
+def test_each_prompt_has_its_own_other_answer() -> None:
+    problem = language_problem()
+    batch = problem.sample("words", 3, Streams(0).generator("x"))
+    batch = replace(batch, choices=tuple(range(13)), targets=torch.tensor([[2], [5], [7]]))
+    others = torch.tensor([3, 4, 6])
+    found = answers(problem, batch, batch.targets[:, 0], others)
+    with torch.no_grad():
+        logits = problem.logits(batch)[:, 0].double()
+    expected = logits.gather(1, batch.targets)[:, 0] - logits.gather(1, others[:, None])[:, 0]
+    assert torch.allclose(found.differences, expected)
+    assert torch.equal(found.correct, (expected > 0).double())
+
+
 SMALL = SteeringSettings(
     examples=64,
     step_examples=32,
@@ -217,3 +255,20 @@ def test_jackknife_of_a_mean_is_its_standard_error() -> None:
     values = torch.from_numpy(np.random.default_rng(0).standard_normal(20))
     without = (values.sum() - values) / 19
     assert float(steering._jackknife(without)) == pytest.approx(float(values.std() / math.sqrt(20)))
+
+
+@pytest.mark.parametrize(("caa_effect", "defined"), [(1.0, True), (-1.0, False), (0.0, False)])
+def test_a_ratio_needs_an_effect_to_be_a_share_of(study: OperatingStudy, caa_effect: float, defined: bool) -> None:
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal(64)) / 10
+    steerer = SimpleNamespace(study=study, best=1)
+    figure = _ratio_figure(steerer, 1, {"caa": caa_effect + noise, "step": 0.5 * caa_effect + noise})  # type: ignore[arg-type]
+    assert (figure.value is not None) is defined
+    if figure.value is not None:
+        assert figure.value == pytest.approx(0.5, abs=0.05)
+    else:
+        assert "does not steer towards its label" in (figure.reason or "")
+
+
+def test_equal_rows_count_once() -> None:
+    rows = torch.tensor([[1, 2], [3, 4], [1, 2], [5, 6], [3, 4]])
+    assert steering._first_of_each(rows).tolist() == [0, 1, 3]

@@ -284,8 +284,8 @@ def parse_layers(text: str, n_layers: int | None) -> tuple[int, ...]:
         return layers_up_to(n_layers or 1)
     found: set[int] = set()
     for part in text.split(","):
-        low, _, high = part.strip().partition("-")
-        first, last = _layer_number(low), _layer_number(high or low)
+        low, dash, high = part.strip().partition("-")
+        first, last = _layer_number(low), _layer_number(high if dash else low)
         if first is None or last is None or last < first:
             raise InputError(f"--layers {text!r}: give `all`, or numbers and ranges such as 4,8-12.")
         found |= set(range(first, last + 1))
