@@ -14,6 +14,7 @@ process's resident set during the call, less what it was before (Linux).
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 import subprocess
@@ -43,6 +44,7 @@ PEER_BATCHES = (1, 8, 32)
 
 def peak_extra_bytes(call: Callable[[], object]) -> tuple[float, int]:
     """Seconds of a call, and how much its resident set grew at most."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed is no part of what this one needs
     Path("/proc/self/clear_refs").write_text("5")
     before, start = _status("VmRSS"), time.perf_counter()
     call()

@@ -6,6 +6,7 @@ batch size; the answer is one line of JSON with seconds and extra bytes.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import time
@@ -30,6 +31,7 @@ def main() -> None:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     pairs, layers = [tuple(pair) for pair in body["pairs"]], list(range(body["layers"]))
     for line in sys.stdin:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed is no part of what this one needs
         Path("/proc/self/clear_refs").write_text("5")
         before, start = status("VmRSS"), time.perf_counter()
         train_steering_vector(
