@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from steering_records import (
     KL,
     LAYERS,
@@ -25,6 +27,7 @@ from steering_records import (
 from lineament.claims import evaluate
 from lineament.records import Record
 from lineament.report.verdicts import meaning, verdict_row
+from lineament.terminal import claims_table
 from lineament.verdicts import Claim
 
 FACTOR = float(np.mean([1 + shift for _, shift in SEEDS]))
@@ -145,3 +148,27 @@ def test_words_name_the_part_of_the_rule_that_is_open_or_fails() -> None:
     assert small.split("Fails: ")[1].startswith("the cosine, 0.2 [")
     drowned = verdict_row(vars(claim_of(steering_records(null=0.7), "step_matches_caa")))["meaning"]
     assert "largest null draw" in drowned.split("Fails: ")[1]
+
+
+def test_a_long_reason_leaves_room_for_every_column_at_80_characters() -> None:
+    claims = [
+        replace(
+            step_matches_caa_of("words"),
+            reason="no figure in seed 0: no layer agrees with itself",
+            id=name,
+        )
+        for name in ("step_matches_caa", "prefix_captures")
+    ]
+    console = Console(width=80, file=io.StringIO(), highlight=False)
+    console.print(claims_table([*claims, replace(claims[0], task="numbers")]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for word in ("prefix_captures", "step_matches_caa", "inconclusive", "numbers", "no figure in ..."):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def step_matches_caa_of(task: str) -> Claim:
+    """A claim without an interval."""
+    words = {"space": "lora_factors", "definition": "d", "unit": "cosine", "rule": "r", "verdict": "inconclusive"}
+    numbers = dict.fromkeys(("rank", "paper", "measured", "low", "high", "null"))
+    return Claim(id="x", task=task, **words, **numbers)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -26,6 +27,8 @@ from lineament.verdicts import Claim
 VERDICT_WORDS = {"supported": "supported", "not_supported": "NOT supported", "inconclusive": "inconclusive"}
 VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": "yellow"}
 SECONDS_BETWEEN_LINES = 5.0
+# A longer reason would push the other columns off 80 characters; the report has it whole.
+REASON_WIDTH = 20
 
 
 @contextmanager
@@ -116,7 +119,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
 def _with_interval(claim: Claim) -> str:
     measured = _number(claim.measured)
     if claim.low is None or claim.high is None:
-        return f"{measured} [dim]{claim.reason or ''}[/]"
+        return f"{measured} [dim]{shorten(claim.reason or '', REASON_WIDTH, placeholder=' ...')}[/]"
     return f"{measured} \\[{_number(claim.low)}, {_number(claim.high)}]"
 
 
