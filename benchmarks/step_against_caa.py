@@ -2,8 +2,9 @@
 
     python benchmarks/step_against_caa.py RUN TASK [--examples 768]
 
-RUN is a run of `lineament run lm --measure steering`; its operating point is used as it is. Printed: the best-layer cosine with
-its jackknife error and the largest null draw, the effect at equal KL, and how well halves of the data agree.
+RUN is a run of `lineament run lm --measure steering`; its operating point is used as it is. Printed: the best-layer
+cosine with its jackknife error and the largest null draw, the effect at equal KL, and how well halves of the data
+agree.
 """
 
 from __future__ import annotations
