@@ -23,14 +23,12 @@ from lineament.measurements.steering_effects import EFFECT_DEFINITIONS, Steerer,
 from lineament.problems.problem import corrupted
 from lineament.records import Figure, Label, Record
 from lineament.steering.contrast import Contrast, folds_of, make_contrast, positive_label
-from lineament.steering.directions import cosine, pca_of_differences, probe_direction
+from lineament.steering.directions import LEAST_AGREEMENT, cosine, pca_of_differences, probe_direction
 from lineament.steering.weight_step import StepKind, finite_shift, jacobian_shift, step_direction
 from lineament.study import OperatingStudy
 from lineament.vectors.gradients import mean_gradient
 
 NAME = "steering"
-# Below this agreement of its halves a CAA vector is not a reference (protocol 5).
-LEAST_AGREEMENT = 0.95
 STEPS: tuple[StepKind, ...] = ("raw", "adam")
 DEFINITIONS = {
     "task_accuracy": "accuracy of the model as it is on held-out examples of the task",

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
-from lineament.problems.problem import Batch, Problem, Split, at_positions
+from lineament.problems.problem import SPLITS, Batch, Problem, Split, at_positions
 from lineament.streams import Streams
-
-SPLITS: tuple[Split, ...] = ("validation", "evaluation", "held_out")
 
 
 class InMemoryProblem(Problem):

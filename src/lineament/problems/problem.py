@@ -21,6 +21,8 @@ from lineament.parameters import ParameterSpace, hash_tensors
 from lineament.settings import Settings
 
 Split = Literal["train", "validation", "evaluation", "held_out"]
+# The fixed sets of a task.
+SPLITS: tuple[Split, ...] = ("validation", "evaluation", "held_out")
 Corruption = Literal["wrong", "uniform", "shuffled"]
 
 
@@ -55,6 +57,10 @@ class Batch:
     def chunks(self, size: int) -> Iterator[Batch]:
         """Consecutive pieces of at most `size` examples."""
         return (self.rows(slice(start, start + size)) for start in range(0, len(self), size))
+
+    def last_target(self) -> Batch:
+        """The same examples with their last target position alone."""
+        return replace(self, positions=self.positions[:, -1:], targets=self.targets[:, -1:])
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -136,8 +142,7 @@ class Problem(ABC):
         share = -(-n // len(others))
         parts = [self.fixed(name, "held_out").rows(slice(0, share)) for name in others]
         # Positions and targets do not matter, and may be of different numbers in different tasks.
-        last = [replace(part, positions=part.positions[:, -1:], targets=part.targets[:, -1:]) for part in parts]
-        return Batch.join(last).rows(slice(0, n))
+        return Batch.join([part.last_target() for part in parts]).rows(slice(0, n))
 
     def remade(self, settings: Settings) -> Problem:
         """The same problem of the same seed with another width or adapter rank, at theta_start.

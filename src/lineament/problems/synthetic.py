@@ -19,7 +19,7 @@ from torch import Tensor
 from lineament.errors import InputError, unknown_name
 from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import attach_lora
-from lineament.problems.problem import Batch, Problem, Split, chosen_device
+from lineament.problems.problem import SPLITS, Batch, Problem, Split, chosen_device
 from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
 from lineament.problems.transformer import Transformer
 from lineament.records import write_bytes
@@ -27,7 +27,6 @@ from lineament.settings import Settings, digest, to_dict
 from lineament.streams import Streams
 
 Progress = Callable[[int, int], None]
-SPLITS: tuple[Split, ...] = ("validation", "evaluation", "held_out")
 N_VOCABULARY = N_DIGITS + len(TASKS) + 1
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 SEPARATOR = N_VOCABULARY - 1

@@ -23,13 +23,12 @@ from lineament.problems.language_model import PROMPT
 from lineament.problems.problem import Batch
 from lineament.steer.source import Source, SteeredModel, row_hashes
 from lineament.steering.contrast import Contrast, folds_of
-from lineament.steering.directions import caa, cosine, pca_of_differences, probe_direction
+from lineament.steering.directions import LEAST_AGREEMENT, caa, cosine, pca_of_differences, probe_direction
 from lineament.steering.vector import Position, SteeringVector, VectorTags, save_vector
 from lineament.steering.weight_step import StepKind, jacobian_shift, step_direction
 from lineament.vectors.gradients import mean_gradient
 
 METHODS = ("caa", "pca", "probe", "step", "both", "adapter")
-LEAST_AGREEMENT = 0.95
 MOST_LAYERS = 9999
 
 

@@ -84,7 +84,7 @@ def make_contrast(batch: Batch, kind: ContrastKind, label: int | None = None) ->
     Raises:
         InputError: no choices, one class only, or an answer contrast of a task that has not two choices.
     """
-    last = last_target(batch)
+    last = batch.last_target()
     if kind == "statement":
         chosen = positive_label(last) if label is None else label
         positive = last.targets[:, 0] == chosen
@@ -98,11 +98,6 @@ def answer_contrast(prompts: Batch, others: Tensor) -> Contrast:
     targets = prompts.targets[:, 0]
     rows = Batch.join([with_answers(prompts, answer[:, None]) for answer in (targets, others)])
     return Contrast("answer", rows, torch.arange(len(rows)) < len(prompts), prompts, targets, others)
-
-
-def last_target(batch: Batch) -> Batch:
-    """The same examples with their last target position alone."""
-    return replace(batch, positions=batch.positions[:, -1:], targets=batch.targets[:, -1:])
 
 
 def positive_label(batch: Batch) -> int:

@@ -14,6 +14,8 @@ Method = Literal["caa", "pca", "probe"]
 # L2 strength of the probe's default in scikit-learn, on activations scaled to unit standard deviation.
 PROBE_C = 1.0
 PROBE_STEPS = 2000
+# Below this agreement of its halves a CAA vector is not a reference (protocol 5).
+LEAST_AGREEMENT = 0.95
 
 
 def caa(positive: Tensor, negative: Tensor) -> Tensor:
