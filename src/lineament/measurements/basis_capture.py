@@ -18,9 +18,9 @@ from lineament.measurements.capture_bases import BASES, compared_ranks, make_bas
 from lineament.measurements.captures import (
     POINTS_AND_DEFINITIONS,
     Candidate,
-    definitions,
     mean_capture,
-    own_candidates,
+    study_candidates,
+    study_definitions,
 )
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
@@ -96,7 +96,7 @@ def _curves(study: Study) -> dict[str, np.ndarray]:
 
 def _candidates(study: Study, bases: Mapping[str, Basis]) -> dict[str, Callable[[int], list[Candidate]]]:
     """Name -> function of the rank; several candidates of one name are draws to be averaged."""
-    found = own_candidates(study.gram, study)
+    found = study_candidates(study.gram, study)
     for name in BASES:
         found[name] = _fixed(study.trajectory.coefficients(bases[name]) if name in bases else None)
     return found
@@ -126,7 +126,7 @@ def _captures(
                 figures += _unusable_captures(study, rank, where)
                 continue
             drawn = make(rank)
-            for labels, weights_of in definitions(study, gram, rank):
+            for labels, weights_of in study_definitions(study, gram, rank):
                 figures.append(mean_capture(gram, drawn, weights_of, {**where, **labels}))
     return figures
 
@@ -149,7 +149,7 @@ def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Figure]:
     if study.problem.space.space.kind != "lora_factors":
         return []
     gram = effective_gram(study)
-    return _captures(study, gram, own_candidates(gram, study), ranks, "lora_effective")
+    return _captures(study, gram, study_candidates(gram, study), ranks, "lora_effective")
 
 
 def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Figure]:

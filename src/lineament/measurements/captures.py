@@ -14,7 +14,8 @@ from lineament.vectors.trajectories import Coefficients, TrajectoryGram
 MOMENTUM_GAP_STEPS = 10
 # Bases made of the recovery's own updates, which exist in every space that has a Gram matrix of updates.
 OWN = ("prefix", "control_random_times", "trajectory_top")
-POINTS_AND_DEFINITIONS = tuple((at, name) for at in ("T", "2T") for name in ("whole", "rest", "rest_gap"))
+DEFINED = ("whole", "rest", "rest_gap")
+POINTS_AND_DEFINITIONS = tuple((at, name) for at in ("T", "2T") for name in DEFINED)
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,20 @@ class Candidate:
     own: np.ndarray | None
 
 
-def own_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[int], list[Candidate]]]:
-    """Bases made of the recovery's own updates, answered from a Gram matrix (of parameters or of dW)."""
-    end, draws = study.recovered_at, study.settings.measurement.random_draws
+def study_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[int], list[Candidate]]]:
+    """Bases made of the recovery's own updates up to T, answered from a Gram matrix (of parameters or of dW)."""
+    draws, streams = study.settings.measurement.random_draws, study.streams
+    return own_candidates(gram, study.recovered_at, draws, lambda rank: streams.generator("random times", rank))
+
+
+def own_candidates(
+    gram: TrajectoryGram, end: int, draws: int, generator_at: Callable[[int], np.random.Generator]
+) -> dict[str, Callable[[int], list[Candidate]]]:
+    """Bases made of a trajectory's own updates u_1 .. u_end.
+
+    Args:
+        draws: sets of random times at each rank, drawn with `generator_at(rank)`.
+    """
 
     def spanned(steps: np.ndarray) -> Candidate:
         own = np.zeros(gram.n_steps)
@@ -43,7 +55,7 @@ def own_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[in
         return [spanned(np.arange(1, rank + 1))]
 
     def random_times(rank: int) -> list[Candidate]:
-        generator = study.streams.generator("random times", rank)
+        generator = generator_at(rank)
         return [spanned(1 + generator.permutation(end)[:rank]) for _ in range(draws)]
 
     def top(rank: int) -> list[Candidate]:
@@ -52,11 +64,21 @@ def own_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[in
     return dict(zip(OWN, (prefix, random_times, top), strict=True))
 
 
-def definitions(
+def study_definitions(
     study: Study, gram: TrajectoryGram, rank: int
 ) -> Iterator[tuple[dict[str, Label], Callable[[Candidate], np.ndarray]]]:
-    """(labels, candidate -> weights of the vector to capture) for every definition and end point."""
-    ends = {"T": study.recovered_at, "2T": 2 * study.recovered_at}
+    """`definitions` at the two end points of a study, T and 2T."""
+    return definitions(gram, rank, {"T": study.recovered_at, "2T": 2 * study.recovered_at})
+
+
+def definitions(
+    gram: TrajectoryGram, rank: int, ends: Mapping[str, int]
+) -> Iterator[tuple[dict[str, Label], Callable[[Candidate], np.ndarray]]]:
+    """(labels, candidate -> weights of the vector to capture) for every definition and end point.
+
+    Args:
+        ends: name -> number of updates whose sum is D there.
+    """
     first = gram.displacement(1, rank)
     gap = gram.displacement(1, min(rank + MOMENTUM_GAP_STEPS, gram.n_steps))
 
@@ -68,9 +90,10 @@ def definitions(
         "rest": own,
         "rest_gap": lambda c: np.maximum(own(c), gap),
     }
-    for at, name in POINTS_AND_DEFINITIONS:
-        whole = gram.displacement(1, min(ends[at], gram.n_steps))
-        yield {"definition": name, "at": at}, lambda c, w=whole, out=left_out[name]: w * (1 - out(c))  # type: ignore[misc]
+    for at, end in ends.items():
+        whole = gram.displacement(1, min(end, gram.n_steps))
+        for name in DEFINED:
+            yield {"definition": name, "at": at}, lambda c, w=whole, out=left_out[name]: w * (1 - out(c))  # type: ignore[misc]
 
 
 def mean_capture(

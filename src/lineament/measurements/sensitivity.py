@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from lineament.errors import NonFiniteError
 from lineament.measurements.capture_bases import Workbench, static_broken, why_unusable
-from lineament.measurements.captures import Candidate, definitions, mean_capture, own_candidates
+from lineament.measurements.captures import Candidate, mean_capture, study_candidates, study_definitions
 from lineament.records import Figure, Label, write_bytes
 from lineament.settings import DamageKind
 from lineament.study import Study, operating_file, prepare_study
@@ -73,10 +73,10 @@ def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Figure]:
         return
     with cell.problem.space.temporarily(cell.points["broken"]):
         coefficients = cell.trajectory.coefficients(static_broken(Workbench(cell)))
-    own = own_candidates(cell.gram, cell)
+    own = study_candidates(cell.gram, cell)
     drawn = {name: own[name](rank) for name in ("prefix", "control_random_times")}
     drawn["static_broken"] = [Candidate(coefficients.leading(rank), None)]
-    for which, weights_of in definitions(cell, cell.gram, rank):
+    for which, weights_of in study_definitions(cell, cell.gram, rank):
         if which["at"] == "T" and which["definition"] != "rest_gap":
             for name, candidates in drawn.items():
                 where = {**labels, "basis": name, "rank": rank, "definition": which["definition"]}
