@@ -32,8 +32,10 @@ from torch import nn
 from lineament.activations.capture import Place, group_sums, layers_up_to, length_sorted, problem_reader
 from lineament.activations.packed import read_answers
 from lineament.presets import resolve
+from lineament.problems.encoding import PAIR_PROMPT, PROMPT
 from lineament.problems.labelled_data import Pair
-from lineament.problems.language_model import PAIR_PROMPT, PROMPT, LanguageModelProblem, smollm2_file
+from lineament.problems.language_model import LanguageModelProblem
+from lineament.problems.loading import smollm2_file
 from lineament.problems.problem import Batch
 from lineament.problems.statements import words
 

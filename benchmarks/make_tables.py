@@ -1,13 +1,18 @@
-"""Put the claims of run folders into the README between its markers.
+"""Put the claims, or the captures and half-lives, of run folders into the README between its markers.
 
-python benchmarks/make_tables.py synthetic=runs/demo lm=runs/lm-quick
+python benchmarks/make_tables.py claims:synthetic=runs/demo claims:lm=runs/lm-quick captures:lm=runs/lm-3-seeds
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from lineament.evidence import Evidence
+from lineament.intervals import Interval, over_seeds
+from lineament.records import Figure, Record, load_records
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 WORDS = {"supported": "supported", "not_supported": "**not supported**", "inconclusive": "inconclusive"}
@@ -46,14 +51,99 @@ def table(run: Path) -> str:
     return "\n".join(lines)
 
 
+# Row of the captures table -> basis; whether `rest` is shown too.
+CAPTURE_ROWS = {
+    "first updates": ("prefix", True),
+    "... at random times (control)": ("control_random_times", True),
+    "... of a run on data in another order (control)": ("control_other_data", True),
+    "... at the frozen damaged point (control)": ("control_frozen_run", False),
+    "task plane in the optimizer's metric (control)": ("control_preconditioned", False),
+    "first updates on shuffled labels (null)": ("null_noise_prefix", True),
+    "another task's plane (null)": ("null_other_task", False),
+    "random plane (null)": ("random", False),
+}
+
+
+def captures_table(run: Path) -> str:
+    """Rows: bases; columns: tasks; cells: mean over seeds with its interval, at ranks 10 and 20."""
+    by_task: dict[str, list[Record]] = {}
+    for record in load_records(run / "records"):
+        by_task.setdefault(record.target, []).append(record)
+    tasks = list(by_task)
+    first = next(iter(by_task.values()))[0]
+    n_seeds = len({record.seed for record in by_task[tasks[0]]})
+    lines = [
+        f"{first.model}, {first.space}, AdamW, {n_seeds} seeds; mean and 95 % interval (Student t over seeds):",
+        "",
+        f"| captured share of the way back | k | paper | {' | '.join(f'`{task}`' for task in tasks)} |",
+        "|---" * (3 + len(tasks)) + "|",
+    ]
+
+    def row(name: str, k: str, paper: str, cell: Callable[[list[Record]], str]) -> None:
+        lines.append(f"| {name} | {k} | {paper} | {' | '.join(cell(by_task[task]) for task in tasks)} |")
+
+    for name, (basis, with_rest) in CAPTURE_ROWS.items():
+        for definition in ("whole", "rest") if with_rest else ("whole",):
+            for rank in (10, 20):
+                paper = "0.77" if (basis, definition, rank) == ("prefix", "whole", 10) else ""
+                words = name if definition == "whole" else f"{name}: rest"
+                row(words, str(rank), paper, lambda r, b=basis, d=definition, k=rank: _capture(r, b, d, k))  # type: ignore[misc]
+    row("best fixed plane", "10", "0.15", _best_static)
+    row("steps to recover, T", "", "", lambda r: _interval(_values(r, "basis_capture", "recovery_steps"), False))
+    for side in ("broken", "recovered"):
+        row(f"half-life of the gradient plane, from {side}, steps", "5", "< 100", lambda r, s=side: _half_life(r, s))  # type: ignore[misc]
+    return "\n".join(lines)
+
+
+def _figures(records: Iterable[Record], measurement: str, quantity: str, **labels: str | int) -> list[Figure]:
+    return [next(r.select(quantity, **labels)) for r in records if r.measurement == measurement]
+
+
+def _values(records: Iterable[Record], measurement: str, quantity: str, **labels: str | int) -> list[float]:
+    found = _figures(records, measurement, quantity, **labels)
+    return [figure.value for figure in found if figure.value is not None]
+
+
+def _interval(values: list[float], fraction: bool) -> str:
+    found: Interval = over_seeds(values, fraction=fraction)
+    if not values:
+        return "-"
+    shown = (lambda x: f"{x:.2f}") if fraction else (lambda x: f"{x:.0f}")
+    if found.low is None or found.high is None:
+        return f"{shown(found.mean)} (one seed)"
+    return f"{shown(found.mean)} [{shown(max(found.low, 0.0))}, {shown(found.high)}]"
+
+
+def _capture(records: list[Record], basis: str, definition: str, rank: int) -> str:
+    labels = {"basis": basis, "definition": definition, "rank": rank, "at": "T", "space_of": "parameters"}
+    recovered = [r for r in records if r.measurement == "basis_capture" and r.value("recovery_steps") is not None]
+    return _interval(_values(recovered, "basis_capture", "capture", **labels), True)
+
+
+def _best_static(records: list[Record]) -> str:
+    evidence = Evidence(records[0].target, 10, {(r.measurement, r.seed): r for r in records})
+    return _interval(list(evidence.best_static().values()), True)
+
+
+def _half_life(records: list[Record], side: str) -> str:
+    figures = [f for r in records if r.measurement == "basis_drift" for f in r.select("half_life") if
+               f.labels.get("from") == side]  # fmt: skip
+    values = [figure.value for figure in figures if figure.value is not None]
+    without = [(figure.reason or "").partition(" (")[0] for figure in figures if figure.value is None]
+    return "; ".join([*([_interval(values, False)] if values else []), *without]) or "-"
+
+
+MAKERS: dict[str, Callable[[Path], str]] = {"claims": table, "captures": captures_table}
+
+
 def main() -> None:
     text = README.read_text()
     for argument in sys.argv[1:]:
         name, _, run = argument.partition("=")
-        start, end = f"<!-- claims:{name} -->", "<!-- end -->"
+        start, end = f"<!-- {name} -->", "<!-- end -->"
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
-        text = f"{before}{start}\n{table(Path(run))}\n{end}{after}"
+        text = f"{before}{start}\n{MAKERS[name.partition(':')[0]](Path(run))}\n{end}{after}"
     README.write_text(text)
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from lineament import cli, presets, settings, steer_cli
+from lineament import cli, presets, recording_cli, settings, steer_cli
 from lineament.keys import field_meanings, key_meanings, type_words, value_words
 
 PAGE = Path(__file__).parent / "reference" / "command-line.md"
@@ -48,7 +48,9 @@ def presets_table() -> str:
 
 def commands_text() -> str:
     """Every command: what it does, how it is called, its options."""
-    plain = {name: (kind, cli) for name, kind in cli.COMMANDS.items() if kind is not steer_cli.Steer}
+    modules: dict[str, ModuleType] = {cli.__name__: cli, recording_cli.__name__: recording_cli}
+    commands = {name: kind for name, kind in cli.COMMANDS.items() if kind is not steer_cli.Steer}
+    plain = {name: (kind, modules[kind.__module__]) for name, kind in commands.items()}
     steer = {f"steer {name}": (kind, steer_cli) for name, kind in steer_cli.ACTIONS.items()}
     return "\n\n".join(_command(name, *found) for name, found in {**plain, **steer}.items())
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from lineament.cli import main
 
 TINY = {
     "task.names": "copy,increment,maximum",
@@ -39,6 +46,19 @@ def arguments(out: Path, **changes: str) -> list[str]:
 def lineament(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lineament.cli", *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
+
+
+def lineament_here(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The same in this process, where what it imports is there already: for commands whose process is not the point."""
+    out, err, n_threads = io.StringIO(), io.StringIO(), torch.get_num_threads()
+    with contextlib.chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main(args)
+        except SystemExit as ending:  # how the parser ends on a wrong flag
+            code = int(ending.code or 0)
+        finally:
+            torch.set_num_threads(n_threads)
+    return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
 def record_bytes(run: Path) -> dict[str, bytes]:

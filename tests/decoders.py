@@ -11,6 +11,10 @@ from torch import nn
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -69,7 +73,9 @@ DECODERS: dict[str, Callable[[], nn.Module]] = {
     "llama with an adapter": _adapted_llama,
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**{**_SIZES, "num_key_value_heads": 1})),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_GROUPED)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**_GROUPED)),
     "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**_GROUPED)),
+    "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**_GROUPED)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**_GROUPED)),
     "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**_SIZES)),
 }
@@ -80,7 +86,9 @@ LAYOUTS = {
     "llama with an adapter": ("base_model.model.model.layers", "self_attn", "mlp"),
     "qwen2": ("model.layers", "self_attn", "mlp"),
     "qwen3": ("model.layers", "self_attn", "mlp"),
+    "gemma": ("model.layers", "self_attn", "mlp"),
     "gemma2": ("model.layers", "self_attn", "mlp"),
+    "gemma3": ("model.layers", "self_attn", "mlp"),
     "mistral": ("model.layers", "self_attn", "mlp"),
     "neox": ("gpt_neox.layers", "attention", "mlp"),
 }

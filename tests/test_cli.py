@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from command_line import arguments, lineament, record_bytes, wait_for
+from command_line import arguments, lineament, lineament_here, record_bytes, wait_for
 
 from lineament.cli import main
 from lineament.commands import _print_results
@@ -218,7 +218,7 @@ def test_bad_input_is_exit_2_with_advice_and_nothing_written(
     change: list[str], words: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = lineament("run", "synthetic", "--preset", "quick", "--out", str(out), *change, cwd=tmp_path)
+    done = lineament_here("run", "synthetic", "--preset", "quick", "--out", str(out), *change, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     for word in words:
         assert word in done.stderr.replace("\n", " ")

@@ -19,7 +19,9 @@ from torch.nn import functional
 from lineament.errors import InputError
 from lineament.presets import resolve
 from lineament.problems.adapters import factor_pairs, save_adapter
-from lineament.problems.language_model import PROMPT, LanguageModelProblem, load_model
+from lineament.problems.encoding import PROMPT
+from lineament.problems.language_model import LanguageModelProblem
+from lineament.problems.loading import load_model
 from lineament.problems.problem import Batch
 from lineament.problems.statements import STATEMENT_TASKS
 from lineament.settings import Settings

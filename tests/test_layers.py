@@ -24,6 +24,7 @@ LAYERS = (
     ("activations",),
     ("bases",),
     ("vectors",),
+    ("integrations",),
     ("perturbations", "population"),
     ("search_space",),
     ("steering",),
@@ -33,7 +34,7 @@ LAYERS = (
     ("evidence",),
     ("verdicts",),
     ("search_claims", "steering_claims"),
-    ("claims",),
+    ("claims", "advice"),
     ("run_folder",),
     ("report",),
     ("validation",),
@@ -42,8 +43,9 @@ LAYERS = (
     ("steer",),
     ("api", "executors", "planning"),
     ("terminal",),
+    ("recordings",),
     ("commands",),
-    ("steer_cli",),
+    ("steer_cli", "recording_cli"),
     ("cli",),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import lineament
+from command_line import lineament, lineament_here
 from problems_table import moved, tiny_settings
 from safetensors.torch import load_file, save_file
 from test_random_search import Bowl
@@ -20,7 +20,8 @@ from lineament.errors import InputError, NonFiniteError
 from lineament.population import Population
 from lineament.presets import resolve
 from lineament.problems.adapters import load_adapter, save_adapter
-from lineament.problems.language_model import LanguageModelProblem, load_model
+from lineament.problems.language_model import LanguageModelProblem
+from lineament.problems.loading import load_model
 from lineament.problems.problem import at_positions
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.search.driver import SearchOptions, _spend, choose, probe_cost, run_search
@@ -265,7 +266,7 @@ def test_bad_input_is_exit_2_with_advice_and_nothing_written(
     change: list[str], words: list[str], finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = lineament("search", str(finished), "--out", str(out), "--threads", "1", *change, cwd=tmp_path)
+    done = lineament_here("search", str(finished), "--out", str(out), "--threads", "1", *change, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     for word in words:
         assert word in done.stderr.replace("\n", " ")
@@ -284,7 +285,7 @@ def test_basis_of_another_space_or_model_is_refused_and_named(finished: Path, tm
     cases = {"model": ["another model", "0" * 16, metadata["model"]], "space": ["0" * 12, metadata["layout"]]}
     for name, words in cases.items():
         args = ("--basis", str(tmp_path / f"{name}.safetensors"), "--threads", "1", "--out", str(tmp_path / "o"))
-        done = lineament("search", str(finished), *args)
+        done = lineament_here("search", str(finished), *args)
         assert done.returncode == 2, done.stdout
         assert all(word in done.stderr.replace("\n", "") for word in words), done.stderr
     good = lineament("search", str(finished), "--basis", str(file), "--plan", "--threads", "1")
@@ -327,9 +328,9 @@ def test_real_model_with_an_adapter_and_forward_passes_only(smollm2_adapter: Pat
     ("change", "words"),
     [
         ({"use_dora": True}, ["use_dora"]),
-        ({"rank_pattern": {"q_proj": 4}}, ["rank_pattern"]),
-        ({"target_modules": ["c_attn"]}, ["c_attn", "q_proj"]),
-        ({"r": 4}, ["shape", "lora_A"]),
+        ({"rank_pattern": {"q_proj": 4}}, ["q_proj have rank 8", "says 4"]),
+        ({"target_modules": ["c_attn"]}, ["c_attn", "does not fit LlamaForCausalLM"]),
+        ({"r": 4}, ["have rank 8", "says 4"]),
     ],
 )
 def test_adapters_that_cannot_be_searched_are_refused(

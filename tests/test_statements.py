@@ -16,8 +16,8 @@ from lineament.errors import InputError
 from lineament.problems.statements import (
     MIN_TRAIN,
     STATEMENT_TASKS,
+    Splits,
     Statement,
-    StatementSplits,
     numbers,
     places,
     split,
@@ -33,7 +33,7 @@ def generator(seed: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(seed))
 
 
-def parts_of(splits: StatementSplits) -> dict[str, tuple[Statement, ...]]:
+def parts_of(splits: Splits) -> dict[str, tuple[Statement, ...]]:
     return {field.name: getattr(splits, field.name) for field in fields(splits)}
 
 

@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from lineament.activations.capture import Place, Reader, all_layers, group_sums, read_rows
 from lineament.activations.packed import read_answers
-from lineament.problems.language_model import load_model
+from lineament.problems.loading import load_model
 from lineament.problems.problem import Batch, padded_rows
 from lineament.steering.directions import caa
 

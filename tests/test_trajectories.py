@@ -17,8 +17,9 @@ from lineament.bases import capture, from_vectors, overlap, top_directions
 from lineament.errors import InputError, LineamentError, SpaceMismatchError
 from lineament.parameters import ParameterSpace, Space, Vectors
 from lineament.records import read_json
-from lineament.vectors import trajectories
-from lineament.vectors.trajectories import Recorder, StepBasis, Trajectory, TrajectoryGram
+from lineament.vectors import rows, trajectories
+from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
 
 N_PARAMS = 60
 
@@ -69,7 +70,8 @@ def test_a_recorder_holds_no_more_bytes_than_allowed(
     held: float, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`held` rows fit; a row larger than that is held alone. Every question has the same answer."""
-    monkeypatch.setattr(trajectories, "MOST_BYTES_HELD", int(held * N_PARAMS * 8))
+    monkeypatch.setattr(trajectories, "MOST_BYTES_BUFFERED", int(held * N_PARAMS * 8))
+    monkeypatch.setattr(rows, "MOST_BYTES_HELD", int(held * N_PARAMS * 8))
     walk = Walk(tmp_path / "recording", 11)
     files = sorted((tmp_path / "recording").glob("rows-*.safetensors"))
     assert [len(load_file(file)["rows"]) for file in files] == sizes
@@ -194,13 +196,13 @@ def test_weights_and_coefficients_of_another_space_are_refused(walk: Walk) -> No
     assert torch.equal(walk.trajectory.combine(basis).rows, walk.trajectory.combine(basis.weights).rows)
 
 
-def test_an_unfinished_recording_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_folder_without_a_recording_is_a_clear_error_and_one_with_is_kept(tmp_path: Path) -> None:
     space = ParameterSpace.trainable(nn.Linear(2, 2))
+    with pytest.raises(LineamentError, match="no recording"):
+        Trajectory(tmp_path / "recording")
     recorder = Recorder(space, tmp_path / "recording")
     for _ in range(60):
         recorder.append()
-    with pytest.raises(LineamentError, match="no finished recording"):
-        Trajectory(tmp_path / "recording")
     assert recorder.close().n_steps == 60
     with pytest.raises(InputError, match="already holds"):
         Recorder(space, tmp_path / "recording")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lineament.activations.capture import Place as Place
     from lineament.activations.capture import problem_reader as problem_reader
     from lineament.activations.capture import read_rows as read_rows
+    from lineament.advice import advise as advise
     from lineament.api import Results as Results
     from lineament.api import measure as measure
     from lineament.bases import Basis as Basis
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from lineament.errors import InputError as InputError
     from lineament.errors import LineamentError as LineamentError
     from lineament.errors import SpaceMismatchError as SpaceMismatchError
+    from lineament.integrations.checkpoints import record_checkpoints as record_checkpoints
+    from lineament.integrations.trainer_callback import LineamentCallback as LineamentCallback
     from lineament.parameters import ParameterSpace as ParameterSpace
     from lineament.parameters import Space as Space
     from lineament.parameters import Vectors as Vectors
@@ -43,6 +46,10 @@ if TYPE_CHECKING:
     from lineament.problems.in_memory import InMemoryProblem as InMemoryProblem
     from lineament.problems.problem import Batch as Batch
     from lineament.problems.problem import Problem as Problem
+    from lineament.problems.stored_adapters import StoredAdapter as StoredAdapter
+    from lineament.problems.stored_adapters import read_adapter as read_adapter
+    from lineament.recordings.analysis import analyze as analyze_recording  # noqa: F401
+    from lineament.recordings.options import AnalysisOptions as AnalysisOptions
     from lineament.records import Figure as Figure
     from lineament.records import Record as Record
     from lineament.records import load_records as load_records
@@ -57,13 +64,25 @@ if TYPE_CHECKING:
     from lineament.steering.weight_step import weight_edit as weight_edit
     from lineament.streams import Streams as Streams
     from lineament.study import Study as Study
+    from lineament.vectors.adapter_algebra import adapter_cosine as adapter_cosine
+    from lineament.vectors.adapter_algebra import adapter_inner as adapter_inner
+    from lineament.vectors.adapter_algebra import adapter_norm as adapter_norm
+    from lineament.vectors.adapter_algebra import adapter_singular_values as adapter_singular_values
+    from lineament.vectors.adapter_algebra import combine_adapters as combine_adapters
+    from lineament.vectors.adapter_algebra import save_stored_adapter as save_stored_adapter
+    from lineament.vectors.adapter_algebra import scale_adapter as scale_adapter
+    from lineament.vectors.adapter_algebra import subtract_adapters as subtract_adapters
     from lineament.vectors.curvature import estimate_curvature as estimate_curvature
+    from lineament.vectors.effective import effective_gram as effective_gram
+    from lineament.vectors.effective import effective_spectrum as effective_spectrum
     from lineament.vectors.gradients import HessianOperator as HessianOperator
     from lineament.vectors.gradients import gradient_gram as gradient_gram
     from lineament.vectors.gradients import group_gradients as group_gradients
+    from lineament.vectors.sketch import Sketch as Sketch
+    from lineament.vectors.sketch import capture_error as capture_error
     from lineament.vectors.trajectories import Recorder as Recorder
     from lineament.vectors.trajectories import Trajectory as Trajectory
-    from lineament.vectors.trajectories import TrajectoryGram as TrajectoryGram
+    from lineament.vectors.trajectory_gram import TrajectoryGram as TrajectoryGram
     from lineament.verdicts import Claim as Claim
 
 # Public name -> (module, name there), in pipeline order.
@@ -86,7 +105,26 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "estimate_curvature": ("vectors.curvature", "estimate_curvature"),
     "Recorder": ("vectors.trajectories", "Recorder"),
     "Trajectory": ("vectors.trajectories", "Trajectory"),
-    "TrajectoryGram": ("vectors.trajectories", "TrajectoryGram"),
+    "Sketch": ("vectors.sketch", "Sketch"),
+    "capture_error": ("vectors.sketch", "capture_error"),
+    "TrajectoryGram": ("vectors.trajectory_gram", "TrajectoryGram"),
+    "effective_gram": ("vectors.effective", "effective_gram"),
+    "effective_spectrum": ("vectors.effective", "effective_spectrum"),
+    "LineamentCallback": ("integrations.trainer_callback", "LineamentCallback"),
+    "record_checkpoints": ("integrations.checkpoints", "record_checkpoints"),
+    "AnalysisOptions": ("recordings.options", "AnalysisOptions"),
+    "analyze_recording": ("recordings.analysis", "analyze"),
+    "advise": ("advice", "advise"),
+    "StoredAdapter": ("problems.stored_adapters", "StoredAdapter"),
+    "read_adapter": ("problems.stored_adapters", "read_adapter"),
+    "save_stored_adapter": ("vectors.adapter_algebra", "save_stored_adapter"),
+    "combine_adapters": ("vectors.adapter_algebra", "combine_adapters"),
+    "scale_adapter": ("vectors.adapter_algebra", "scale_adapter"),
+    "subtract_adapters": ("vectors.adapter_algebra", "subtract_adapters"),
+    "adapter_inner": ("vectors.adapter_algebra", "adapter_inner"),
+    "adapter_norm": ("vectors.adapter_algebra", "adapter_norm"),
+    "adapter_cosine": ("vectors.adapter_algebra", "adapter_cosine"),
+    "adapter_singular_values": ("vectors.adapter_algebra", "adapter_singular_values"),
     "Basis": ("bases", "Basis"),
     "from_vectors": ("bases", "from_vectors"),
     "top_directions": ("bases", "top_directions"),

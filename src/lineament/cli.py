@@ -15,6 +15,8 @@ import tyro
 from lineament import __version__
 from lineament.errors import InputError, LineamentError, unknown_name
 from lineament.presets import DEFAULT_MODELS, resolve
+from lineament.recording_cli import Advise, Analyze, RecordFromCheckpoints
+from lineament.recording_cli import run as run_recording
 from lineament.settings import Settings, flat_keys, flattened, from_file, parse_assignment, to_dict
 from lineament.steer_cli import Steer
 from lineament.steer_cli import run as run_steer
@@ -33,8 +35,11 @@ class Run:
     """run folder; default runs/PROBLEM-PRESET"""
     model: str | None = None
     """smollm2-135m, a local folder, a .gguf file or a hub name (lm only; default smollm2-135m)"""
+    adapter: Path | None = None
+    """PEFT LoRA folder that is the operating point, instead of training one (lm only)"""
     data: Path | None = None
-    """labelled file (JSONL, JSON or CSV) that becomes the damaged task (lm only)"""
+    """your examples, which become the damaged task: JSONL, JSON, CSV, Parquet or text file, folder saved by datasets,
+    or hf:NAME[:CONFIG][:SPLIT] (lm only)"""
     preset: str | None = None
     """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
     seeds: int | None = None
@@ -194,6 +199,9 @@ COMMANDS = {
     "run": Run,
     "search": Search,
     "steer": Steer,
+    "analyze": Analyze,
+    "advise": Advise,
+    "record-from-checkpoints": RecordFromCheckpoints,
     "report": Report,
     "claims": Claims,
     "runs": Runs,
@@ -256,6 +264,8 @@ def _dispatch(command: Any) -> int:
             return _search(command)
         case Steer():
             return run_steer(command)
+        case Analyze() | Advise() | RecordFromCheckpoints():
+            return run_recording(command)
         case Report():
             return commands.report(command.run)
         case Claims():
@@ -303,8 +313,11 @@ def settings_of(options: Run) -> Settings:
         raise InputError("--model is for `lineament run lm`; the synthetic model is set by --set model.width=... .")
     if options.data and problem == "synthetic":
         raise InputError("--data is for `lineament run lm`; the synthetic tasks make their own data.")
+    if options.adapter and problem == "synthetic":
+        raise InputError("--adapter is for `lineament run lm`; the synthetic model trains its own.")
     flags = {
         "model.name": options.model,
+        "model.adapter": str(options.adapter) if options.adapter else None,
         "task.data": str(options.data) if options.data else None,
         "seeds": options.seeds,
         "measure": options.measure,

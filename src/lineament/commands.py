@@ -56,6 +56,10 @@ def run(
     ready = make_problem(settings, seeds[0]) if settings.problem == "lm" else None
     with folder.locked():
         folder.open(settings, resume)
+        for note in ready.notes if ready else ():
+            folder.log(note)
+            if not quiet:
+                print(f"{settings.model.name}: {note}.", file=sys.stderr)
         for seed in seeds:
             folder.mark(f"seed{seed}", "planned")
         with job_progress(quiet, log_file) as progress:

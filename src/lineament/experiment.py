@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from lineament.activations.blocks import find_blocks
 from lineament.bases import from_vectors
 from lineament.claims import write_claims
 from lineament.errors import InputError, unknown_name
@@ -78,7 +79,10 @@ def make_problem(settings: Settings, seed: int, progress: Progress = silent) -> 
     from lineament.problems.language_model import LanguageModelProblem
 
     progress(f"loading {settings.model.name}", 0, 1)
-    return LanguageModelProblem(settings, seed)
+    problem = LanguageModelProblem(settings, seed)
+    if steering.NAME in settings.measure:
+        find_blocks(problem.model)  # what has no blocks cannot be steered; known before anything is written
+    return problem
 
 
 def run_job(

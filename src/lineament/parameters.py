@@ -74,6 +74,12 @@ def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
     return found.hexdigest()
 
 
+def layout_hash(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """Short hash over the names and shapes of a space's tensors, in their order."""
+    lines = "\n".join(f"{name}:{shape}" for name, shape in shapes)
+    return hashlib.blake2b(lines.encode(), digest_size=6).hexdigest()
+
+
 class ParameterSpace:
     """A view of chosen tensors of `module` as one flat vector, in the order of `names`.
 
@@ -158,5 +164,4 @@ class ParameterSpace:
             yield
 
     def _layout(self) -> str:
-        shapes = [f"{n}:{tuple(p.shape)}" for n, p in zip(self.names, self.parameters, strict=True)]
-        return hashlib.blake2b("\n".join(shapes).encode(), digest_size=6).hexdigest()
+        return layout_hash((n, tuple(p.shape)) for n, p in zip(self.names, self.parameters, strict=True))

@@ -19,6 +19,7 @@ from lineament.measurements.capture_bases import BASES
 from lineament.problems.problem import Batch, Problem
 from lineament.settings import Settings, updated
 from lineament.streams import Streams
+from lineament.study import EARLY_STEPS
 
 # A Hessian-vector product costs about this many gradient passes over its batch; an evaluation a third of one.
 HESSIAN_PASSES, FORWARD_PASSES = 2.0, 1 / 3
@@ -100,7 +101,7 @@ def _examples(s: Settings) -> dict[str, float]:
     """Example passes of one job, in units of one forward and backward pass; recovery at its longest."""
     found = {
         "base model": float(s.training.steps * s.training.batch) if s.problem == "synthetic" else 0.0,
-        "operating point": float(s.operating.steps * s.operating.batch),
+        "operating point": float(_operating_steps(s) * s.operating.batch),
     }
     n_targets, steps = len(s.task.targets), 2 * s.recovery.steps
     if set(s.measure) - set(AT_OPERATING_POINT):
@@ -118,6 +119,13 @@ def _examples(s: Settings) -> dict[str, float]:
     if s.measurement.grid and basis_capture.NAME in s.measure:
         found["step size by damage grid"] = 9 * (found["damage"] + found["recovery"])
     return found
+
+
+def _operating_steps(s: Settings) -> int:
+    """A given adapter is the operating point; from a known start a few steps are made all the same."""
+    if not s.model.adapter:
+        return s.operating.steps
+    return min(EARLY_STEPS, s.operating.steps) if s.model.adapter_start else 0
 
 
 def _gradient_rank(s: Settings) -> dict[str, float]:

@@ -17,13 +17,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineament.errors import InputError, NonFiniteError
 from lineament.perturbations import LowRankMembers, Members
 from lineament.problems.adapters import factor_pairs
-from lineament.problems.problem import Batch, Problem
+from lineament.problems.problem import Batch, Problem, mean_losses
 from lineament.vectors.gradients import is_conv1d
 
 Way = Literal["shared", "functional", "one_by_one"]
@@ -69,8 +68,7 @@ def ranked(losses: np.ndarray) -> list[int]:
 
 def cross_entropy_by_example(logits: Tensor, batch: Batch) -> Tensor:
     """The default objective: mean cross entropy over an example's target tokens, nats, (n_examples,)."""
-    losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-    return losses.view_as(batch.targets).double().mean(dim=1)
+    return mean_losses(logits, batch.targets, torch.float64)
 
 
 class Population:
@@ -316,10 +314,11 @@ def _replaced_forward(module: nn.Module, forward: Callable[..., Tensor]) -> Iter
 
 def _with_term(own: _Factors, n: int) -> Callable[..., Tensor]:
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        out = own.base(x)
-        low = torch.bmm(x.reshape(n, -1, x.shape[-1]), own.right)
-        out.view(n, -1, out.shape[-1]).baddbmm_(low, own.left)
-        return out
+        out: Tensor = own.base(x)
+        whole = out.to(own.right)  # as PEFT does where the base is bfloat16 and the factors float32
+        low = torch.bmm(x.to(own.right).reshape(n, -1, x.shape[-1]), own.right)
+        whole.view(n, -1, out.shape[-1]).baddbmm_(low, own.left)
+        return whole.to(out)
 
     return forward
 

@@ -77,8 +77,15 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         **LM_SEARCH,
     },
 }
+# How a data set of a hub is named on the command line: hf:NAME[:CONFIG][:SPLIT].
+HUB = "hf:"
 DEFAULT_TARGETS = {"synthetic": ("sort",), "lm": ("words",)}
 DEFAULT_MODELS = {"synthetic": "synthetic", "lm": "smollm2-135m"}
+
+
+def data_name(source: str) -> str:
+    """Name of the task that a data file, folder or data set becomes."""
+    return source.removeprefix(HUB).split(":")[0].rsplit("/", 1)[-1] if source.startswith(HUB) else Path(source).stem
 
 
 def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
@@ -90,6 +97,6 @@ def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, 
     for source, changes in layers:
         settings = updated(settings, changes, source)
     if not settings.task.targets:
-        own = (Path(settings.task.data).stem,) if settings.task.data else DEFAULT_TARGETS[problem]
+        own = (data_name(settings.task.data),) if settings.task.data else DEFAULT_TARGETS[problem]
         settings = updated(settings, {"task.targets": own}, "defaults")
     return settings

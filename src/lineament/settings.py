@@ -20,6 +20,7 @@ from lineament.errors import InputError, unknown_name
 
 DamageKind = Literal["wrong_labels_replay", "wrong_labels", "uniform_labels", "ascent", "gaussian", "other_tasks"]
 OptimizerName = Literal["sgd", "momentum", "adamw"]
+DtypeName = Literal["float32", "bfloat16"]
 T = TypeVar("T")
 
 
@@ -29,6 +30,12 @@ class ModelSettings:
 
     name: str = "synthetic"
     """`synthetic`, `smollm2-135m`, a local folder, a .gguf file or a hub name"""
+    dtype: DtypeName = "float32"
+    """type of a language model's weights; an adapter's factors are always float32 (lm with recovery.space lora only)"""
+    adapter: str = ""
+    """PEFT LoRA folder that is the operating point; lora.* is then read from its own configuration (lm only)"""
+    adapter_start: str = ""
+    """folder with the factors that `model.adapter` was trained from; without it theta_start is not known (lm only)"""
     width: int = 64
     """residual width of the synthetic transformer"""
     layers: int = 2
@@ -48,7 +55,10 @@ class TaskSettings:
     targets: tuple[str, ...] = ()
     """tasks to damage and recover, one study each; empty means the problem's default"""
     data: str = ""
-    """labelled file (JSONL, JSON or CSV) that becomes one more task, named like the file (lm only)"""
+    """file (JSONL, JSON, CSV, Parquet, text), folder saved by datasets or hf:NAME[:CONFIG][:SPLIT] that becomes one
+    more task, named like it (lm only)"""
+    text_tokens: int = 64
+    """tokens of the blocks that running text is cut into (lm only)"""
     evaluation_examples: int = 256
     """examples per task in each of the validation, evaluation and held-out sets"""
 
@@ -89,7 +99,7 @@ class LoraSettings:
     alpha: int = 16
     """scale times rank; dW = alpha / rank * B A"""
     targets: tuple[str, ...] = ()
-    """names of the modules that get an adapter; empty means the problem's default"""
+    """names of the modules that get an adapter; empty means the usual ones of the architecture"""
 
 
 @dataclass(frozen=True)

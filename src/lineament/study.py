@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,8 @@ from lineament.settings import Settings
 from lineament.streams import Streams
 from lineament.training import OnStep, RecoveryCurve, damage, reach_operating_point, recover
 from lineament.vectors.gradients import group_gradients
-from lineament.vectors.trajectories import INDEX, Recorder, Trajectory, TrajectoryGram
+from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.trajectory_gram import TrajectoryGram
 
 # A fresh LoRA adapter has B = 0, hence no gradient for A: the "start" basis is taken after this many steps, wherever
 # there is training to the operating point.
@@ -41,7 +42,7 @@ class OperatingStudy:
     """The operating point of one target and seed: all that a measurement at theta_star needs.
 
     Attributes:
-        points: `start`, `early` and `star` -> theta (n_params,).
+        points: `start`, `early` and `star` -> theta (n_params,); no `early` where the problem's start is not known.
         streams: random streams of this target and seed.
     """
 
@@ -181,7 +182,11 @@ def _operating_stage(
     if file.exists():
         return load_file(file)
     points = {"start": start}
-    if problem.space.space.kind == "lora_factors" or not problem.starts_trained:
+    if problem.operating_point is not None:
+        points["star"] = problem.operating_point
+        if problem.start_known:
+            points["early"] = _early(problem, settings, streams, progress)
+    elif problem.space.space.kind == "lora_factors" or not problem.starts_trained:
         total = settings.operating.steps
 
         def on_step(step: int, loss: float) -> bool:
@@ -197,6 +202,15 @@ def _operating_stage(
         points.update(early=start.clone(), star=start.clone())
     write_bytes(file, save(points))
     return points
+
+
+def _early(problem: Problem, settings: Settings, streams: Streams, progress: Progress) -> Tensor:
+    """A few steps of training from theta_start, where theta_star was trained elsewhere."""
+    short = replace(settings.operating, steps=min(EARLY_STEPS, settings.operating.steps))
+    reach_operating_point(
+        problem, short, streams.child("operating"), _reporting(progress, "first steps from the start", short.steps)
+    )
+    return problem.space.read().cpu()
 
 
 def _damage_stage(
@@ -241,8 +255,9 @@ def _recovery_stage(
     curve = RecoveryCurve(
         **{k: tuple(body[k]) for k in ("loss", "accuracy", "train_loss")}, recovered_at=body["recovered_at"]
     )
-    assert (folder / INDEX).exists()
-    return curve, Trajectory(folder)
+    trajectory = Trajectory(folder)
+    assert trajectory.closed
+    return curve, trajectory
 
 
 def _effects(problem: Problem, points: dict[str, Tensor], file: Path) -> dict[str, dict[str, dict[str, float]]]:

@@ -55,6 +55,7 @@ RANGES: Mapping[str, Allowed] = {
     "model.length": at_least(1),
     "task.targets": NAMES,
     "task.evaluation_examples": at_least(1),
+    "task.text_tokens": at_least(2),
     "training.steps": at_least(1),
     "training.lr": ABOVE_0,
     "training.batch": at_least(1),
@@ -130,6 +131,7 @@ def require_allowed(settings: Settings, n_tasks: int) -> None:
     more = {**(SEARCH_RANGES if searching else {}), **(STEERING_RANGES if steered else {})}
     _require_ranges(settings, {**RANGES, **more})
     _require_all(_agreements(settings, n_tasks))
+    _require_all(_adapter_agreements(settings))
     if steered:
         _require_all(_steering_agreements(settings))
     if searching:
@@ -200,6 +202,34 @@ def _agreements(s: Settings, n_tasks: int) -> Iterator[tuple[bool, str]]:
         s.damage.batch > 1 or not (s.damage.kind == "wrong_labels_replay" or m.grid),
         f"damage.batch is {s.damage.batch}; it must be at least 2 for wrong_labels_replay, which gives half of each "
         "batch to the other tasks.",
+    )
+
+
+def _adapter_agreements(s: Settings) -> Iterator[tuple[bool, str]]:
+    """What a given adapter and the type of the weights demand."""
+    lora, given = s.recovery.space == "lora", bool(s.model.adapter)
+    yield (
+        s.model.dtype == "float32" or lora,
+        f"model.dtype is {s.model.dtype} and recovery.space is full; weights of that type swallow updates below about "
+        "a hundredth of their size. Take float32, or recovery.space lora, whose factors are float32.",
+    )
+    yield (
+        lora or not given,
+        "model.adapter is given and recovery.space is full; with an adapter its factors are what moves and is "
+        "measured. Take recovery.space lora.",
+    )
+    yield (
+        given or not s.model.adapter_start,
+        "model.adapter_start is given without model.adapter, the adapter that was trained from it.",
+    )
+    yield (
+        s.damage.kind != "gaussian" or not given or bool(s.model.adapter_start),
+        "damage.kind is gaussian, whose size is a share of theta_star - theta_start; the start of model.adapter is not "
+        "known. Give model.adapter_start, or choose another kind.",
+    )
+    yield (
+        s.problem == "lm" or not (given or s.model.dtype != "float32"),
+        "model.adapter and model.dtype are for `lineament run lm`.",
     )
 
 

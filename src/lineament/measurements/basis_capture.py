@@ -14,7 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from lineament.bases import Basis, overlap
-from lineament.measurements.capture_bases import BASES, compared_ranks, make_bases, usable_ranks, why_unusable
+from lineament.measurements.capture_bases import (
+    BASES,
+    compared_ranks,
+    make_bases,
+    usable_ranks,
+    why_left_out,
+    why_unusable,
+)
 from lineament.measurements.captures import (
     POINTS_AND_DEFINITIONS,
     Candidate,
@@ -31,7 +38,7 @@ from lineament.problems.adapters import factor_pairs
 from lineament.records import Figure, Label, Record
 from lineament.study import Study
 from lineament.vectors.effective import update_gram
-from lineament.vectors.trajectories import Coefficients, TrajectoryGram
+from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
 NAME = "basis_capture"
 DEFINITIONS = {
@@ -123,7 +130,10 @@ def _captures(
         for name, make in candidates.items():
             where: dict[str, Label] = {"basis": name, "rank": rank, "space_of": space_of}
             if rank > study.recovered_at:
-                figures += _unusable_captures(study, rank, where)
+                figures += _unusable_captures(where, why_unusable(study, rank))
+                continue
+            if reason := why_left_out(study, name):
+                figures += _unusable_captures(where, reason)
                 continue
             drawn = make(rank)
             for labels, weights_of in study_definitions(study, gram, rank):
@@ -131,8 +141,7 @@ def _captures(
     return figures
 
 
-def _unusable_captures(study: Study, rank: int, where: Mapping[str, Label]) -> list[Figure]:
-    reason = why_unusable(study, rank)
+def _unusable_captures(where: Mapping[str, Label], reason: str) -> list[Figure]:
     return [
         Figure("capture", None, "fraction", labels={**where, "definition": definition, "at": at}, reason=reason)
         for at, definition in POINTS_AND_DEFINITIONS
@@ -154,7 +163,7 @@ def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Figure]:
 
 def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Figure]:
     """How much of the start basis lies in A and in B; only an adapter has them."""
-    if study.problem.space.space.kind != "lora_factors" or not bases:
+    if study.problem.space.space.kind != "lora_factors" or "static_start" not in bases:
         return []
     start = bases["static_start"]
     columns = start.leading(min(start.rank, study.settings.measurement.headline_rank)).columns

@@ -240,9 +240,16 @@ BASES: dict[str, Callable[[Workbench], Basis]] = {
 }
 
 
+def why_left_out(study: Study, name: str) -> str | None:
+    """Why a basis cannot be made in this study; None if it can."""
+    if name == "static_start" and "early" not in study.points:
+        return "theta_start of the adapter is not known (model.adapter_start)"
+    return None
+
+
 def make_bases(study: Study, names: Iterable[str] | None = None) -> dict[str, Basis]:
-    """Bases that are not built from the recovery itself, in the order of `BASES`; default all of them."""
-    chosen = [name for name in BASES if names is None or name in set(names)]
+    """Bases that are not built from the recovery itself, in the order of `BASES`; default all that can be made."""
+    chosen = [name for name in BASES if (names is None or name in set(names)) and not why_left_out(study, name)]
     bench, bases = Workbench(study), {}
     with study.problem.space.temporarily(study.points["broken"]):
         for number, name in enumerate(chosen):

@@ -9,7 +9,7 @@ import numpy as np
 
 from lineament.records import Figure, Label
 from lineament.study import Study
-from lineament.vectors.trajectories import Coefficients, TrajectoryGram
+from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
 MOMENTUM_GAP_STEPS = 10
 # Bases made of the recovery's own updates, which exist in every space that has a Gram matrix of updates.

@@ -19,7 +19,7 @@ from torch import Tensor
 from lineament import theory
 from lineament.bases import Basis, from_vectors
 from lineament.best_of_n import mean_at_best
-from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks, why_unusable
+from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks, why_left_out, why_unusable
 from lineament.measurements.measurement import make_record
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import dimension_figures
@@ -77,23 +77,24 @@ def measure(study: Study) -> Record:
         reason = why_unusable(study, study.settings.measurement.headline_rank)
         return make_record(study, NAME, [Figure("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
     s = study.settings.search
-    bases = search_bases(study, {*s.spaces, *s.informed})
+    searched, informed = ([n for n in names if not why_left_out(study, n)] for names in (s.spaces, s.informed))
+    bases = search_bases(study, {*searched, *informed})
     chosen, fresh = batches(study)
     figures: list[Figure] = []
     with study.problem.space.temporarily(study.points["broken"]):
         searcher = Searcher(study.problem, chosen, study.streams.child("search"))
         operator = HessianOperator(study.problem, chosen)
-        every = dict.fromkeys(("full", *s.spaces))
+        every = dict.fromkeys(("full", *searched))
         spaces = {name: _measured(study, operator, name, bases.get(name)) for name in every}
         shuffled = _shuffled_norms(study, chosen, spaces)
         fresh_gradient = mean_gradient(study.problem, fresh)
-        for number, name in enumerate(s.spaces):
+        for number, name in enumerate(searched):
             space = spaces[name]
-            study.progress(f"random search in {name}", number, len(s.spaces))
+            study.progress(f"random search in {name}", number, len(searched))
             pools = _pools(study, searcher, space)
             figures += _space_figures(study, space, pools, shuffled[name])
             figures += _transfer(study, searcher, space, pools, fresh, space.region.inside(fresh_gradient))
-        figures += density_figures(study, searcher, operator, spaces, {n: bases[n] for n in s.informed})
+        figures += density_figures(study, searcher, operator, spaces, {n: bases[n] for n in informed})
         operator.release()
     figures += _point_figures(study, chosen, spaces["full"]) + dimension_figures(study)
     return make_record(study, NAME, figures, DEFINITIONS)

@@ -39,6 +39,9 @@ def density_figures(
         known: spaces whose geometry was measured already, `full` among them.
         bases: the informed subspaces.
     """
+    if not bases:
+        reason = "none of the informed subspaces exists in this study"
+        return [Figure("density_rank_correlation", None, "rank correlation", reason=reason)]
     rank = max(basis.rank for basis in bases.values())
     drawn = random_basis(study.problem.space.space, rank, study.streams.generator("random search basis"))
 

@@ -73,9 +73,9 @@ def _slopes(points: list[Point]) -> list[Figure]:
 
 
 def _variants(settings: Settings) -> Iterator[tuple[str, Settings | None]]:
-    """The study itself (None), then other adapter ranks, then other widths."""
+    """The study itself (None), then other adapter ranks, then other widths; a given adapter has no other rank."""
     yield "this study", None
-    if settings.recovery.space == "lora":
+    if settings.recovery.space == "lora" and not settings.model.adapter:
         for rank in settings.search.lora_ranks:
             alpha = settings.lora.alpha * rank // settings.lora.rank or 1  # alpha / rank stays as it is
             if rank != settings.lora.rank:

@@ -37,6 +37,10 @@ def grid_figures(study: Study) -> list[Figure]:
         study.progress("step size by damage grid", number, len(cells))
         lr = study.settings.recovery.lr * factor
         labels: dict[str, Label] = {"damage": kind, "lr": lr}
+        if kind == "gaussian" and not study.problem.start_known:
+            reason = "gaussian damage is measured against theta_star - theta_start, which is not known"
+            figures.append(Figure("grid_recovery_steps", None, "steps", labels=labels, reason=reason))
+            continue
         figures += list(_cell(study, kind, lr, labels))
     return figures
 
@@ -49,7 +53,7 @@ def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -
     )
     with tempfile.TemporaryDirectory(prefix="lineament-grid-") as folder, study.problem.space.restored():
         run = Path(folder)
-        stage = {name: study.points[name] for name in ("start", "early", "star")}
+        stage = {name: theta for name, theta in study.points.items() if name in ("start", "early", "star")}
         write_bytes(operating_file(run, study.seed), save(stage))
         try:
             cell = prepare_study(study.problem, settings, study.target, study.seed, run)

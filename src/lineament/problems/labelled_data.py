@@ -1,34 +1,38 @@
-"""A user's labelled data from a file: true/false statements, or questions with a matching and a not-matching answer.
+"""A user's examples: rows of a file or data set in one of five shapes, one adapter function each.
 
-JSONL, a JSON list, or CSV with a header. Which shape it is tells the columns of the first row:
+Which shape it is tells the columns of the first row:
 
 - `statement` (or `text`, or `question` with an optional `passage`) and `label`: true/false, yes/no or 1/0;
 - `question` (or `prompt`), `answer_matching_behavior` and `answer_not_matching_behavior` (or `matching` and
-  `not_matching`), as in the data of nrimsky/CAA.
+  `not_matching`), as in the data of nrimsky/CAA;
+- `question`, `choices` (a list of texts, or columns `A`, `B`, ...) and `answer` (a letter, a number from 0, or the
+  text);
+- `prompt` and `completion`, or `instruction`, an optional `input`, and `output`;
+- `text` alone: running text.
 
 An optional column `group` keeps rows together when data are split; by default rows of one passage stay together.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import string
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lineament.errors import InputError
+from lineament.problems.data_files import DataRows, Row, read_rows
 from lineament.problems.statements import Statement
 
 TRUE_WORDS, FALSE_WORDS = ("true", "yes", "1"), ("false", "no", "0")
 TEXT_COLUMNS = ("statement", "text", "question")
 PROMPT_COLUMNS = ("question", "prompt")
 PAIR_COLUMNS = (("answer_matching_behavior", "answer_not_matching_behavior"), ("matching", "not_matching"))
+LETTERS = string.ascii_uppercase
 SHAPES = (
-    "either a column 'statement', 'text' or 'question' with 'label', or 'question' or 'prompt' with "
-    "'answer_matching_behavior' and 'answer_not_matching_behavior'"
+    "'statement', 'text' or 'question' with 'label'; 'question' or 'prompt' with 'answer_matching_behavior' and "
+    "'answer_not_matching_behavior'; 'question' with 'choices' (or 'A', 'B', ...) and 'answer'; 'prompt' with "
+    "'completion'; 'instruction' with 'output'; or 'text' alone"
 )
 
 
@@ -54,12 +58,43 @@ class Pair:
         return self.matching > self.not_matching
 
 
-Item = Statement | Pair
+@dataclass(frozen=True)
+class Choice:
+    """A question with lettered options, one of which is right.
+
+    Attributes:
+        text: the question. options: their texts, (A) first. answer: index of the right one.
+    """
+
+    text: str
+    options: tuple[str, ...]
+    answer: int
+    group: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt (`text`) and what should follow it."""
+
+    text: str
+    completion: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Running text, of any length."""
+
+    text: str
+    group: str
+
+
+Item = Statement | Pair | Choice | Completion | Passage
 
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Rows of one file, all of one shape.
+    """Rows of one source, all of one shape.
 
     Attributes:
         name: the file's name without its suffix. lines: where each item stands in the file, from 1.
@@ -75,129 +110,146 @@ class LabelledData:
         """Whether rows are questions with two answers."""
         return isinstance(self.items[0], Pair)
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether rows have one of two labels, as steering vectors need."""
+        return isinstance(self.items[0], Statement | Pair)
 
-def read_labelled(path: Path) -> LabelledData:
-    """Rows of a labelled file.
+
+def read_labelled(source: Path | str) -> LabelledData:
+    """Rows of a source, whatever its shape.
 
     Raises:
         InputError: no such file, another format or shape, no rows, or a bad row: empty, without a label, or twice the
             same; names the file and the line.
     """
-    rows = _rows(path)
-    if not rows:
-        raise InputError(f"{path} holds no rows; give {SHAPES}.")
-    make = _maker(path, rows[0][1])
-    items = tuple(make(line, row) for line, row in rows)
-    found = LabelledData(path.stem, path, items, tuple(line for line, _ in rows))
-    _require_distinct(found)
+    data = read_rows(source)
+    make = _maker(data)
+    items = tuple(make(number, row) for number, row in data.rows)
+    found = LabelledData(data.name, Path(data.source), items, tuple(number for number, _ in data.rows))
+    _require_distinct(found, data)
     return found
 
 
-def _rows(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
-    if not path.is_file():
-        raise InputError(f"the data file {path} does not exist.")
-    readers: dict[str, Callable[[Path, str], list[tuple[int, Any]]]] = {
-        ".jsonl": _json_lines,
-        ".json": _json_list,
-        ".csv": _csv_rows,
-    }
-    if path.suffix not in readers:
-        raise InputError(f"{path} is of type {path.suffix or 'none'}; give {', '.join(readers)}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {error}.") from None
-    rows = readers[path.suffix](path, text)
-    for line, row in rows:
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {line}: a row must be an object with named columns, not {row!r:.60}.")
-    return rows
-
-
-def _json_lines(path: Path, text: str) -> list[tuple[int, Any]]:
-    found = []
-    # Not splitlines(): that would also break at separators that may stand inside a text.
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                found.append((line, json.loads(content)))
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {line} is not valid JSON: {error}.") from None
+def read_contrast(source: Path | str) -> LabelledData:
+    """The same, of statements or answer pairs only; `InputError` for data without two labels."""
+    found = read_labelled(source)
+    if not found.is_labelled:
+        raise InputError(
+            f"{source} holds {type(found.items[0]).__name__.lower()}s, which have no two labels to contrast. A "
+            "steering vector needs statements with labels, or questions with a matching and a not-matching answer."
+        )
     return found
 
 
-def _json_list(path: Path, text: str) -> list[tuple[int, Any]]:
-    try:
-        body = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(body, list):
-        raise InputError(f"{path} holds no list of rows.")
-    return list(enumerate(body, start=1))  # rows of a list have no line of their own: counted instead
-
-
-def _csv_rows(path: Path, text: str) -> list[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        return [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num} is not valid CSV: {error}.") from None
-
-
-def _maker(path: Path, first: Mapping[str, Any]) -> Callable[[int, Mapping[str, Any]], Item]:
-    prompt = _one_of(first, PROMPT_COLUMNS)
+def _maker(data: DataRows) -> Callable[[int, Row], Item]:
+    """The adapter function that fits the columns of the first row."""
+    first = data.rows[0][1]
+    prompt, text = _one_of(first, PROMPT_COLUMNS), _one_of(first, TEXT_COLUMNS)
     pair = next((columns for columns in PAIR_COLUMNS if all(c in first for c in columns)), None)
     if prompt and pair:
-        return lambda line, row: _pair(path, line, row, prompt, pair)
-    text = _one_of(first, TEXT_COLUMNS)
+        return lambda number, row: _pair(data.where(number), row, prompt, pair)
+    if prompt and "answer" in first and ("choices" in first or "A" in first):
+        return lambda number, row: _choice(data.where(number), row, prompt)
     if text and "label" in first:
-        return lambda line, row: _statement(path, line, row, text)
-    raise InputError(f"{path} has the columns {', '.join(map(str, first))}; give {SHAPES}.")
+        return lambda number, row: _statement(data.where(number), row, text)
+    if "prompt" in first and "completion" in first:
+        return lambda number, row: _completion(data.where(number), row)
+    if "instruction" in first and "output" in first:
+        return lambda number, row: _instruction(data.where(number), row)
+    if "text" in first:
+        return lambda number, row: _passage(data.where(number), row)
+    raise InputError(f"{data.source} has the columns {', '.join(map(str, first))}; give {SHAPES}.")
 
 
-def _one_of(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+def _one_of(row: Row, names: Iterable[str]) -> str | None:
     return next((name for name in names if name in row), None)
 
 
-def _statement(path: Path, line: int, row: Mapping[str, Any], column: str) -> Statement:
-    text, passage = _text(path, line, row, column), row.get("passage")
+def _statement(where: str, row: Row, column: str) -> Statement:
+    text, passage = _text(where, row, column), row.get("passage")
     label = str(row.get("label", "")).strip().lower()
     if label not in (*TRUE_WORDS, *FALSE_WORDS):
-        raise InputError(f"{path}, line {line}: label {row.get('label')!r}; give true or false (yes or no, 1 or 0).")
+        raise InputError(f"{where}: label {row.get('label')!r}; give true or false (yes or no, 1 or 0).")
     if column == "question":
         text = f"Question: {text.rstrip('?')}?"
     shown = f"{str(passage).strip()}\n{text}" if passage else text
     return Statement(shown, label in TRUE_WORDS, _group(row, str(passage or text)))
 
 
-def _pair(path: Path, line: int, row: Mapping[str, Any], prompt: str, columns: tuple[str, str]) -> Pair:
-    text = _text(path, line, row, prompt)
-    matching, other = (_text(path, line, row, column) for column in columns)
+def _pair(where: str, row: Row, prompt: str, columns: tuple[str, str]) -> Pair:
+    text = _text(where, row, prompt)
+    matching, other = (_text(where, row, column) for column in columns)
     if matching == other:
-        raise InputError(f"{path}, line {line}: both answers are {matching!r}; they must differ.")
+        raise InputError(f"{where}: both answers are {matching!r}; they must differ.")
     return Pair(text, matching, other, _group(row, text))
 
 
-def _group(row: Mapping[str, Any], default: str) -> str:
+def _choice(where: str, row: Row, prompt: str) -> Choice:
+    text = _text(where, row, prompt)
+    listed = row["choices"] if "choices" in row else [row[letter] for letter in LETTERS if row.get(letter)]
+    if isinstance(listed, dict):  # as data sets of the hub have it: {"text": [...], "label": [...]}
+        listed = listed.get("text", [])
+    if not isinstance(listed, list) or not 2 <= len(listed) <= len(LETTERS):
+        raise InputError(f"{where}: choices {listed!r:.60}; give a list of 2 to {len(LETTERS)} texts.")
+    options = tuple(str(option).strip() for option in listed)
+    if not all(options) or len(set(options)) < len(options):
+        raise InputError(f"{where}: choices {list(options)!r:.80}; they must differ, and none may be empty.")
+    return Choice(text, options, _answer(where, row.get("answer"), options), _group(row, text))
+
+
+def _answer(where: str, given: object, options: Sequence[str]) -> int:
+    letters, shown = LETTERS[: len(options)], str(given).strip()
+    letter = shown.strip("().").upper()
+    if letter and letter in letters and len(letter) == 1:
+        return letters.index(letter)
+    if shown in options:
+        return options.index(shown)
+    if shown.isdigit() and int(shown) < len(options):
+        return int(shown)
+    raise InputError(
+        f"{where}: answer {given!r}; give a letter from A to {letters[-1]}, a number from 0 to {len(options) - 1}, "
+        "or the text of a choice."
+    )
+
+
+def _completion(where: str, row: Row) -> Completion:
+    prompt = _text(where, row, "prompt", stripped=False)
+    return Completion(prompt, _text(where, row, "completion", stripped=False), _group(row, prompt))
+
+
+def _instruction(where: str, row: Row) -> Completion:
+    asked, given = _text(where, row, "instruction"), str(row.get("input") or "").strip()
+    prompt = "\n".join([asked, *([given] if given else []), ""])
+    return Completion(prompt, _text(where, row, "output"), _group(row, prompt))
+
+
+def _passage(where: str, row: Row) -> Passage:
+    text = _text(where, row, "text", stripped=False)
+    return Passage(text, _group(row, text))
+
+
+def _group(row: Row, default: str) -> str:
     given = row.get("group")
     return default if given is None or given == "" else str(given)
 
 
-def _text(path: Path, line: int, row: Mapping[str, Any], column: str) -> str:
+def _text(where: str, row: Row, column: str, *, stripped: bool = True) -> str:
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{path}, line {line}: {column!r} is {value!r}; give a text that is not empty.")
-    return value.strip()
+        raise InputError(f"{where}: {column!r} is {value!r}; give a text that is not empty.")
+    return value.strip() if stripped else value
 
 
-def _require_distinct(found: LabelledData) -> None:
-    lines: dict[str, list[int]] = {}
+def _require_distinct(found: LabelledData, data: DataRows) -> None:
+    lines: dict[object, list[int]] = {}
     for item, line in zip(found.items, found.lines, strict=True):
-        lines.setdefault(item.text, []).append(line)
+        key = (item.text, item.completion) if isinstance(item, Completion) else item.text
+        lines.setdefault(key, []).append(line)
     twice = [where for where in lines.values() if len(where) > 1]
     if twice:
         raise InputError(
-            f"{found.path}: {len(twice)} texts come more than once, the first on lines {_listed(twice[0])}. "
+            f"{found.path}: {len(twice)} texts come more than once, the first on {data.unit}s {_listed(twice[0])}. "
             "Remove all but one of each."
         )
 

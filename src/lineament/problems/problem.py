@@ -1,7 +1,9 @@
 """What is measured: a model, its tasks and its loss behind one small interface.
 
-Every problem predicts target tokens at known positions. Loss is cross entropy in nats per target token; accuracy is
-the share of target tokens whose logit is the largest among the task's allowed answers (`choices`).
+Every problem predicts target tokens at known positions. Loss is cross entropy in nats per target token, of a batch the
+mean over examples of each one's mean; accuracy is the share of target tokens whose logit is the largest among the
+task's allowed answers (`choices`). Examples of a task may have different numbers of targets: the places that do not
+count have target `IGNORED`, and come last.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ Split = Literal["train", "validation", "evaluation", "held_out"]
 # The fixed sets of a task.
 SPLITS: tuple[Split, ...] = ("validation", "evaluation", "held_out")
 Corruption = Literal["wrong", "uniform", "shuffled"]
+# As everywhere in torch and transformers: no target is here.
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,17 @@ class Batch:
     Attributes:
         input_ids: (n_examples, length) token ids, padded on the right.
         attention_mask: (n_examples, length), 1 for real tokens.
-        positions: (n_examples, n_targets), positions whose logits predict the targets.
-        targets: (n_examples, n_targets) token ids.
-        choices: token ids among which accuracy is judged; empty after joining different tasks.
+        positions: (n_examples, n_targets), positions whose logits predict the targets; 0 where none counts.
+        targets: (n_examples, n_targets) token ids, or `IGNORED`.
+        choices: token ids among which accuracy is judged, `range(n_vocabulary)` where any token may be the answer;
+            empty after joining different tasks.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     positions: Tensor
     targets: Tensor
-    choices: tuple[int, ...] = ()
+    choices: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -58,9 +63,15 @@ class Batch:
         """Consecutive pieces of at most `size` examples."""
         return (self.rows(slice(start, start + size)) for start in range(0, len(self), size))
 
+    @property
+    def n_counted(self) -> int:
+        """Targets that count, over all examples."""
+        return int((self.targets != IGNORED).sum())
+
     def last_target(self) -> Batch:
         """The same examples with their last target position alone."""
-        return replace(self, positions=self.positions[:, -1:], targets=self.targets[:, -1:])
+        last = (self.targets != IGNORED).sum(dim=1, keepdim=True) - 1
+        return replace(self, positions=self.positions.gather(1, last), targets=self.targets.gather(1, last))
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -69,18 +80,19 @@ class Batch:
 
     @staticmethod
     def join(batches: Sequence[Batch]) -> Batch:
-        """Concatenate batches, padding to the longest; all must have equally many targets per example."""
+        """Concatenate batches, padding to the longest, in tokens and in targets."""
         length = max(batch.input_ids.shape[1] for batch in batches)
+        n_targets = max(batch.targets.shape[1] for batch in batches)
 
-        def padded(tensor: Tensor) -> Tensor:
-            return functional.pad(tensor, (0, length - tensor.shape[1]))
+        def padded(tensor: Tensor, width: int = length, value: int = 0) -> Tensor:
+            return functional.pad(tensor, (0, width - tensor.shape[1]), value=value)
 
         same = all(batch.choices == batches[0].choices for batch in batches)
         return Batch(
             torch.cat([padded(batch.input_ids) for batch in batches]),
             torch.cat([padded(batch.attention_mask) for batch in batches]),
-            torch.cat([batch.positions for batch in batches]),
-            torch.cat([batch.targets for batch in batches]),
+            torch.cat([padded(batch.positions, n_targets) for batch in batches]),
+            torch.cat([padded(batch.targets, n_targets, IGNORED) for batch in batches]),
             batches[0].choices if same else (),
         )
 
@@ -106,6 +118,11 @@ class Problem(ABC):
         chunk: examples per forward pass; bounds memory, changes no result beyond rounding.
         starts_trained: whether the model already knows the tasks where it is made. If it does and all its weights are
             measured, that is the operating point; otherwise the measured parameters are trained to it.
+        operating_point: theta_star (n_params,) on the CPU where it was trained elsewhere, as with an adapter folder:
+            then nothing is trained to it.
+        start_known: whether theta_star was trained from the theta_start that the problem is made at. If not,
+            theta_start is the model with a fresh adapter, and what is measured near the way from it is left out.
+        notes: what a user should know about how the problem was made, one sentence each.
     """
 
     name: str
@@ -116,6 +133,9 @@ class Problem(ABC):
     device: torch.device = torch.device("cpu")
     chunk: int = 512
     starts_trained: bool = False
+    operating_point: Tensor | None = None
+    start_known: bool = True
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
@@ -155,9 +175,7 @@ class Problem(ABC):
     def example_losses(self, batch: Batch) -> Tensor:
         """Loss of each example, the mean over its target tokens, (n_examples,), differentiable."""
         batch = batch.to(self.device)
-        logits = self.logits(batch)
-        losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-        return losses.view_as(batch.targets).mean(dim=1)
+        return mean_losses(self.logits(batch), batch.targets)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over the batch, scalar, differentiable."""
@@ -171,11 +189,9 @@ class Problem(ABC):
             part = part.to(self.device)
             logits = self.logits(part).double()
             losses = functional.cross_entropy(logits.flatten(0, 1), part.targets.flatten(), reduction="sum")
-            choices = torch.tensor(batch.choices, device=logits.device)
-            answers = choices[logits[..., choices].argmax(dim=-1)]
             total_loss += float(losses)
-            total_correct += float((answers == part.targets).sum())
-        n_targets = batch.targets.numel()
+            total_correct += float((answers(logits, batch.choices) == part.targets).sum())
+        n_targets = batch.n_counted
         return Evaluation(total_loss / n_targets, total_correct / n_targets)
 
     def evaluate_all(self, split: Split) -> dict[str, Evaluation]:
@@ -192,25 +208,68 @@ class Problem(ABC):
             raise unknown_name("task", task, self.tasks)
 
 
+def mean_losses(logits: Tensor, targets: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Mean cross entropy over each row's targets that count, (n_examples,), differentiable.
+
+    Args:
+        logits: (n_examples, n_targets, n_vocabulary). targets: (n_examples, n_targets), or `IGNORED`.
+        dtype: in which means are taken; default that of the logits.
+    """
+    losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    losses, counted = losses.view_as(targets).to(dtype or losses.dtype), targets != IGNORED
+    if bool(counted.all()):
+        return losses.mean(dim=1)
+    return losses.sum(dim=1) / counted.sum(dim=1)
+
+
+def answers(logits: Tensor, choices: Sequence[int]) -> Tensor:
+    """Token with the largest logit among the choices, (n_examples, n_targets)."""
+    if isinstance(choices, range):  # every token: no copy of the logits
+        return logits[..., choices.start : choices.stop].argmax(dim=-1) + choices.start
+    allowed = torch.tensor(choices, device=logits.device)
+    return allowed[logits[..., allowed].argmax(dim=-1)]
+
+
 def corrupted(batch: Batch, how: Corruption, generator: np.random.Generator, shift: int = 1) -> Batch:
     """The same inputs with other targets; inputs, teacher-forced answers included, stay as they are.
 
     Args:
         how: `wrong`: each answer replaced by the one `shift` places on in `choices`, never right;
-            `uniform`: answers drawn uniformly from `choices`; `shuffled`: targets permuted between examples.
+            `uniform`: answers drawn uniformly from `choices`; `shuffled`: targets permuted between examples, or, where
+            examples have different numbers of them, between all places that count.
         shift: 1 .. len(choices) - 1.
     """
-    choices = torch.tensor(batch.choices, device=batch.targets.device)
+    counted = batch.targets != IGNORED
     if how == "shuffled":
-        order = torch.from_numpy(generator.permutation(len(batch))).to(batch.targets.device)
-        return replace(batch, targets=batch.targets[order])
+        return replace(batch, targets=_shuffled(batch.targets, counted, generator))
+    n_choices, device = len(batch.choices), batch.targets.device
     if how == "uniform":
-        drawn = torch.from_numpy(generator.integers(len(choices), size=tuple(batch.targets.shape)))
-        return replace(batch, targets=choices[drawn.to(choices.device)])
-    if not 1 <= shift < len(choices):
-        raise InputError(f"shift {shift} for wrong labels; allowed: 1 to {len(choices) - 1}.")
-    place = (batch.targets[..., None] == choices).int().argmax(dim=-1)
-    return replace(batch, targets=choices[(place + shift) % len(choices)])
+        place = torch.from_numpy(generator.integers(n_choices, size=tuple(batch.targets.shape))).to(device)
+    elif 1 <= shift < n_choices:
+        place = (_places(batch.targets, batch.choices) + shift) % n_choices
+    else:
+        raise InputError(f"shift {shift} for wrong labels; allowed: 1 to {n_choices - 1}.")
+    found = place + batch.choices.start if isinstance(batch.choices, range) else _tokens(batch.choices, place)
+    return replace(batch, targets=torch.where(counted, found, batch.targets))
+
+
+def _tokens(choices: Sequence[int], place: Tensor) -> Tensor:
+    return torch.tensor(choices, device=place.device)[place]
+
+
+def _shuffled(targets: Tensor, counted: Tensor, generator: np.random.Generator) -> Tensor:
+    if bool((counted == counted[:1]).all()):  # rows of one kind stay whole
+        return targets[torch.from_numpy(generator.permutation(len(targets))).to(targets.device)]
+    found, order = targets.clone(), generator.permutation(int(counted.sum()))
+    found[counted] = targets[counted][torch.from_numpy(order).to(targets.device)]
+    return found
+
+
+def _places(targets: Tensor, choices: Sequence[int]) -> Tensor:
+    """Where each target stands among the choices."""
+    if isinstance(choices, range):
+        return targets - choices.start
+    return (targets[..., None] == torch.tensor(choices, device=targets.device)).int().argmax(dim=-1)
 
 
 def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Batch:

@@ -12,7 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from lineament.errors import InputError
 
 MIN_TRAIN = 200
 """Fewest training statements that `split` leaves."""
+MIN_TRAIN_UNLABELLED = 32
+"""Fewest training examples that `split_by_group` leaves."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,26 @@ class Labelled(Protocol):
         """Examples of one group never fall in different splits."""
 
 
-@dataclass(frozen=True)
-class StatementSplits:
-    """A pool divided by groups; each part is in random order and balanced to within one statement."""
+class Grouped(Protocol):
+    """What `split_by_group` divides."""
 
-    train: tuple[Labelled, ...]
-    validation: tuple[Labelled, ...]
-    evaluation: tuple[Labelled, ...]
-    held_out: tuple[Labelled, ...]
+    @property
+    def group(self) -> str:
+        """Examples of one group never fall in different splits."""
+
+
+T = TypeVar("T")
+G = TypeVar("G", bound=Grouped)
+
+
+@dataclass(frozen=True)
+class Splits(Generic[T]):
+    """A pool divided by groups; each part is in random order, and of labelled examples balanced to within one."""
+
+    train: tuple[T, ...]
+    validation: tuple[T, ...]
+    evaluation: tuple[T, ...]
+    held_out: tuple[T, ...]
 
 
 def numbers() -> list[Statement]:
@@ -190,7 +204,7 @@ STATEMENT_TASKS: dict[str, Callable[[], list[Statement]]] = {
 }
 
 
-def split(pool: Sequence[Labelled], n_evaluation: int, generator: np.random.Generator) -> StatementSplits:
+def split(pool: Sequence[Labelled], n_evaluation: int, generator: np.random.Generator) -> Splits[Labelled]:
     """Divide a pool by groups, in an order drawn from `generator`, into three fixed sets and the training set.
 
     Validation, evaluation and held-out have exactly `n_evaluation` statements each, as many true as false (one
@@ -223,7 +237,49 @@ def split(pool: Sequence[Labelled], n_evaluation: int, generator: np.random.Gene
     return splits
 
 
-def _divide(shuffled: Sequence[Labelled], n_evaluation: int) -> StatementSplits | None:
+def split_by_group(pool: Sequence[G], n_evaluation: int, generator: np.random.Generator) -> Splits[G]:
+    """Divide a pool without labels: whole groups, in a random order, go to the sets one after the other.
+
+    Validation, evaluation and held-out have exactly `n_evaluation` examples each; what is left over of their last group
+    is in no set, and the other groups are the training set.
+
+    Raises:
+        InputError: the pool is too small to leave `MIN_TRAIN_UNLABELLED` examples for training; the message says which
+            size is possible.
+    """
+    groups: dict[str, list[G]] = {}
+    for example in pool:
+        groups.setdefault(example.group, []).append(example)
+    order = [list(groups.values())[i] for i in generator.permutation(len(groups))]
+    splits = _by_group(order, n_evaluation, generator)
+    if splits is None:
+        sizes = range(1, n_evaluation)
+        possible = bisect.bisect_left(sizes, True, key=lambda n: _by_group(order, n, generator) is None)
+        advice = f"At most {possible} are possible: set task.evaluation_examples={possible} or lower."
+        raise InputError(
+            f"{n_evaluation} examples in each of validation, evaluation and held-out, and {MIN_TRAIN_UNLABELLED} or "
+            f"more for training, do not fit in {len(pool)} examples in {len(groups)} groups. "
+            f"{advice if possible else 'No size is possible: give more data.'}"
+        )
+    return splits
+
+
+def _by_group(order: Sequence[list[G]], n_evaluation: int, generator: np.random.Generator) -> Splits[G] | None:
+    left, fixed = iter(order), list[tuple[G, ...]]()
+    for _ in range(3):
+        taken: list[G] = []
+        for group in left:
+            taken += group
+            if len(taken) >= n_evaluation:
+                break
+        fixed.append(tuple(taken[:n_evaluation]))
+    train = list(itertools.chain.from_iterable(left))
+    if len(fixed[-1]) < n_evaluation or len(train) < MIN_TRAIN_UNLABELLED:
+        return None
+    return Splits(tuple(train[i] for i in generator.permutation(len(train))), *fixed)
+
+
+def _divide(shuffled: Sequence[Labelled], n_evaluation: int) -> Splits[Labelled] | None:
     """The splits of a pool in random order, groups taken as they first appear; None if it is too small."""
     by_group: dict[str, list[Labelled]] = {}
     for statement in shuffled:
@@ -236,7 +292,7 @@ def _divide(shuffled: Sequence[Labelled], n_evaluation: int) -> StatementSplits 
     if any(part is None for part in fixed) or 2 * n_each < MIN_TRAIN:
         return None
     parts = [_balanced(shuffled, part, n_true, n_false) for part in fixed if part is not None]
-    return StatementSplits(_balanced(shuffled, rest, n_each, n_each), *parts)
+    return Splits(_balanced(shuffled, rest, n_each, n_each), *parts)
 
 
 def _take(groups: Iterator[list[Labelled]], n_true: int, n_false: int) -> list[Labelled] | None:

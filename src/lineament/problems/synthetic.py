@@ -30,6 +30,8 @@ Progress = Callable[[int, int], None]
 N_VOCABULARY = N_DIGITS + len(TASKS) + 1
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 SEPARATOR = N_VOCABULARY - 1
+# Model settings that decide the base model; the others are for language models.
+SHAPE = ("name", "width", "layers", "heads", "length")
 
 
 class SyntheticProblem(Problem):
@@ -118,8 +120,9 @@ def cache_folder() -> Path:
 
 
 def _base_key(problem: SyntheticProblem, settings: Settings) -> str:
+    shape = {key: value for key, value in to_dict(settings.model).items() if key in SHAPE}
     body = {
-        "model": to_dict(settings.model),
+        "model": shape,
         "training": to_dict(settings.training),
         "tasks": problem.tasks,
         "seed": problem.streams.seed,

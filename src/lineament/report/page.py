@@ -18,6 +18,7 @@ from lineament.records import Record, load_records, read_json, write_bytes
 from lineament.report import (
     dynamics,
     figures,
+    recording_figures,
     search_figures,
     search_subspaces,
     search_tables,
@@ -45,6 +46,10 @@ MEASUREMENTS = {
     "steering": (
         "Weight steps and steering vectors",
         "whether one gradient step moves activations where a steering vector does, and steers as it does",
+    ),
+    "recording": (
+        "The recorded run",
+        "what its first updates hold, how long its directions last, and how many it used",
     ),
 }
 
@@ -83,6 +88,7 @@ def render(run: Path) -> str:
         overview=_overview(records, targets),
         claims=[verdict_row(claim) for claim in (claims or {}).get("claims", [])],
         has_claims=claims is not None,
+        judged={record.measurement for record in records} != {"recording"},
         targets=blocks,
         config=config,
         provenance=sorted(_flat(provenance)),
@@ -134,7 +140,8 @@ def _flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, Any]:
     """What the head of the page says about the run as a whole."""
     first = records[0]
-    task_word, what, lead = words.STEERED if {r.measurement for r in records} == {"steering"} else words.RECOVERED
+    alone = {frozenset({"steering"}): words.STEERED, frozenset({"recording"}): words.ANALYZED}
+    task_word, what, lead = alone.get(frozenset(r.measurement for r in records), words.RECOVERED)
     seeds = sorted({record.seed for record in records})
     return {
         "model": first.model,
@@ -220,6 +227,14 @@ def _section(name: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
                 steering_effects.effect_picture(records),
             ],
             steering_tables.steering_tables(records),
+        ),
+        "recording": lambda: (
+            [
+                recording_figures.span_picture(records),
+                recording_figures.planes_picture(records),
+                recording_figures.staleness_picture(records),
+            ],
+            recording_figures.recording_tables(records),
         ),
         "gradient_rank": lambda: ([dynamics.spectrum_picture(records)], [tables.spectrum_table(records)]),
     }

@@ -157,6 +157,12 @@ STEERED = (
     "A trained model was neither damaged nor recovered here. This page shows what a step in its weights does to its "
     "activations, whether that is the direction that labelled examples give, and what either does to its answers.",
 )
+ANALYZED = (
+    "Training",
+    "recorded training of",
+    "A training run was recorded update by update. This page shows how much of its way the first updates hold, how "
+    "long its directions last, and how many of them it used.",
+)
 SPACES = {
     "lora_factors": "LoRA factors A, B",
     "lora_effective": "LoRA effective weights dW",
@@ -181,6 +187,16 @@ NULLS.update(dict.fromkeys(("k90", "k90_share", "participation_ratio"), "gradien
 NULLS.update(dict.fromkeys(("entropy_rank", "stable_rank", "mean_cosine"), "gradients for shuffled labels"))
 
 CAPTIONS = {
+    "recording-capture": "Share of the displacement from the first to the last recorded point that lies inside a "
+    "subspace of k directions. The thin line k / T is what independent updates of equal length would give. The top k "
+    "directions of all updates are a reference, not a bound. In dW (scale B A) figures do not depend on how the "
+    "factors are scaled. Bars: 95 % interval over recordings.",
+    "recording-planes": "Overlap of the planes of two windows of recorded rows: 1 is the same plane. The ceiling is "
+    "what the even and the odd rows of one window reach, so it means 'no drift'. Updates share momentum with their "
+    "neighbours: only windows beyond its reach are compared, and their ceiling is too high rather than too low.",
+    "recording-stale": "Cosine of a direction of one step with the same kind of direction at a later step. Task "
+    "vector: displacement from the start; dotted, what sums of independent updates would give. Weight step: mean "
+    "gradient or update in a window, over what the even and odd rows of the windows allow.",
     "capture": "Share of the recovery displacement (damaged point to recovered point) that lies inside a "
     "subspace of k directions: 1 means all of it. The right panel leaves out the updates that a basis"
     " was made of, which it holds by construction. The thin line k / T is what independent updates of"

@@ -14,7 +14,7 @@ from torch import Tensor
 from lineament import theory
 from lineament.errors import InputError, NonFiniteError
 from lineament.population import Population, ranked
-from lineament.problems.problem import Batch, Evaluation
+from lineament.problems.problem import IGNORED, Batch, Evaluation, answers
 from lineament.records import read_json, write_json
 from lineament.search.methods import METHODS, Method, Position
 from lineament.search.plan import PROBE_FACTORS, LocalPlan, Probe, local_plan, probe, probe_sigmas
@@ -176,18 +176,19 @@ def run_search(
 def vote_accuracy(target: Target, deltas: Tensor, batch: Batch) -> float:
     """Accuracy of the members' majority answer per target token; ties go to the answer of the better member."""
     problem, theta, votes = target.problem, target.problem.space.read(), []
-    choices = torch.tensor(batch.choices, device=problem.device)
     for delta in deltas:
-        answers = []
+        found = []
         with problem.space.temporarily(theta + delta.to(theta)), torch.no_grad():
             for part in batch.chunks(problem.chunk):
-                answers.append(problem.logits(part.to(problem.device))[..., choices].argmax(dim=-1))
-        votes.append(torch.cat(answers))
+                part = part.to(problem.device)
+                found.append(answers(problem.logits(part), batch.choices)[part.targets != IGNORED])
+        votes.append(torch.cat(found))
     ballots = torch.stack(votes)
-    counts = torch.nn.functional.one_hot(ballots, len(choices)).sum(dim=0).double()
-    first = torch.nn.functional.one_hot(ballots[0], len(choices))
-    winner = choices[(counts + 0.5 * first).argmax(dim=-1)]
-    return float((winner == batch.targets.to(winner.device)).double().mean())
+    # How many members agree with each member's answer; the first of the most popular ones wins.
+    agreement = (ballots[:, None] == ballots[None]).sum(dim=1)
+    winner = ballots.gather(0, agreement.argmax(dim=0, keepdim=True))[0]
+    targets = batch.targets[batch.targets != IGNORED].to(winner.device)
+    return float((winner == targets).double().mean())
 
 
 def _spend(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from lineament.bases import Basis, from_vectors, krylov, random_basis, top_direc
 from lineament.errors import InputError, unknown_name
 from lineament.parameters import Space, Vectors
 from lineament.presets import resolve
-from lineament.problems.adapters import load_adapter
 from lineament.problems.problem import Batch, Problem
+from lineament.problems.stored_adapters import read_adapter
 from lineament.run_folder import RunFolder
 from lineament.search_space import Region
 from lineament.settings import Settings
 from lineament.streams import Streams
 from lineament.vectors.gradients import HessianOperator, group_gradients
-from lineament.vectors.trajectories import INDEX, Trajectory
+from lineament.vectors.trajectories import Trajectory, finished
 
 BASES = ("full", "gradient", "prefix", "krylov", "random")
 NEED_GRADIENTS = ("gradient", "krylov")
@@ -74,27 +73,21 @@ def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: i
     file = f"damage-{task}-seed{seed}" if point == "broken" else f"operating-seed{seed}"
     problem.space.write(load_file(run / "stages" / f"{file}.safetensors")[point])
     recording = run / "recording" / f"{task}-seed{seed}"
-    return Target(problem, task, settings, seed, point, recording if (recording / INDEX).exists() else None)
+    return Target(problem, task, settings, seed, point, recording if finished(recording) else None)
 
 
 def adapter_settings(model: str, adapter: Path, seed: int) -> Settings:
-    """Settings of a language-model problem whose adapter is like a PEFT folder's."""
-    config = _adapter_config(adapter)
-    modules = sorted(config["target_modules"]) if isinstance(config.get("target_modules"), list) else []
-    changes: dict[str, Any] = {
-        "model.name": model,
-        "seed": seed,
-        "lora.rank": config.get("r"),
-        "lora.alpha": config.get("lora_alpha"),
-        "lora.targets": modules,
-    }
+    """Settings of a language-model problem at a PEFT folder's adapter; `InputError` for one that is no plain LoRA."""
+    read_adapter(adapter)
+    changes: dict[str, Any] = {"model.name": model, "model.adapter": str(adapter), "seed": seed}
     return resolve("lm", "quick", [(str(adapter), changes)])
 
 
 def from_adapter(settings: Settings, problem: Problem, task: str, adapter: Path) -> Target:
     """A target at the point of a PEFT adapter folder."""
     problem.require_task(task)
-    problem.space.write(load_adapter(problem.space, adapter))
+    assert problem.operating_point is not None
+    problem.space.write(problem.operating_point)
     return Target(problem, task, settings, settings.seed, adapter.name)
 
 
@@ -166,22 +159,3 @@ def _start_hash(target: Target) -> str | None:
         return None
     with target.problem.space.temporarily(load_file(file)["start"]):
         return target.problem.model_hash()
-
-
-def _adapter_config(folder: Path) -> Mapping[str, Any]:
-    file = folder / "adapter_config.json"
-    if not file.exists():
-        raise InputError(f"{folder} is no PEFT adapter folder: it has no adapter_config.json.")
-    try:
-        config: Mapping[str, Any] = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not valid JSON: {error}.") from None
-    wanted = {"peft_type": "LORA", "use_dora": False, "use_rslora": False, "bias": "none"}
-    plain = {key: (value, config.get(key, value)) for key, value in wanted.items()}
-    wrong = [f"{key} = {found!r}" for key, (value, found) in plain.items() if found != value]
-    wrong += [
-        key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform") if config.get(key)
-    ]
-    if wrong:
-        raise InputError(f"{folder} is no plain LoRA adapter ({', '.join(wrong)}); only plain LoRA can be searched.")
-    return config

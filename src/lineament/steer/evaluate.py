@@ -14,7 +14,7 @@ from rich.table import Table
 
 from lineament.activations.capture import Place, group_sums, problem_reader
 from lineament.errors import InputError
-from lineament.problems.labelled_data import read_labelled
+from lineament.problems.labelled_data import read_contrast
 from lineament.problems.neutral_text import NEUTRAL_TEXTS
 from lineament.problems.problem import Evaluation
 from lineament.steer.source import Source, SteeredModel, require_new
@@ -67,7 +67,7 @@ def check(request: EvalRequest) -> None:
 def evaluate(request: EvalRequest, console: Console) -> int:
     """Print dose-response, the dose at the KL budget and what other tasks lose there."""
     check(request)
-    vector, data = read_vector(request.vector), read_labelled(request.data)
+    vector, data = read_vector(request.vector), read_contrast(request.data)
     checked = require_new(vector, data)
     layer = _layer(vector, request.layer)
     loaded = SteeredModel(request.source)

@@ -18,8 +18,8 @@ from lineament.activations.capture import Place, group_sums, hash_rows, layers_u
 from lineament.activations.packed import read_answers
 from lineament.errors import InputError, unknown_name
 from lineament.problems.adapters import save_adapter
-from lineament.problems.labelled_data import LabelledData, read_labelled
-from lineament.problems.language_model import PROMPT
+from lineament.problems.encoding import PROMPT
+from lineament.problems.labelled_data import LabelledData, read_contrast
 from lineament.problems.problem import Batch
 from lineament.steer.source import Source, SteeredModel, row_hashes
 from lineament.steering.contrast import Contrast, folds_of
@@ -82,7 +82,7 @@ def check(request: MakeRequest) -> None:
 def make(request: MakeRequest, console: Console) -> int:
     """Make the vector(s), print what they are like by layer, and write them."""
     check(request)
-    data = read_labelled(request.data)
+    data = read_contrast(request.data)
     parse_layers(request.layers, None)
     loaded = SteeredModel(request.source)
     place = Place(parse_layers(request.layers, len(loaded.blocks)), request.site, request.mean)

@@ -14,9 +14,9 @@ from lineament.activations.blocks import find_blocks
 from lineament.errors import InputError
 from lineament.parameters import hash_tensors
 from lineament.presets import resolve
-from lineament.problems.adapters import load_adapter
+from lineament.problems.encoding import PROMPT
 from lineament.problems.labelled_data import Item, LabelledData, Pair
-from lineament.problems.language_model import PROMPT, LanguageModelProblem
+from lineament.problems.language_model import LanguageModelProblem
 from lineament.search.target import adapter_settings
 from lineament.settings import updated
 from lineament.steering.contrast import Contrast, answer_contrast, make_contrast
@@ -111,7 +111,8 @@ def _load(source: Source) -> LanguageModelProblem:
     changes["recovery.space"] = "lora"
     settings = updated(adapter_settings(source.model, source.adapter, source.seed), changes, "a flag")
     problem = LanguageModelProblem(settings, source.seed, for_study=False)
-    problem.space.write(load_adapter(problem.space, source.adapter))
+    assert problem.operating_point is not None
+    problem.space.write(problem.operating_point)
     return problem
 
 

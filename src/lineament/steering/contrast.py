@@ -106,7 +106,7 @@ def positive_label(batch: Batch) -> int:
         raise InputError("examples of a contrast need `choices`: the token ids among which the answer is.")
     if len(batch.choices) == 2:
         return batch.choices[1]
-    return int(Counter(sorted(batch.targets[:, -1].tolist())).most_common(1)[0][0])
+    return int(Counter(sorted(batch.last_target().targets[:, 0].tolist())).most_common(1)[0][0])
 
 
 def other_choice(batch: Batch) -> Tensor:
@@ -114,5 +114,5 @@ def other_choice(batch: Batch) -> Tensor:
     if len(batch.choices) != 2:
         raise InputError(f"an answer contrast needs two choices; this task has {len(batch.choices)}.")
     first, second = batch.choices
-    targets = batch.targets[:, -1]
+    targets = batch.last_target().targets[:, 0]
     return torch.where(targets == first, torch.full_like(targets, second), torch.full_like(targets, first))

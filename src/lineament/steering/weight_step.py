@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineament.activations.capture import GroupSums, Place, group_sums, length_sorted, problem_reader, summed
 from lineament.errors import InputError
-from lineament.problems.problem import Batch, Problem
+from lineament.problems.problem import IGNORED, Batch, Problem
 from lineament.vectors.gradients import mean_gradient
 
 StepKind = Literal["raw", "adam"]
@@ -33,7 +33,7 @@ def label_gradient(problem: Problem, batch: Batch, label: int) -> Tensor:
     Args:
         label: token id, taken as the target at every target position of the batch.
     """
-    return mean_gradient(problem, replace(batch, targets=torch.full_like(batch.targets, label)))
+    return mean_gradient(problem, replace(batch, targets=torch.where(batch.targets == IGNORED, IGNORED, label)))
 
 
 def step_direction(gradient: Tensor, kind: StepKind = "raw") -> Tensor:

@@ -2,6 +2,11 @@
 
 Inner products come from the factors: <B1 A1, B2 A2> = tr(B1^T B2 A2 A1^T). They are invariant under the gauge
 (A, B) -> (R A, B R^-1), which moves every factor-space cosine (protocol, section 0).
+
+Updates of dW are small differences of large products. `effective_gram` therefore never subtracts: with a_t, b_t the
+recorded rows, dW_t - dW_(t-1) = scale (b_t A_t + B_(t-1) a_t), and inner products with A_t and B_(t-1) are sums of
+those with a position and the rows after it. Second differences of a position Gram matrix (`update_gram`) lose as many
+digits as |dW|^2 / |update|^2 has.
 """
 
 from __future__ import annotations
@@ -10,11 +15,15 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from lineament.errors import InputError
 from lineament.parameters import Space
 from lineament.problems.adapters import FactorPair
-from lineament.vectors.trajectories import TrajectoryGram
+from lineament.vectors.recorded import Trajectory
+from lineament.vectors.rows import MOST_BYTES_HELD
+from lineament.vectors.trajectory_gram import TrajectoryGram
 
 
 def position_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> np.ndarray:
@@ -47,3 +56,117 @@ def update_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> TrajectoryGram:
     """Gram matrix of the dW updates between consecutive positions theta_0 .. theta_n."""
     positions = position_gram(pairs, thetas)
     return TrajectoryGram(np.diff(np.diff(positions, axis=0), axis=1), effective_space(pairs))
+
+
+def effective_gram(
+    trajectory: Trajectory, pairs: Sequence[FactorPair] | None = None, bound_bytes: int = MOST_BYTES_HELD
+) -> TrajectoryGram:
+    """Gram matrix of the dW updates dW_t - dW_(t-1) of a recording of LoRA factors, in blocks of steps.
+
+    Costs n_steps^2 rank^2 (d_in + d_out) / 2 multiplications for each pair. Rows are read once for every block of steps
+    that comes after them.
+
+    Args:
+        pairs: the factor pairs; None for those that the recording tells of.
+        bound_bytes: most bytes of rows and products held at once; a block of one step is always allowed.
+
+    Raises:
+        InputError: the recording is sketched, or has no LoRA factors.
+    """
+    if trajectory.sketch is not None:
+        raise InputError(f"{trajectory.folder} holds sketched rows; dW needs the factors themselves.")
+    pairs = trajectory.pairs() if pairs is None else pairs
+    start, gram = trajectory.start(), torch.zeros(trajectory.n_steps, trajectory.n_steps, dtype=torch.float64)
+    for pair in pairs:
+        _add_pair(gram, _PairRows(trajectory, pair, start), _steps_of_a_block(pair, trajectory.n_steps, bound_bytes))
+    upper = gram.triu()
+    return TrajectoryGram((upper + upper.triu(1).T).numpy(), effective_space(pairs))
+
+
+def effective_spectrum(pairs: Sequence[FactorPair], theta_start: Tensor, theta_end: Tensor) -> dict[str, np.ndarray]:
+    """Singular values of dW_end - dW_start by module, descending, (at most 2 rank,) float64.
+
+    The difference is scale [B_end - B_start, B_start] [A_end; A_end - A_start]; QR of both factors leaves a small
+    matrix with the same singular values.
+
+    Args:
+        theta_start, theta_end: flat factor vectors, (n_params,).
+    """
+    found = {}
+    for pair in pairs:
+        (a_start, b_start), (a_end, b_end) = (_factors(pair, theta) for theta in (theta_start, theta_end))
+        left = torch.linalg.qr(torch.cat([b_end - b_start, b_start], dim=1)).R
+        right = torch.linalg.qr(torch.cat([a_end, a_end - a_start]).T).R
+        found[pair.module] = (abs(pair.scale) * torch.linalg.svdvals(left @ right.T)).numpy()
+    return found
+
+
+class _PairRows:
+    """One pair's factors, read from disk a block of steps at a time."""
+
+    def __init__(self, trajectory: Trajectory, pair: FactorPair, start: Tensor) -> None:
+        self.n_steps, self.pair, self._reader = trajectory.n_steps, pair, trajectory.reader
+        a, b = _factors(pair, start)
+        self.start: tuple[Tensor, ...] = (a, b.T)
+
+    def block(self, first: int, last: int, position: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """(rank, 1 + steps, d_in) of A and (rank, 1 + steps, d_out) of B: a position, then the rows after it."""
+        (rank, d_in), (d_out, _) = self.pair.a_shape, self.pair.b_shape
+        a = torch.empty(rank, last - first + 1, d_in, dtype=torch.float64)
+        b = torch.empty(rank, last - first + 1, d_out, dtype=torch.float64)
+        a[:, 0], b[:, 0] = position
+        steps = slice(first, last)
+        a[:, 1:] = self._reader.columns(self.pair.a, steps).view(-1, rank, d_in).transpose(0, 1)
+        b[:, 1:] = self._reader.columns(self.pair.b, steps).view(-1, d_out, rank).permute(2, 0, 1)
+        return a, b
+
+
+def _factors(pair: FactorPair, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """A (rank, d_in) and B (d_out, rank) in float64."""
+    return theta[pair.a].double().view(pair.a_shape), theta[pair.b].double().view(pair.b_shape)
+
+
+def _steps_of_a_block(pair: FactorPair, n_steps: int, bound_bytes: int) -> int:
+    """The most steps of which two blocks of rows and the products between them fit."""
+    (rank, d_in), d_out = pair.a_shape, pair.b_shape[0]
+    steps = max(1, n_steps)
+    # Two blocks and a third being read; two matrices of products with up to four of sums and products of them.
+    while steps > 1 and 8 * (3 * (steps + 1) * rank * (d_in + d_out) + 6 * ((steps + 1) * rank) ** 2) > bound_bytes:
+        steps = max(1, steps * 9 // 10)
+    return steps
+
+
+def _add_pair(gram: Tensor, rows: _PairRows, size: int) -> None:
+    """Add one pair's inner products above and on the diagonal; positions at block starts are summed on the way."""
+    blocks = [(first, min(first + size, rows.n_steps)) for first in range(0, rows.n_steps, size)]
+    position_there = rows.start
+    for j, (first_there, last_there) in enumerate(blocks):
+        there = rows.block(first_there, last_there, position_there)
+        position_there = _ends(there)
+        position_here = rows.start
+        for first, last in blocks[:j]:
+            here = rows.block(first, last, position_here)
+            position_here = _ends(here)
+            gram[first:last, first_there:last_there] += rows.pair.scale**2 * _products(here, there)
+        gram[first_there:last_there, first_there:last_there] += rows.pair.scale**2 * _products(there, there)
+
+
+def _ends(block: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    return tuple(part.sum(dim=1) for part in block)
+
+
+def _products(here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor]) -> Tensor:
+    """<b_s A_s + B_(s-1) a_s, b_t A_t + B_(t-1) a_t> for all steps s of one block and t of another."""
+    a, b = (_inner(x, y) for x, y in zip(here, there, strict=True))
+    # Sums over rows up to a step turn inner products with rows into those with positions: A_s after, B_(s-1) before it.
+    return _pairwise(a.cumsum(3)[..., 1:], b[..., 1:]) + _pairwise(a[..., 1:], b.cumsum(3)[..., :-1])
+
+
+def _pairwise(a: Tensor, b: Tensor) -> Tensor:
+    found = (a.cumsum(1)[:, 1:] * b[:, 1:]).sum(dim=(0, 2))
+    return found + (a[:, 1:] * b.cumsum(1)[:, :-1]).sum(dim=(0, 2))
+
+
+def _inner(x: Tensor, y: Tensor) -> Tensor:
+    """(rank, n, d) and (rank, m, d) -> inner products (rank, n, rank, m)."""
+    return (x.flatten(0, 1) @ y.flatten(0, 1).T).view(*x.shape[:2], *y.shape[:2])

@@ -1,0 +1,158 @@
+"""Recording a run of transformers' `Trainer`, or of a trainer built on it such as TRL's `SFTTrainer`.
+
+A callback is handed the model but no batch and no trainer. Updates are read after each optimizer step, in
+`on_step_end`; gradients, if asked for, just before it, in `on_pre_optimizer_step`, where they are accumulated,
+unscaled and clipped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lineament.errors import InputError
+from lineament.parameters import ParameterSpace, SpaceKind
+from lineament.vectors.sketch import Sketch
+from lineament.vectors.trajectories import Recorder, Trajectory
+
+SHARDED = (
+    "{what} shards parameters over processes, so that none of them holds the values that are to be recorded. Record "
+    "a run on one device or with plain data parallelism, or save whole checkpoints and use `lineament "
+    "record-from-checkpoints`."
+)
+
+
+class LineamentCallback(TrainerCallback):
+    """Records every trainable parameter's updates to a folder while a `Trainer` trains.
+
+    Use: `Trainer(..., callbacks=[LineamentCallback("recording")])`. Gradient accumulation, mixed precision and clipping
+    are the trainer's business: one update is one optimizer step. A run that resumes from a checkpoint goes on with its
+    recording; rows that were taken after the checkpoint are made again. Under plain data parallelism the main process
+    records.
+
+    Args:
+        folder: where the recording goes. It may hold one only if training resumes.
+        every: record each k-th optimizer step; a row is then the update of k steps.
+        gradients: record the gradient of each recorded step too, as the optimizer gets it (accumulated and clipped).
+        dtype: float32, or bfloat16 for half the disk; rounding errors do not add up.
+        sketch: record a sketch of each row instead of the row.
+        task: name of what is trained, for tables.
+
+    Raises (when training starts):
+        InputError: parameters are sharded (FSDP, DeepSpeed ZeRO-3), nothing is trainable, the folder holds another
+            run's recording, or training resumes where nothing was recorded.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        every: int = 1,
+        gradients: bool = False,
+        dtype: torch.dtype = torch.float32,
+        sketch: Sketch | None = None,
+        task: str = "",
+    ) -> None:
+        self.folder, self.every, self.gradients, self.dtype = Path(folder), every, gradients, dtype
+        self.sketch, self.task = sketch, task
+        self.recorder: Recorder | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the recording, or take it up again."""
+        if not state.is_world_process_zero:
+            return
+        model: nn.Module = kwargs["model"]
+        _refuse_sharded(args, model)
+        if self.gradients and args.fp16 and not args.max_grad_norm:
+            raise InputError(
+                "with fp16 and no clipping the trainer's gradients are scaled by the loss scale when they can be read. "
+                "Set max_grad_norm (a large one clips nothing), use bf16, or record updates alone."
+            )
+        if not any(p.requires_grad for p in model.parameters()):
+            raise InputError("the model has no trainable parameter; there is nothing to record.")
+        space = ParameterSpace.trainable(model, _kind(model))
+        if state.global_step and (self.folder / "index.json").exists():
+            self.recorder = Recorder.resume(
+                space,
+                self.folder,
+                at_step=state.global_step,
+                dtype=self.dtype,
+                every=self.every,
+                gradients=self.gradients,
+                sketch=self.sketch,
+            )
+            return
+        self.recorder = Recorder(
+            space,
+            self.folder,
+            dtype=self.dtype,
+            every=self.every,
+            gradients=self.gradients,
+            sketch=self.sketch,
+            first_step=state.global_step,
+            about=self._about(args, kwargs.get("optimizer"), model),
+        )
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the gradient that the optimizer is about to get."""
+        if self.recorder and self.gradients:
+            self.recorder.take_gradient()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Record the update that the optimizer made."""
+        if self.recorder:
+            self.recorder.append()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A checkpoint can be resumed from: what was recorded up to it goes to disk."""
+        if self.recorder:
+            self.recorder.flush()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the recording."""
+        if self.recorder:
+            self.recorder.close()
+            self.recorder = None
+
+    def trajectory(self) -> Trajectory:
+        """The recording, for analysis."""
+        return Trajectory(self.folder)
+
+    def _about(self, args: TrainingArguments, optimizer: Any, model: nn.Module) -> dict[str, str | float | int]:
+        group = optimizer.param_groups[0] if optimizer is not None and optimizer.param_groups else {}
+        betas = group.get("betas")
+        found: dict[str, str | float | int | None] = {
+            "task": self.task or None,
+            "model": getattr(getattr(model, "config", None), "_name_or_path", None) or type(model).__name__,
+            "optimizer": str(getattr(args.optim, "value", args.optim)),
+            "beta1": float(betas[0]) if betas else group.get("momentum"),
+            "lr": float(args.learning_rate),
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def _kind(model: nn.Module) -> SpaceKind:
+    """Factors of LoRA if nothing else is trainable; all weights that are, otherwise."""
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    lora = all(".lora_A." in name or ".lora_B." in name for name in names)
+    return "lora_factors" if lora else "full"
+
+
+def _refuse_sharded(args: TrainingArguments, model: nn.Module) -> None:
+    for parameter in model.parameters():
+        if hasattr(parameter, "ds_id"):
+            raise InputError(SHARDED.format(what="DeepSpeed ZeRO-3"))
+        if type(parameter).__name__ == "FlatParameter" or type(parameter.data).__name__ == "DTensor":
+            raise InputError(SHARDED.format(what="FSDP"))
+    if getattr(args, "fsdp", None):
+        raise InputError(SHARDED.format(what="FSDP"))

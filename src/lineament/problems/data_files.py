@@ -1,0 +1,158 @@
+"""Rows of a user's data, from files or from the `datasets` library, with where each one stands.
+
+JSONL, a JSON list, CSV with a header, Parquet, plain text (one row, the whole file), a folder that `datasets` saved, or
+`hf:NAME[:CONFIG][:SPLIT]` for a data set of a hub. Code that comes with a data set is never run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lineament.errors import InputError
+from lineament.presets import HUB, data_name
+
+Row = Mapping[str, Any]
+# How to get `datasets` and pyarrow.
+EXTRA = "pip install 'lineament[data]'"
+
+
+@dataclass(frozen=True)
+class DataRows:
+    """Rows with named columns.
+
+    Attributes:
+        name: of the task that the rows become. source: as it was given.
+        rows: (number, row); numbers are lines of a file, or rows from 1 where there are no lines.
+        unit: `line` or `row`: what the numbers count.
+    """
+
+    name: str
+    source: str
+    rows: tuple[tuple[int, Row], ...]
+    unit: str = "line"
+
+    def where(self, number: int) -> str:
+        """How errors name a row."""
+        return f"{self.source}, {self.unit} {number}"
+
+
+def read_rows(source: Path | str) -> DataRows:
+    """All rows of a source.
+
+    Raises:
+        InputError: no such source, another format, no rows, or a row that cannot be read; names the source and the row.
+    """
+    text = str(source)
+    from_library = text.startswith(HUB) or Path(text).is_dir()
+    found = _from_datasets(text) if from_library else _from_file(Path(text))
+    if not found.rows:
+        raise InputError(f"{source} holds no rows.")
+    for number, row in found.rows:
+        if not isinstance(row, Mapping):
+            raise InputError(f"{found.where(number)}: a row must be an object with named columns, not {row!r:.60}.")
+    return found
+
+
+def _from_file(path: Path) -> DataRows:
+    if not path.is_file():
+        raise InputError(f"the data file {path} does not exist.")
+    if path.suffix == ".parquet":
+        return DataRows(data_name(str(path)), str(path), _parquet_rows(path), "row")
+    readers: dict[str, Callable[[Path, str], list[tuple[int, Any]]]] = {
+        ".jsonl": _json_lines,
+        ".json": _json_list,
+        ".csv": _csv_rows,
+        ".txt": lambda path, text: [(1, {"text": text})] if text.strip() else [],
+    }
+    if path.suffix not in readers:
+        allowed = ", ".join([*readers, ".parquet"])
+        raise InputError(f"{path} is of type {path.suffix or 'none'}; give {allowed}, or {HUB}NAME.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error}.") from None
+    unit = "row" if path.suffix == ".json" else "line"
+    return DataRows(data_name(str(path)), str(path), tuple(readers[path.suffix](path, text)), unit)
+
+
+def _json_lines(path: Path, text: str) -> list[tuple[int, Any]]:
+    found = []
+    # Not splitlines(): that would also break at separators that may stand inside a text.
+    for line, content in enumerate(text.split("\n"), start=1):
+        if content.strip():
+            try:
+                found.append((line, json.loads(content)))
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {line} is not valid JSON: {error}.") from None
+    return found
+
+
+def _json_list(path: Path, text: str) -> list[tuple[int, Any]]:
+    try:
+        body = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(body, list):
+        raise InputError(f"{path} holds no list of rows.")
+    return list(enumerate(body, start=1))
+
+
+def _csv_rows(path: Path, text: str) -> list[tuple[int, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num} is not valid CSV: {error}.") from None
+
+
+def _parquet_rows(path: Path) -> tuple[tuple[int, Row], ...]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise InputError(f"{path}: reading Parquet needs pyarrow. Run: {EXTRA}") from None
+    found: list[tuple[int, Row]] = []
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                found += enumerate(batch.to_pylist(), start=len(found) + 1)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not valid Parquet after row {len(found)}: {error}.") from None
+    return tuple(found)
+
+
+def _from_datasets(source: str) -> DataRows:
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(f"{source}: data sets need the package datasets. Run: {EXTRA}") from None
+    try:
+        loaded = _load(datasets, source)
+    except Exception as error:  # a missing name, no network, a torn folder: each has its own type
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the data set {source!r} could not be loaded: {reason.rstrip('.')}. Give a folder that datasets saved "
+            f"(save_to_disk), a file, or {HUB}NAME[:CONFIG][:SPLIT]; on a machine with no network, fetch it once "
+            "elsewhere and copy the cache (HF_HOME, then HF_HUB_OFFLINE=1)."
+        ) from error
+    return DataRows(data_name(source), source, tuple(enumerate(loaded.to_list(), start=1)), "row")
+
+
+def _load(datasets: Any, source: str) -> Any:
+    """One split of a data set: the named one, or `train`, or the only one."""
+    if source.startswith(HUB):
+        name, *rest = source.removeprefix(HUB).split(":")
+        config, split = (rest[0] or None if len(rest) > 1 else None), (rest[-1] if rest else "train")
+        return datasets.load_dataset(name, config, split=split)
+    loaded = datasets.load_from_disk(source)
+    if not isinstance(loaded, datasets.DatasetDict):
+        return loaded
+    if "train" not in loaded and len(loaded) > 1:
+        raise InputError(f"it has the splits {', '.join(loaded)} and none is named train; save one of them alone")
+    return loaded["train"] if "train" in loaded else next(iter(loaded.values()))

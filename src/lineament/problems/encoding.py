@@ -1,0 +1,224 @@
+"""Examples of every shape to token rows with targets, for one tokenizer.
+
+Rows are padded on the right, where a causal model's padding cannot reach the wanted positions. Nothing is cut off: a
+row that the model cannot take is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lineament.errors import InputError
+from lineament.problems.labelled_data import LETTERS, Choice, Completion, Item, Pair, Passage
+from lineament.problems.problem import IGNORED, Batch, padded_rows
+from lineament.problems.statements import Labelled, Statement
+
+PROMPT = "{statement} Answer:"
+PAIR_PROMPT = "{question}\nAnswer: {answer}"
+LABEL_TEXTS = {False: " False", True: " True"}
+FEWEST_BLOCK_TOKENS = 2
+# Consecutive blocks of one text that fall into one split.
+BLOCKS_PER_STRETCH = 8
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Prompts with the matching answers as targets, and the first token of every other answer, (n,)."""
+
+    prompts: Batch
+    others: Tensor
+
+
+@dataclass(frozen=True)
+class TextBlock:
+    """Consecutive tokens of a running text.
+
+    Attributes:
+        tokens: their ids. group: blocks of one group are never divided between splits.
+    """
+
+    tokens: tuple[int, ...]
+    group: str
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """What makes two blocks the same example."""
+        return self.tokens
+
+
+# What can be encoded; passages are cut into blocks first.
+Example = Statement | Pair | Choice | Completion | TextBlock
+
+
+class Encoder:
+    """Token rows for one model.
+
+    Args:
+        tokenizer: of transformers. n_vocabulary: logits of the model. most_tokens: longest row that it takes, or None.
+        model_name: for errors.
+    """
+
+    def __init__(self, tokenizer: Any, n_vocabulary: int, most_tokens: int | None, model_name: str) -> None:
+        self.tokenizer, self.n_vocabulary = tokenizer, n_vocabulary
+        self.most_tokens, self.model_name = most_tokens, model_name
+        # Tokens of A, B, .. behind a question, from the first one on.
+        self._letters: tuple[int, ...] = ()
+
+    @property
+    def padding(self) -> int:
+        """Token that fills rows up; the mask leaves it out, so that a tokenizer without one does as well."""
+        found = self.tokenizer.pad_token_id
+        return 0 if found is None else int(found)
+
+    def encode(self, examples: Sequence[Labelled | Item | Example], template: str = PROMPT) -> Batch:
+        """Rows of examples of one shape, with label tokens, matching answers, letters, completions or text as targets.
+
+        Args:
+            template: of statements, with `{statement}` where the text goes.
+
+        Raises:
+            InputError: a row is longer than the model takes, or an answer is no single token.
+        """
+        first: Any = examples[0]
+        listed: list[Any] = list(examples)
+        if isinstance(first, Pair):
+            return self.encode_pairs(listed).prompts
+        if isinstance(first, Choice):
+            return self._choices(listed)
+        if isinstance(first, Completion):
+            return self._with_targets([self._completion(example) for example in listed])
+        if isinstance(first, TextBlock):
+            return self._with_targets([(block.tokens, 1) for block in listed])
+        batch = self.encode_texts([template.replace("{statement}", statement.text) for statement in listed])
+        targets = torch.tensor([[self.labels[statement.label]] for statement in listed])
+        return replace(batch, targets=targets, choices=tuple(self.labels.values()))
+
+    def encode_pairs(self, pairs: Sequence[Pair]) -> EncodedPairs:
+        """Prompts with the first token at which the two answers differ as target; what they share is the prompt's.
+
+        Raises:
+            InputError: an answer that is the beginning of the other one.
+        """
+        prompts, matching, others = [], [], []
+        for pair in pairs:
+            texts = [PAIR_PROMPT.format(question=pair.text, answer=a) for a in (pair.matching, pair.not_matching)]
+            first, second = (self._ids(text) for text in texts)
+            n_shared = _n_shared(first, second)
+            if n_shared == min(len(first), len(second)):
+                raise InputError(f"of {texts[0]!r:.200} one answer is the beginning of the other; they must differ.")
+            prompts.append(first[:n_shared])
+            matching.append(first[n_shared])
+            others.append(second[n_shared])
+        batch = self._padded(prompts)
+        choices = tuple(sorted({*matching, *others}))
+        targets = torch.tensor(matching)[:, None]
+        return EncodedPairs(replace(batch, targets=targets, choices=choices), torch.tensor(others))
+
+    def encode_texts(self, texts: Sequence[str]) -> Batch:
+        """Token rows of texts, padded on the right, without choices; the wanted position is the last token."""
+        return self._padded([self._ids(text) for text in texts])
+
+    def blocks(self, passages: Sequence[Passage], length: int) -> tuple[list[TextBlock], str]:
+        """Running texts cut into consecutive blocks of `length` tokens, the last one shorter; and what was cut.
+
+        Blocks of few long texts are kept together in stretches, so that each stretch falls into one split.
+        """
+        n_tokens, n_dropped, found = 0, 0, dict[tuple[int, ...], TextBlock]()
+        for passage in passages:
+            ids = self._ids(passage.text)
+            n_tokens += len(ids)
+            for number, start in enumerate(range(0, len(ids), length)):
+                tokens = tuple(ids[start : start + length])
+                if len(tokens) < FEWEST_BLOCK_TOKENS or tokens in found:
+                    n_dropped += len(tokens)
+                    continue
+                stretch = number // BLOCKS_PER_STRETCH
+                found[tokens] = TextBlock(tokens, f"{passage.group}\n{stretch}")
+        padded = length * len(found) - sum(map(len, found))
+        share = padded / max(1, length * len(found))
+        words = (
+            f"{len(passages)} texts, {n_tokens:,} tokens in {len(found):,} blocks of {length}; {n_dropped} tokens left "
+            f"out (single ones at ends, and blocks that came before); padding {share:.1%}"
+        )
+        return list(found.values()), words
+
+    @cached_property
+    def labels(self) -> dict[bool, int]:
+        """Tokens of the labels of statements."""
+        return {label: self._single_token(text) for label, text in LABEL_TEXTS.items()}
+
+    def _choices(self, examples: Sequence[Choice]) -> Batch:
+        """Questions with lettered options, and the right letter as target."""
+        prompts, targets = [], []
+        for example in examples:
+            listed = [f"({letter}) {option}" for letter, option in zip(LETTERS, example.options, strict=False)]
+            prompt = "\n".join([example.text, *listed, "Answer: ("])
+            rows = [self._ids(prompt + letter) for letter in LETTERS[: len(listed)]]
+            n_shared = min(_n_shared(rows[0], row) for row in rows[1:])
+            tokens = tuple(row[n_shared] for row in rows if len(row) > n_shared)
+            self._letters = self._letters or tokens
+            if len(set(tokens)) < len(rows) or tokens != self._letters:
+                raise InputError(
+                    f"after {prompt!r:.80} the letters A to {LETTERS[len(rows) - 1]} are not the same different "
+                    "tokens as in other rows. Every row must have equally many choices."
+                )
+            prompts.append(rows[0][:n_shared])
+            targets.append(tokens[example.answer])
+        return replace(self._padded(prompts), targets=torch.tensor(targets)[:, None], choices=self._letters)
+
+    def _completion(self, example: Completion) -> tuple[Sequence[int], int]:
+        """(tokens of prompt, completion and end of text, index of the first target)."""
+        ids, prompt = self._ids(example.text + example.completion), self._ids(example.text)
+        end = self.tokenizer.eos_token_id
+        if end is not None and (not ids or ids[-1] != end):
+            ids = [*ids, int(end)]
+        first = max(1, _n_shared(ids, prompt))
+        if first >= len(ids):
+            raise InputError(f"nothing is left to predict after the prompt {example.text!r:.80}.")
+        return ids, first
+
+    def _with_targets(self, rows: Sequence[tuple[Sequence[int], int]]) -> Batch:
+        """Rows whose tokens from an index on are all targets, any token being a possible answer."""
+        batch = self._padded([ids for ids, _ in rows], longest=0)
+        width = max(len(ids) - first for ids, first in rows)
+        positions, targets = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), IGNORED)
+        for i, (ids, first) in enumerate(rows):
+            n = len(ids) - first
+            positions[i, :n] = torch.arange(first - 1, len(ids) - 1)
+            targets[i, :n] = torch.tensor(list(ids[first:]))
+        return replace(batch, positions=positions, targets=targets, choices=range(self.n_vocabulary))
+
+    def _padded(self, rows: Sequence[Sequence[int]], longest: int = 1) -> Batch:
+        """Padded rows; each, with `longest` more tokens, must be no longer than the model takes."""
+        for row in rows:
+            if self.most_tokens and len(row) + longest > self.most_tokens:
+                raise InputError(
+                    f"an example has {len(row)} tokens, but {self.model_name} takes at most {self.most_tokens} with "
+                    f"its answer: {self.tokenizer.decode(row[:20])!r} ... Shorten it or leave it out."
+                )
+        return padded_rows(rows, self.padding)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids
+
+    def _single_token(self, text: str) -> int:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise InputError(
+                f"the label {text!r} is {len(ids)} tokens of this tokenizer; one is needed. Give data of another shape "
+                "with --data, and its name with --set task.names=..."
+            )
+        return int(ids[0])
+
+
+def _n_shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning of two token rows."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))

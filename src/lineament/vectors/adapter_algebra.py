@@ -1,0 +1,142 @@
+"""Sums, lengths and angles of LoRA adapters as changes of weights, dW = scale * B A, from their factors alone.
+
+Adding factors is not adding adapters: (B1 + B2)(A1 + A2) has the cross terms B1 A2 + B2 A1, and factors may be changed
+to (R A, B R^-1) without any effect. Here sums are exact, by concatenation: [w1 s1 B1, w2 s2 B2] [A1; A2], of rank
+r1 + r2 and scale 1. No matrix of the size of a weight is ever formed: cost and memory are those of (d, rank) matrices.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from lineament.errors import InputError
+from lineament.problems.stored_adapters import CONFIG, PREFIX, WEIGHTS, Factors, StoredAdapter, live_order
+from lineament.records import write_bytes
+
+
+def combine_adapters(adapters: Sequence[StoredAdapter], weights: Sequence[float]) -> StoredAdapter:
+    """The adapter whose dW is the weighted sum of the adapters' dW, module by module; ranks add up.
+
+    Args:
+        adapters: of the same base model; a module that some of them leave alone gets the others' part.
+
+    Raises:
+        InputError: no adapter, not one weight for each, or modules whose weights differ in shape.
+    """
+    if not adapters or len(adapters) != len(weights):
+        raise InputError(f"{len(adapters)} adapters and {len(weights)} weights; give one weight for each of them.")
+    parts: dict[str, list[Factors]] = {}
+    for adapter, weight in zip(adapters, weights, strict=True):
+        for module, own in adapter.factors.items():
+            parts.setdefault(module, []).append(own._replace(scale=weight * own.scale))
+    factors = {module: _concatenated(module, parts[module]) for module in live_order(parts)}
+    return _adapter(factors, adapters[0].config)
+
+
+def scale_adapter(adapter: StoredAdapter, factor: float) -> StoredAdapter:
+    """The adapter whose dW is `factor` times as large, of the same rank."""
+    return combine_adapters([adapter], [factor])
+
+
+def subtract_adapters(first: StoredAdapter, second: StoredAdapter) -> StoredAdapter:
+    """The adapter whose dW is the first's minus the second's."""
+    return combine_adapters([first, second], [1.0, -1.0])
+
+
+def adapter_inner(first: StoredAdapter, second: StoredAdapter) -> float:
+    """<dW1, dW2>, summed over modules: s1 s2 tr(B1^T B2 A2 A1^T); a module that only one adapts adds nothing.
+
+    Raises:
+        InputError: modules whose weights differ in shape.
+    """
+    total = 0.0
+    for module, own in first.factors.items():
+        if other := second.factors.get(module):
+            _require_shapes(module, own, other)
+            between_a = own.a.double() @ other.a.double().T
+            between_b = own.b.double().T @ other.b.double()
+            total += own.scale * other.scale * float((between_a * between_b).sum())
+    return total
+
+
+def adapter_norm(adapter: StoredAdapter) -> float:
+    """Frobenius norm of dW over all modules."""
+    return math.sqrt(max(0.0, adapter_inner(adapter, adapter)))
+
+
+def adapter_cosine(first: StoredAdapter, second: StoredAdapter) -> float:
+    """Cosine of two adapters' dW, the same for all factors that give them; nan where one changes nothing."""
+    length = adapter_norm(first) * adapter_norm(second)
+    return adapter_inner(first, second) / length if length > 0 else math.nan
+
+
+def adapter_singular_values(adapter: StoredAdapter) -> dict[str, Tensor]:
+    """Module -> singular values of its dW, largest first, (min(rank, d_in, d_out),) float64.
+
+    With B = Q_B R_B and A^T = Q_A R_A they are those of scale * R_B R_A^T, a matrix of rank by rank.
+    """
+    found = {}
+    for module, (a, b, scale) in adapter.factors.items():
+        right, left = torch.linalg.qr(a.double().T).R, torch.linalg.qr(b.double()).R
+        found[module] = torch.linalg.svdvals(scale * left @ right.T)
+    return found
+
+
+def save_stored_adapter(adapter: StoredAdapter, folder: Path | str) -> None:
+    """Write an adapter as a folder that `PeftModel.from_pretrained` and `read_adapter` load."""
+    tensors = {
+        name.replace(".default.weight", ".weight"): tensor.contiguous()
+        for name, tensor in zip(adapter.names, adapter.tensors, strict=True)
+    }
+    write_bytes(Path(folder) / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_bytes(Path(folder) / CONFIG, json.dumps(dict(adapter.config), indent=1, default=str).encode())
+
+
+def _concatenated(module: str, parts: Sequence[Factors]) -> Factors:
+    for part in parts[1:]:
+        _require_shapes(module, parts[0], part)
+    dtype = torch.float64 if any(part.a.dtype == torch.float64 for part in parts) else torch.float32
+    a = torch.cat([part.a.double() for part in parts])
+    b = torch.cat([part.scale * part.b.double() for part in parts], dim=1)
+    return Factors(a.to(dtype), b.to(dtype), 1.0)
+
+
+def _require_shapes(module: str, first: Factors, second: Factors) -> None:
+    shapes = [(found.b.shape[0], found.a.shape[1]) for found in (first, second)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"{module} is {shapes[0]} in one adapter and {shapes[1]} in another: their base models differ."
+        )
+
+
+def _adapter(factors: Mapping[str, Factors], like: Mapping[str, Any]) -> StoredAdapter:
+    """An adapter of these factors of scale 1, with a configuration that says so."""
+    names = [f"{module}.lora_{factor}.default.weight" for module in factors for factor in "AB"]
+    tensors = [tensor for found in factors.values() for tensor in (found.a, found.b)]
+    ranks = {module.removeprefix(PREFIX): len(found.a) for module, found in factors.items()}
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    other = {re.escape(module): rank for module, rank in ranks.items() if rank != usual}
+    kept = {key: like.get(key) for key in ("base_model_name_or_path", "task_type", "fan_in_fan_out")}
+    config = {
+        **{key: value for key, value in kept.items() if value is not None},
+        "peft_type": "LORA",
+        "r": usual,
+        "lora_alpha": usual,  # over the rank it is the scale, 1
+        "rank_pattern": other,
+        "alpha_pattern": other,
+        "target_modules": list(ranks),
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "inference_mode": True,
+    }
+    return StoredAdapter(tuple(names), tuple(tensors), dict.fromkeys(factors, 1.0), config)
