@@ -88,6 +88,8 @@ def captures_table(run: Path) -> str:
                 paper = "0.77" if (basis, definition, rank) == ("prefix", "whole", 10) else ""
                 words = name if definition == "whole" else f"{name}: rest"
                 row(words, str(rank), paper, lambda r, b=basis, d=definition, k=rank: _capture(r, b, d, k))  # type: ignore[misc]
+    for rank in (10, 20):
+        row("k / T, what independent updates would hold (null)", str(rank), "", lambda r, k=rank: _share(r, k))  # type: ignore[misc]
     row("best fixed plane", "10", "0.15", _best_static)
     row("steps to recover, T", "", "", lambda r: _interval(_values(r, "basis_capture", "recovery_steps"), False))
     for side in ("broken", "recovered"):
@@ -118,6 +120,10 @@ def _capture(records: list[Record], basis: str, definition: str, rank: int) -> s
     labels = {"basis": basis, "definition": definition, "rank": rank, "at": "T", "space_of": "parameters"}
     recovered = [r for r in records if r.measurement == "basis_capture" and r.value("recovery_steps") is not None]
     return _interval(_values(recovered, "basis_capture", "capture", **labels), True)
+
+
+def _share(records: list[Record], rank: int) -> str:
+    return _interval(_values(records, "basis_capture", "prefix_share_of_steps", rank=rank), True)
 
 
 def _best_static(records: list[Record]) -> str:

@@ -196,6 +196,5 @@ def main() -> None:
         print(f"peak memory of any stage {most:.0f} MiB (goal: at most 1024), {above} above an idle process")
 
 
-
 if __name__ == "__main__":
     main()

@@ -150,9 +150,10 @@ def _print(records: Sequence[Record], out: Path) -> None:
     for target, own in _by_target(records):
         first = own[0]
         noun = "recording" if len(own) == 1 else "recordings"
+        lengths = sorted({record.value("recorded", what="steps") or 0 for record in own})
+        steps = f"{lengths[0]:g}" if len(lengths) == 1 else f"{lengths[0]:g} to {lengths[-1]:g}"
         console.print(
-            f"[bold]{target}[/]: {len(own)} {noun}, {first.value('recorded', what='steps'):g} steps of "
-            f"{first.n_params:,} parameters ({first.space})"
+            f"[bold]{target}[/]: {len(own)} {noun}, {steps} steps of {first.n_params:,} parameters ({first.space})"
         )
         for topic, grouped in groupby(advise(own), key=lambda line: (line.topic, line.figure.partition("(")[0])):
             lines = list(grouped)
