@@ -39,7 +39,7 @@ CASES = [
     *((400_000, steps, 8) for steps in (50, 100, 400, 800)),
     *((400_000, 200, rank) for rank in (1, 4, 16, 64)),
 ]
-HEADLINE = (5_000_000, 1_000, 4)
+HEADLINE = (5_000_000, 1_000, 2)
 # Llama 7 B: (count, d_out, d_in) of the linear layers of its 32 blocks.
 LLAMA_7B = ((4 * 32, 4096, 4096), (2 * 32, 11008, 4096), (32, 4096, 11008))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import lineament_here
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
@@ -196,7 +197,9 @@ def test_short_real_run_ends_with_claims_and_report(tmp_path: Path) -> None:
 
 
 def test_missing_module_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    done = lineament("run", "lm", "--preset", "quick", "--out", "out", "--set", "lora.targets=c_attn", cwd=tmp_path)
+    done = lineament_here(
+        "run", "lm", "--preset", "quick", "--out", "out", "--set", "lora.targets=c_attn", cwd=tmp_path
+    )
     assert done.returncode == 2
     assert "c_attn" in done.stderr
     assert "q_proj" in done.stderr
@@ -277,7 +280,7 @@ def test_own_data_become_a_task(tmp_path: Path, pairs: bool) -> None:
         "--preset",
         "quick",
     ]
-    done = lineament(*command, "--threads", "1", "--out", "out", *sets, cwd=tmp_path)
+    done = lineament_here(*command, "--threads", "1", "--out", "out", *sets, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "records" / "steering-mine-seed0.json").read_text())
     assert record["target"] == "mine"
@@ -302,7 +305,7 @@ def test_bad_data_are_refused_before_anything_is_written(tmp_path: Path, row: di
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     command = ["run", "lm", "--model", str(folder), "--data", "mine.jsonl", "--set", "lora.targets=c_attn"]
     sets = ["--set", "task.evaluation_examples=16"]
-    done = lineament(*command, "--preset", "quick", "--out", "out", *sets, cwd=tmp_path)
+    done = lineament_here(*command, "--preset", "quick", "--out", "out", *sets, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert re.search(words, " ".join(done.stderr.split()))
     assert not (tmp_path / "out").exists()
@@ -377,7 +380,9 @@ def test_a_spoilt_folder_is_refused_with_advice(
 
 def test_torn_weights_are_exit_2_without_traceback_and_leave_nothing(tmp_path: Path) -> None:
     truncated(tiny_gpt2(tmp_path / "gpt2"))
-    done = lineament("run", "lm", "--model", "./gpt2", "--set", "lora.targets=c_attn", "--out", "out", cwd=tmp_path)
+    done = lineament_here(
+        "run", "lm", "--model", "./gpt2", "--set", "lora.targets=c_attn", "--out", "out", cwd=tmp_path
+    )
     assert done.returncode == 2, done.stderr
     assert "could not be loaded" in done.stderr
     assert "Traceback" not in done.stderr

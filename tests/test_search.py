@@ -340,7 +340,7 @@ def test_adapters_that_cannot_be_searched_are_refused(
     shutil.copytree(smollm2_adapter, folder)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
-    done = lineament("search", "--model", "smollm2-135m", "--adapter", str(folder), "--task", "words", "--plan")
+    done = lineament_here("search", "--model", "smollm2-135m", "--adapter", str(folder), "--task", "words", "--plan")
     assert done.returncode == 2, done.stdout
     assert all(word in done.stderr.replace("\n", " ") for word in words), done.stderr
     assert "Traceback" not in done.stderr

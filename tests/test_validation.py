@@ -23,6 +23,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("model.heads", 0, "at least 1"),
     ("model.length", 0, "at least 1"),
     ("task.evaluation_examples", 0, "at least 1"),
+    ("task.text_tokens", 1, "at least 2"),
     ("training.steps", 0, "at least 1"),
     ("training.lr", 0, "above 0"),
     ("training.batch", 0, "at least 1"),
