@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -117,7 +116,9 @@ def _peak(name: str, dtype: str, steps: int, record: bool, threads: int) -> floa
             training.step(training.rows())
         if training.recorder is not None:
             training.recorder.close()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss: that begins at what the parent held when it started this process.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import shutil
 import subprocess
 import sys
@@ -84,7 +83,7 @@ def make(folder: Path, n_params: int, steps: int, rank: int, dtype: torch.dtype)
 def stage(name: str, folder: Path, threads: int) -> None:
     """Run one stage on a recording and print its seconds and the process's peak memory."""
     torch.set_num_threads(threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     trajectory = Trajectory(folder)
     gram = trajectory.gram() if name == "captures" else None
     start = time.perf_counter()
@@ -98,8 +97,13 @@ def stage(name: str, folder: Path, threads: int) -> None:
         capture_figures(gram, {}, options, "parameters")
         list(span_figures(gram, trajectory.steps, options, "parameters"))
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "peak_mib": peak / 1024, "before_mib": before / 1024}))
+    print(json.dumps({"seconds": seconds, "peak_mib": peak_mib(), "before_mib": before}))
+
+
+def peak_mib() -> float:
+    """Most resident memory of this process so far. Not ru_maxrss: that begins at what the parent held at the fork."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
 
 
 def measured(case: tuple[int, int, int], dtype: torch.dtype, threads: int) -> dict[str, float]:

@@ -162,6 +162,7 @@ def test_one_long_text_is_divided_in_stretches(model: Path, tmp_path: Path) -> N
     problem = LanguageModelProblem(resolve("lm", "quick", [("t", {**keys, "task.evaluation_examples": 16})]), seed=0)
     held_out = {example.group for example in problem.statements("book").held_out}
     assert not held_out & {example.group for example in problem.statements("book").train}
+    assert max(len(example.group) for example in problem.statements("book").train) < 100  # not the text itself
     notes = " ".join(problem.notes)
     assert "blocks of 64" in notes
     assert "padding" in notes

@@ -15,6 +15,7 @@ An optional column `group` keeps rows together when data are split; by default r
 
 from __future__ import annotations
 
+import hashlib
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -226,7 +227,8 @@ def _instruction(where: str, row: Row) -> Completion:
 
 def _passage(where: str, row: Row) -> Passage:
     text = _text(where, row, "text", stripped=False)
-    return Passage(text, _group(row, text))
+    # Every block that the text is cut into carries the group: not the text itself, which may be a book.
+    return Passage(text, _group(row, hashlib.blake2b(text.encode(), digest_size=8).hexdigest()))
 
 
 def _group(row: Row, default: str) -> str:
