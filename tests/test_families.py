@@ -166,6 +166,16 @@ def test_splits_and_padding_change_no_loss_and_no_gradient(family: str, folder_o
     assert float((group_gradients(problem, batch).rows - rows).norm() / rows.norm()) < 1e-5
 
 
+def test_an_adapter_on_the_output_head_sees_the_wanted_positions_only(folder_of: Folder, data: Path) -> None:
+    problem = problem_of(folder_of("llama"), data, **{"lora.targets": ["lm_head", "q_proj"]})
+    batch = problem.sample("mine", 5, np.random.default_rng(0))
+    with torch.no_grad():
+        found = problem.logits(batch)
+        every = problem.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    assert found.shape == (5, 1, every.shape[-1])
+    assert torch.allclose(found[:, 0], every[torch.arange(5), batch.positions[:, 0]], atol=1e-6)
+
+
 def test_bfloat16_is_of_the_base_alone_and_close_to_float32(folder_of: Folder, data: Path) -> None:
     half, single = (problem_of(folder_of("llama"), data, **{"model.dtype": d}) for d in ("bfloat16", "float32"))
     kinds = {".lora_" in name: p.dtype for name, p in half.model.named_parameters()}

@@ -69,8 +69,8 @@ class LanguageModelProblem(Problem):
         model, self.tokenizer = load_model(settings.model.name, settings.model.dtype)
         self.model_name = settings.model.name
         longest = getattr(model.config, "max_position_embeddings", None)
-        head: nn.Module = model.get_output_embeddings()
-        self.encoder = Encoder(self.tokenizer, len(head.weight), longest, self.model_name)  # type: ignore[arg-type]
+        n_vocabulary = len(model.get_output_embeddings().weight)
+        self.encoder = Encoder(self.tokenizer, n_vocabulary, longest, self.model_name)
         self.device = chosen_device(settings.device)
         if settings.recovery.space == "lora":
             self.model: nn.Module = self._adapted(model, settings)
@@ -81,7 +81,7 @@ class LanguageModelProblem(Problem):
         self.space = ParameterSpace.trainable(self.model, kind)
         if settings.model.adapter:
             self._take_adapter(settings.model)
-        self._head = head
+        self._head: nn.Module = model.get_output_embeddings()  # now, since an adapter may have wrapped it
         self._fixed: dict[tuple[str, Split], Batch] = {}
         self._splits = self._draw_splits(settings.task.evaluation_examples, data, settings.task.text_tokens)
         if self.tokenizer.pad_token_id is None:
