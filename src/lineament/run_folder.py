@@ -73,7 +73,7 @@ class RunFolder:
         """
         if self.config.exists():
             self._require_same(settings)
-            self._require_adjoining(settings)
+            spanned(self.settings(), settings, self.path)
             if not resume:
                 raise InputError(f"{self.path} already holds this run. Add --resume to go on with it or extend it.")
         else:
@@ -127,24 +127,9 @@ class RunFolder:
                 "configuration to continue it."
             )
 
-    def _require_adjoining(self, settings: Settings) -> None:
-        """A configuration says `seed` and `seeds`: one range without gaps."""
-        held = self.settings()
-        if settings.seed > held.seed + held.seeds or settings.seed + settings.seeds < held.seed:
-            raise InputError(
-                f"{self.path} holds seeds {_seed_range(held)}, which {_seed_range(settings)} do not adjoin; the seeds "
-                "of a run are one range. Choose another --out, or seeds that overlap or adjoin those."
-            )
-
     def _extended(self, settings: Settings) -> Settings:
         """These settings with the seeds and measurements that the folder's configuration has already."""
-        if not self.config.exists():
-            return settings
-        held = self.settings()
-        first = min(held.seed, settings.seed)
-        stop = max(held.seed + held.seeds, settings.seed + settings.seeds)
-        measure = tuple(dict.fromkeys([*held.measure, *settings.measure]))
-        return replace(settings, seed=first, seeds=stop - first, measure=measure)
+        return spanned(self.settings(), settings, self.path) if self.config.exists() else settings
 
     def _provenance(self, settings: Settings) -> Mapping[str, Any]:
         """Of the first start, with those of later ones under `resumed`, numbered from 1."""
@@ -154,6 +139,22 @@ class RunFolder:
         first = read_json(path)
         resumed = first.get("resumed", {})
         return {**first, "resumed": {**resumed, str(len(resumed) + 1): now}}
+
+
+def spanned(held: Settings, more: Settings, path: Path) -> Settings:
+    """`more` with the seeds and measurements of `held` too; a configuration says `seed` and `seeds`: one range.
+
+    Raises:
+        InputError: a gap between the seeds of both.
+    """
+    if more.seed > held.seed + held.seeds or more.seed + more.seeds < held.seed:
+        raise InputError(
+            f"{path} holds seeds {_seed_range(held)}, which {_seed_range(more)} do not adjoin; the seeds of a run are "
+            "one range. Choose another --out, or seeds that overlap or adjoin those."
+        )
+    first, stop = min(held.seed, more.seed), max(held.seed + held.seeds, more.seed + more.seeds)
+    measure = tuple(dict.fromkeys([*held.measure, *more.measure]))
+    return replace(more, seed=first, seeds=stop - first, measure=measure)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -297,9 +298,11 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return plain
 
 
-def flat_keys(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
+@lru_cache  # a grid of thousands of cells asks again for each of them
+def flat_keys(kind: type = Settings, prefix: str = "") -> Mapping[str, Any]:
     """Dotted key -> field type, for every leaf of the configuration."""
-    hints, keys = typing.get_type_hints(kind), {}
+    hints = typing.get_type_hints(kind)
+    keys: dict[str, Any] = {}
     for item in dataclasses.fields(kind):
         name = prefix + item.name
         if dataclasses.is_dataclass(hints[item.name]):
