@@ -42,13 +42,14 @@ LAYERS = (
     ("search",),
     ("steer",),
     ("api", "planning"),
-    ("tracking",),
     ("executors",),
-    ("sweep",),
+    ("tracking",),
     ("terminal",),
+    ("job_flags",),
+    ("sweep",),
     ("recordings",),
     ("commands",),
-    ("steer_cli", "recording_cli"),
+    ("steer_cli", "recording_cli", "run_cli"),
     ("cli",),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,63 +13,14 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lineament import __version__
-from lineament.errors import InputError, LineamentError, unknown_name
-from lineament.presets import DEFAULT_MODELS, resolve
+from lineament.errors import LineamentError
 from lineament.recording_cli import Advise, Analyze, RecordFromCheckpoints
 from lineament.recording_cli import run as run_recording
-from lineament.settings import Settings, flat_keys, flattened, from_file, parse_assignment, to_dict
+from lineament.run_cli import Run, Sweep
+from lineament.run_cli import run as run_jobs
+from lineament.settings import Settings, flat_keys, flattened, to_dict
 from lineament.steer_cli import Steer
 from lineament.steer_cli import run as run_steer
-
-
-@dataclass(frozen=True)
-class Run:
-    """Train, damage, recover and measure; writes a run folder with records, claims and report.
-
-    Settings are chosen by --preset, --config and --set; `lineament keys` lists every key with meaning and default.
-    """
-
-    problem: tyro.conf.Positional[Literal["synthetic", "lm"] | None] = None
-    """synthetic: the embedded transformer; lm: a causal language model. Optional with --config"""
-    out: Path | None = None
-    """run folder; default runs/PROBLEM-PRESET"""
-    model: str | None = None
-    """smollm2-135m, a local folder, a .gguf file or a hub name (lm only; default smollm2-135m)"""
-    adapter: Path | None = None
-    """PEFT LoRA folder that is the operating point, instead of training one (lm only)"""
-    data: Path | None = None
-    """your examples, which become the damaged task: JSONL, JSON, CSV, Parquet or text file, folder saved by datasets,
-    or hf:NAME[:CONFIG][:SPLIT] (lm only)"""
-    preset: str | None = None
-    """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
-    seeds: int | None = None
-    """number of independent seeds; one seed gives no interval"""
-    measure: str | None = None
-    """measurements, comma separated: gradient_rank,basis_capture,basis_drift,random_search,steering"""
-    device: str | None = None
-    """auto, cpu or cuda"""
-    threads: int | None = None
-    """torch threads per job"""
-    executor: Literal["serial", "processes"] = "serial"
-    """where jobs run; the records are the same"""
-    workers: int = 2
-    """processes of --executor processes"""
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """key=value, repeatable, e.g. --set recovery.lr=1e-3 --set damage.kind=ascent"""
-    config: Path | None = None
-    """TOML file with settings, e.g. the config.toml of another run"""
-    resume: bool = False
-    """go on with, or extend, the run in --out"""
-    require_interval: bool = False
-    """refuse to run with one seed"""
-    dry_run: bool = False
-    """print the estimated time, memory and disk, and stop"""
-    quiet: bool = False
-    """no progress"""
-    log_file: Path | None = None
-    """append progress lines to this file as well"""
-    debug: bool = False
-    """show tracebacks"""
 
 
 @dataclass(frozen=True)
@@ -197,6 +148,7 @@ DESCRIPTION = (
 )
 COMMANDS = {
     "run": Run,
+    "sweep": Sweep,
     "search": Search,
     "steer": Steer,
     "analyze": Analyze,
@@ -258,8 +210,8 @@ def _dispatch(command: Any) -> int:
     from lineament import commands
 
     match command:
-        case Run():
-            return _run(command)
+        case Run() | Sweep():
+            return run_jobs(command)
         case Search():
             return _search(command)
         case Steer():
@@ -280,81 +232,6 @@ def _dispatch(command: Any) -> int:
             return commands.cache(command.action)
         case _:
             return _print_keys()
-
-
-def _run(options: Run) -> int:
-    from lineament import commands
-
-    settings = settings_of(options)
-    out = options.out or Path("runs") / f"{settings.problem}-{settings.preset}"
-    workers = options.workers if options.executor == "processes" else 1
-    if options.workers < 1:
-        raise InputError(f"--workers {options.workers}: at least 1.")
-    if options.dry_run:
-        return commands.show_plan(settings, workers)
-    return commands.run(
-        settings,
-        out,
-        resume=options.resume,
-        workers=workers,
-        quiet=options.quiet,
-        log_file=options.log_file,
-        require_interval=options.require_interval,
-    )
-
-
-def settings_of(options: Run) -> Settings:
-    """Defaults < preset < --config < --set < flags."""
-    file = from_file(options.config) if options.config else {}
-    assignments = dict(parse_assignment(text) for text in options.set)
-    _refuse_labels(assignments)
-    problem, preset = _start_of(options, file)
-    if options.model and problem == "synthetic":
-        raise InputError("--model is for `lineament run lm`; the synthetic model is set by --set model.width=... .")
-    if options.data and problem == "synthetic":
-        raise InputError("--data is for `lineament run lm`; the synthetic tasks make their own data.")
-    if options.adapter and problem == "synthetic":
-        raise InputError("--adapter is for `lineament run lm`; the synthetic model trains its own.")
-    flags = {
-        "model.name": options.model,
-        "model.adapter": str(options.adapter) if options.adapter else None,
-        "task.data": str(options.data) if options.data else None,
-        "seeds": options.seeds,
-        "measure": options.measure,
-        "device": options.device,
-        "threads": options.threads,
-    }
-    layers = [
-        (str(options.config), file),
-        ("--set", assignments),
-        ("a flag", {key: value for key, value in flags.items() if value is not None}),
-    ]
-    return resolve(problem, preset, layers)
-
-
-def _start_of(options: Run, file: Mapping[str, Any]) -> tuple[str, str]:
-    """Problem and preset, which the command line and a configuration file may both name, but not differently."""
-    problem, preset = (str(file[key]) if key in file else None for key in ("problem", "preset"))
-    if options.problem and problem not in (None, options.problem):
-        raise InputError(f"{options.config} is for problem {problem!r}, but {options.problem!r} was asked for.")
-    if options.preset and preset not in (None, options.preset):
-        raise InputError(f"{options.config} started from preset {preset!r}, but --preset {options.preset} was given.")
-    problem = options.problem or problem
-    if problem is None:
-        raise InputError("say what to run: `lineament run synthetic`, `lineament run lm`, or --config FILE.")
-    if problem not in DEFAULT_MODELS:
-        raise unknown_name(f"problem (from {options.config})", problem, DEFAULT_MODELS)
-    return problem, options.preset or preset or "full"
-
-
-def _refuse_labels(assignments: Mapping[str, str]) -> None:
-    """--set comes after preset and problem were applied: there these two keys would be labels and nothing else."""
-    instead = {"preset": "--preset {}", "problem": "`lineament run {}`"}
-    for key, value in assignments.items():
-        if key in instead:
-            raise InputError(
-                f"--set {key}={value} would name the run without applying it; use {instead[key].format(value)}."
-            )
 
 
 def _search(options: Search) -> int:

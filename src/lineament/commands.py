@@ -18,8 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lineament.errors import InputError, LineamentError
-from lineament.executors import run_in_processes, run_serially
+from lineament.executors.driver import Driver, Failure
+from lineament.executors.jobs import open_pool
+from lineament.executors.options import ExecutorOptions
+from lineament.executors.tasks import Job
 from lineament.experiment import AT_OPERATING_POINT, make_problem, seeds_of, validate, write_results
+from lineament.job_flags import JobFlags
 from lineament.planning import Plan, plan
 from lineament.problems.synthetic import cache_folder
 from lineament.records import Record, delete_leftovers, load_records, read_json, record_files
@@ -27,53 +31,86 @@ from lineament.run_folder import RunFolder
 from lineament.search.command import Request
 from lineament.search.command import search as run_request
 from lineament.settings import Settings
-from lineament.terminal import claims_table, job_progress
+from lineament.sweep.command import SweepRequest, show_sweep_plan, write_all
+from lineament.sweep.command import sweep as run_sweep
+from lineament.sweep.folder import SweepFolder
+from lineament.sweep.grid import Grid
+from lineament.terminal import claims_table, job_progress, sweep_table
+from lineament.tracking import tracking
 from lineament.verdicts import Claim
 
 console = Console(highlight=False, soft_wrap=False)
+MOST_FAILURES_SHOWN = 10
 
 
-def run(
-    settings: Settings,
-    out: Path,
-    *,
-    resume: bool,
-    workers: int,
-    quiet: bool,
-    require_interval: bool,
-    log_file: Path | None = None,
-) -> int:
+def run(settings: Settings, out: Path, flags: JobFlags) -> int:
     """Run every missing job, then write claims and report; returns the exit code."""
-    if require_interval and settings.seeds < 2:
-        raise InputError("--require-interval needs at least two seeds; one was asked for. Use --seeds 3.")
-    if log_file and not log_file.parent.is_dir():
-        raise InputError(f"--log-file {log_file}: the folder {log_file.parent} does not exist.")
+    executor = checked_executor(flags, settings)
+    if flags.dry_run:
+        return show_plan(settings, executor.n_workers)
     validate(settings)
     folder = RunFolder(out)
-    folder.check(settings, resume)
-    seeds = list(seeds_of(settings))
+    folder.check(settings, flags.resume)
+    jobs = [Job(settings, seed, out, f"seed {seed}") for seed in seeds_of(settings)]
     # A language model is loaded before anything is written: a wrong name or module leaves no trace.
-    ready = make_problem(settings, seeds[0]) if settings.problem == "lm" else None
-    with folder.locked():
-        folder.open(settings, resume)
-        for note in ready.notes if ready else ():
+    ready = make_problem(settings, jobs[0].seed) if settings.problem == "lm" else None
+    notes = ready.notes if ready else ()
+    if executor.name != "serial":
+        ready = None  # workers load their own; this process need not hold a model meanwhile
+    with open_pool(executor, out, settings, ready) as pool, folder.locked():
+        folder.open(settings, flags.resume)
+        for note in notes:
             folder.log(note)
-            if not quiet:
+            if not flags.quiet:
                 print(f"{settings.model.name}: {note}.", file=sys.stderr)
-        for seed in seeds:
-            folder.mark(f"seed{seed}", "planned")
-        with job_progress(quiet, log_file) as progress:
-            if workers > 1 and len(seeds) > 1:
-                failures = run_in_processes(settings, seeds, out, progress, min(workers, len(seeds)))
-            else:
-                failures = run_serially(settings, seeds, out, progress, ready)
-        for failure in failures:
-            print(f"seed {failure.seed} failed: {failure.message}", file=sys.stderr)
+        for job in jobs:
+            folder.mark(job.name, "planned")
+        with job_progress(flags.quiet, flags.log_file) as progress, tracking(flags.track, out) as after:
+            failures = Driver(jobs, executor, progress, after=after).run(pool)
+        say_failed(failures)
         if not record_files(folder.records):
             raise LineamentError(f"no record was finished; see {out / 'log.txt'}. Fix the cause and use --resume.")
         claims = write_results(out)
     _print_results(out, claims, settings)
     return 1 if failures else 0
+
+
+def sweep(grid: Grid, out: Path, flags: JobFlags) -> int:
+    """Run every missing job of every cell, then write results, tables and report; returns the exit code."""
+    executor = checked_executor(flags, grid.base)
+    if flags.dry_run:
+        show_sweep_plan(grid, out, executor.n_workers, console)
+        return 0
+    with tracking(flags.track, out) as after:
+        request = SweepRequest(grid, out, executor, flags.resume, flags.quiet, after)
+        failures = run_sweep(request, partial(job_progress, flags.quiet, flags.log_file))
+    say_failed(failures)
+    console.print(sweep_table(read_json(SweepFolder(out).results)))
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    return 1 if failures else 0
+
+
+def checked_executor(flags: JobFlags, settings: Settings) -> ExecutorOptions:
+    """How jobs are run, and what else can be known to be wrong about the flags.
+
+    Raises:
+        InputError: names the flag, what was given and what is allowed.
+    """
+    executor = flags.executor_options()
+    executor.require_allowed()
+    if flags.require_interval and settings.seeds < 2:
+        raise InputError("--require-interval needs at least two seeds; one was asked for. Use --seeds 3.")
+    if flags.log_file and not flags.log_file.parent.is_dir():
+        raise InputError(f"--log-file {flags.log_file}: the folder {flags.log_file.parent} does not exist.")
+    return executor
+
+
+def say_failed(failures: Sequence[Failure]) -> None:
+    """Name jobs that were given up on stderr, the first few with their reasons."""
+    for failure in failures[:MOST_FAILURES_SHOWN]:
+        print(f"{failure.job.label} failed: {failure.message}", file=sys.stderr)
+    if (more := len(failures) - MOST_FAILURES_SHOWN) > 0:
+        print(f"and {more} more failed; the log has all.", file=sys.stderr)
 
 
 def search(request: Request, quiet: bool) -> int:
@@ -82,7 +119,7 @@ def search(request: Request, quiet: bool) -> int:
     @contextmanager
     def progress() -> Iterator[Callable[[str, int, int], None]]:
         with job_progress(quiet) as show:
-            yield partial(show, request.seed or 0)
+            yield partial(show, f"seed {request.seed or 0}")
 
     return run_request(request, progress, console)
 
@@ -103,8 +140,13 @@ def show_plan(settings: Settings, workers: int) -> int:
 
 
 def report(path: Path) -> int:
-    """Rewrite claims.json and report.html from the records alone."""
+    """Rewrite what is made from the records alone: claims.json and report.html, of a sweep its tables too."""
     folder = RunFolder(path)
+    if SweepFolder(path).config.exists():
+        with folder.locked():
+            write_all(SweepFolder(path))
+        print(path / "report.html")
+        return 0
     folder.settings()
     with folder.locked():
         write_results(path)
@@ -113,7 +155,12 @@ def report(path: Path) -> int:
 
 
 def claims(path: Path, as_json: bool) -> int:
-    """Print the verdicts."""
+    """Print the verdicts, of a sweep those of every cell."""
+    sweeps = SweepFolder(path).results
+    if sweeps.exists():
+        body = read_json(sweeps)
+        print(json.dumps(body, indent=1)) if as_json else console.print(sweep_table(body))
+        return 0
     body = _claims_of(path)
     if as_json:
         print(json.dumps(body, indent=1))

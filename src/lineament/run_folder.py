@@ -107,10 +107,10 @@ class RunFolder:
                 ) from None
             yield
 
-    def mark(self, job: str, status: str, message: str | None = None) -> None:
-        """Set one job's state."""
+    def mark(self, job: str, status: str, message: str | None = None, **more: float) -> None:
+        """Set one job's state; `more` says how it went, e.g. seconds and attempts."""
         body: dict[str, Any] = read_json(self.state) if self.state.exists() else {"schema": 1, "jobs": {}}
-        body["jobs"][job] = {"status": status, **({"message": message} if message else {})}
+        body["jobs"][job] = {"status": status, **({"message": message} if message else {}), **more}
         write_json(self.state, body)
 
     def log(self, line: str) -> None:
@@ -193,7 +193,7 @@ def _seed_range(settings: Settings) -> str:
 def provenance(settings: Settings) -> Mapping[str, Any]:
     """Everything that may differ between two equal runs: versions, commit, machine, threads, time."""
     return {
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),
@@ -204,7 +204,8 @@ def provenance(settings: Settings) -> Mapping[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Installed version of a package, if it is there."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -148,10 +148,9 @@ def operating_study(
         problem: freshly made for this seed (its parameters are theta_start).
     """
     problem.require_task(target)
-    streams, start = _streams(seed), problem.space.read().cpu()
-    points = _operating_stage(problem, settings, streams, operating_file(run, seed), start, progress)
+    points = make_operating_point(problem, settings, seed, operating_file(run, seed), progress)
     problem.space.write(points["star"])
-    return OperatingStudy(problem, settings, target, seed, streams.child(target), points, progress=progress)
+    return OperatingStudy(problem, settings, target, seed, _streams(seed).child(target), points, progress=progress)
 
 
 def damaged_point(
@@ -159,11 +158,9 @@ def damaged_point(
 ) -> dict[str, Tensor]:
     """The stages before recovery, made or loaded: start, early, star and broken -> theta (n_params,)."""
     problem.require_task(target)
-    streams = _streams(seed)
-    start = problem.space.read().cpu()
-    points = _operating_stage(problem, settings, streams, operating_file(run, seed), start, progress)
+    points = make_operating_point(problem, settings, seed, operating_file(run, seed), progress)
     file = run / "stages" / f"damage-{target}-seed{seed}.safetensors"
-    broken = _damage_stage(problem, settings, target, streams.child(target), file, points, progress)
+    broken = _damage_stage(problem, settings, target, _streams(seed).child(target), file, points, progress)
     return {**points, "broken": broken}
 
 
@@ -172,16 +169,17 @@ def operating_file(run: Path, seed: int) -> Path:
     return run / "stages" / f"operating-seed{seed}.safetensors"
 
 
-def _streams(seed: int) -> Streams:
-    return Streams(seed).child("study")
-
-
-def _operating_stage(
-    problem: Problem, settings: Settings, streams: Streams, file: Path, start: Tensor, progress: Progress
+def make_operating_point(
+    problem: Problem, settings: Settings, seed: int, file: Path, progress: Progress = silent
 ) -> dict[str, Tensor]:
+    """The operating point, loaded from `file` or made and written there: start, early, star -> theta (n_params,).
+
+    Args:
+        problem: freshly made for this seed (its parameters are theta_start).
+    """
     if file.exists():
         return load_file(file)
-    points = {"start": start}
+    streams, points = _streams(seed), {"start": problem.space.read().cpu()}
     if problem.operating_point is not None:
         points["star"] = problem.operating_point
         if problem.start_known:
@@ -199,9 +197,13 @@ def _operating_stage(
         points["star"] = problem.space.read().cpu()
     else:
         # All weights of a trained model: it is both where measuring starts and the operating point.
-        points.update(early=start.clone(), star=start.clone())
+        points.update(early=points["start"].clone(), star=points["start"].clone())
     write_bytes(file, save(points))
     return points
+
+
+def _streams(seed: int) -> Streams:
+    return Streams(seed).child("study")
 
 
 def _early(problem: Problem, settings: Settings, streams: Streams, progress: Progress) -> Tensor:

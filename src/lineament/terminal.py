@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from lineament.executors import JobProgress
+from lineament.executors.driver import ALL_JOBS, ENDED, JobProgress
 from lineament.verdicts import Claim
 
 VERDICT_WORDS = {"supported": "supported", "not_supported": "NOT supported", "inconclusive": "inconclusive"}
@@ -29,11 +31,13 @@ VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": 
 SECONDS_BETWEEN_LINES = 5.0
 # A longer reason would push the other columns off 80 characters; the report has it whole.
 REASON_WIDTH = 20
+# Of a larger grid the terminal shows counts; the report and the tables have every cell.
+MOST_CELLS_SHOWN = 12
 
 
 @contextmanager
 def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgress]:
-    """A callback that shows each seed's present work on stderr, and as plain lines in `log_file`.
+    """A callback that shows each job's present work on stderr, and as plain lines in `log_file`.
 
     On a terminal: bars with time left. Elsewhere: sparse plain lines.
     """
@@ -45,9 +49,9 @@ def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgr
             console = Console(stderr=True)
             shown.append(_Bars(stack.enter_context(_bars(console))) if console.is_terminal else _Lines(console))
 
-        def progress(seed: int, what: str, done: int, total: int) -> None:
+        def progress(label: str, what: str, done: int, total: int) -> None:
             for show in shown:
-                show(seed, what, done, total)
+                show(label, what, done, total)
 
         yield progress
 
@@ -65,31 +69,46 @@ def _bars(console: Console) -> Progress:
 
 
 class _Bars:
-    def __init__(self, bars: Progress) -> None:
-        self.bars, self.tasks, self.doing = bars, dict[int, TaskID](), dict[int, str]()
+    """A bar for every job that runs, and one for all jobs."""
 
-    def __call__(self, seed: int, what: str, done: int, total: int) -> None:
-        text = f"seed {seed}: {what}"
-        if seed not in self.tasks:
-            self.tasks[seed] = self.bars.add_task(text, total=total)
+    def __init__(self, bars: Progress) -> None:
+        self.bars, self.tasks, self.doing = bars, dict[str, TaskID](), dict[str, str]()
+
+    def __call__(self, label: str, what: str, done: int, total: int) -> None:
+        if what == ENDED:
+            self._remove(label)
+            return
+        text = f"{label}: {what}"
+        if label not in self.tasks:
+            self.tasks[label] = self.bars.add_task(text, total=total)
         stage = what.split(" ")[0]
-        if self.doing.get(seed) != stage:
-            self.doing[seed] = stage
-            self.bars.reset(self.tasks[seed])
-        self.bars.update(self.tasks[seed], description=text, completed=done, total=total)
+        if self.doing.get(label) != stage:
+            self.doing[label] = stage
+            if label != ALL_JOBS:
+                self.bars.reset(self.tasks[label])
+        self.bars.update(self.tasks[label], description=text, completed=done, total=total)
+
+    def _remove(self, label: str) -> None:
+        if label in self.tasks:
+            self.bars.remove_task(self.tasks.pop(label))
+            del self.doing[label]
 
 
 class _Lines:
     def __init__(self, console: Console) -> None:
         self.console, self.started = console, time.monotonic()
-        self.last: dict[int, tuple[str, float]] = {}
+        self.last: dict[str, tuple[str, float]] = {}
 
-    def __call__(self, seed: int, what: str, done: int, total: int) -> None:
+    def __call__(self, label: str, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        doing, when = self.last.get(seed, ("", 0.0))
+        doing, when = self.last.get(label, ("", 0.0))
         if doing != what or now - when > 4 * SECONDS_BETWEEN_LINES:
-            self.last[seed] = (what, now)
-            self.console.print(f"[{now - self.started:6.0f} s] seed {seed}: {what} ({done}/{total})", highlight=False)
+            self.last[label] = (what, now)
+            self.console.print(
+                f"[{now - self.started:6.0f} s] {label}: {what} ({done}/{total})", highlight=False, markup=False
+            )
+        if what == ENDED:
+            self.last.pop(label, None)
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:
@@ -125,3 +144,36 @@ def _with_interval(claim: Claim) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}" if abs(value) < 0.01 else f"{value:.2f}"
+
+
+def sweep_table(results: Mapping[str, Any]) -> Table:
+    """Claims of a sweep's cells below each other; of many cells, how often each verdict was given."""
+    cells = results["cells"]
+    if len(cells) > MOST_CELLS_SHOWN:
+        return _verdict_counts(cells)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("claim", "cell"):
+        table.add_column(name, overflow="fold")
+    table.add_column("measured [95 %]", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    several = len({claim["task"] for cell in cells for claim in cell["claims"]}) > 1
+    rows = [(claim["id"], claim["task"], cell["name"], Claim(**claim)) for cell in cells for claim in cell["claims"]]
+    order = {name: place for place, name in enumerate(dict.fromkeys(row[0] for row in rows))}
+    last = ""
+    for name, task, cell, claim in sorted(rows, key=lambda row: (order[row[0]], row[1])):
+        shown = f"{name} ({task})" if several else name
+        word = f"[{VERDICT_STYLES[claim.verdict]}]{VERDICT_WORDS[claim.verdict]}[/]"
+        table.add_row(shown if shown != last else "", cell, _with_interval(claim), word)
+        last = shown
+    return table
+
+
+def _verdict_counts(cells: Sequence[Mapping[str, Any]]) -> Table:
+    counts: dict[str, Counter[str]] = {}
+    for cell in cells:
+        for claim in cell["claims"]:
+            counts.setdefault(claim["id"], Counter())[claim["verdict"]] += 1
+    table = Table("claim", *VERDICT_WORDS.values(), box=SIMPLE_HEAD, title=f"verdicts over {len(cells)} cells")
+    for name, found in counts.items():
+        table.add_row(name, *(str(found[verdict]) for verdict in VERDICT_WORDS))
+    return table

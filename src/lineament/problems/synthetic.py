@@ -104,7 +104,7 @@ def task_names(settings: Settings) -> tuple[str, ...]:
 def trained_base(problem: SyntheticProblem, settings: Settings, progress: Progress | None) -> Transformer:
     """The base model of this seed, from the cache or trained now and then cached by its config hash."""
     model = _fresh_model(problem, settings)
-    path = cache_folder() / f"synthetic-{_base_key(problem, settings)}.safetensors"
+    path = base_file(settings, problem.streams.seed)
     if path.exists():
         model.load_state_dict(load_file(path))
     else:
@@ -119,17 +119,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LINEAMENT_CACHE", default))
 
 
-def _base_key(problem: SyntheticProblem, settings: Settings) -> str:
+def base_file(settings: Settings, seed: int) -> Path:
+    """Where the base model of a seed is cached, once it is trained."""
     shape = {key: value for key, value in to_dict(settings.model).items() if key in SHAPE}
     body = {
         "model": shape,
         "training": to_dict(settings.training),
-        "tasks": problem.tasks,
-        "seed": problem.streams.seed,
+        "tasks": task_names(settings),
+        "seed": seed,
         "threads": settings.threads,
         "torch": torch.__version__,
     }
-    return digest(body)
+    return cache_folder() / f"synthetic-{digest(body)}.safetensors"
 
 
 def _fresh_model(problem: SyntheticProblem, settings: Settings) -> Transformer:

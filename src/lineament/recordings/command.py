@@ -72,7 +72,7 @@ def record(folder: Path, out: Path, start: Path | None, allow_gaps: bool, dtype:
     rows = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
     with job_progress(quiet) as show:
         made = record_checkpoints(
-            folder, out, start=start, allow_gaps=allow_gaps, dtype=rows, progress=partial(show, 0)
+            folder, out, start=start, allow_gaps=allow_gaps, dtype=rows, progress=partial(show, folder.name)
         )
     last = made.first_step + made.steps[-1]
     print(f"{made.folder}: {made.n_steps} updates of {made.space.n_params:,} parameters, to step {last}")
@@ -87,8 +87,8 @@ def analyzed(request: Request, quiet: bool) -> list[Record]:
     torch.set_num_threads(request.threads)
     folder, records = RunFolder(request.folder), []
     with folder.locked(), job_progress(quiet) as show:
-        for number, (target, seed, path) in enumerate(found):
-            progress: Callable[[str, int, int], None] = partial(show, number)
+        for target, seed, path in found:
+            progress: Callable[[str, int, int], None] = partial(show, f"{target}, seed {seed}")
             records.append(analyze(Trajectory(path), target, seed, request.options, companions, progress))
             records[-1].save(folder.records)
         write_json(request.folder / ADVICE, {"schema": 1, "advice": _bodies(records)})

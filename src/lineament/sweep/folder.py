@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
@@ -22,7 +19,7 @@ from lineament.run_folder import (
     spanned,
 )
 from lineament.settings import Settings, flattened, to_dict, updated
-from lineament.sweep.grid import Cell, Grid, make_grid
+from lineament.sweep.grid import Cell, Grid, grid_file, make_grid
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,5 @@ class SweepFolder:
 
 def read_grid(path: Path) -> Grid:
     """The grid of a sweep.toml that a sweep wrote: every key is there."""
-    body = tomllib.loads(path.read_text())
-    vary: Mapping[str, Any] = body.pop("vary")
-    base = updated(Settings(), dict(flattened(body)), str(path))
-    return make_grid(base, vary, str(path))
+    base, vary = grid_file(path)
+    return make_grid(updated(Settings(), base, str(path)), vary, str(path))

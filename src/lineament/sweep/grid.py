@@ -6,11 +6,12 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_origin
 
 from lineament.errors import InputError, unknown_name
 from lineament.keys import value_words
-from lineament.settings import Settings, digest, flat_keys, flattened, to_dict, updated
+from lineament.settings import Settings, digest, flat_keys, flattened, from_file, to_dict, updated
 
 # What --vary may not name, and what to say instead.
 NOT_VARIED = {
@@ -80,6 +81,13 @@ def make_grid(base: Settings, vary: Mapping[str, Sequence[Any]], source: str) ->
     if not vary:
         raise InputError(f"an empty grid (from {source}): name at least one key to vary, e.g. recovery.optimizer.")
     return Grid(base, {key: _values(base, key, given, source) for key, given in vary.items()})
+
+
+def grid_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Dotted keys of a TOML file with a grid: (those of the base configuration, those of its table `vary`)."""
+    body = from_file(path)
+    vary = {key.removeprefix("vary."): values for key, values in body.items() if key.startswith("vary.")}
+    return {key: value for key, value in body.items() if not key.startswith("vary.")}, vary
 
 
 def parse_variation(text: str) -> tuple[str, tuple[str, ...]]:

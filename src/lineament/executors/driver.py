@@ -1,0 +1,189 @@
+"""The one loop that every executor shares: start tasks, follow them, try lost ones again, keep the run's state."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lineament.executors.options import ExecutorOptions
+from lineament.executors.pool import Pool
+from lineament.executors.tasks import Job, Outcome, Preparation, Task
+from lineament.run_folder import RunFolder
+
+# Called with (job's label, what is being done, steps done, steps in all).
+JobProgress = Callable[[str, str, int, int], None]
+# The label under which the count of finished jobs is reported.
+ALL_JOBS = "all jobs"
+# What is said of a job last, however it went.
+ENDED = "ended"
+POLL_S = 0.3
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that was given up, and what to tell the user."""
+
+    job: Job
+    message: str
+
+
+@dataclass
+class _Running:
+    task: Task
+    began: float | None = None
+
+
+def nothing(job: Job) -> None:
+    """A hook that does nothing."""
+
+
+class Driver:
+    """Carries jobs out on a pool; what a job makes is in its run folder, and only that is kept.
+
+    Args:
+        before: called in this process before a job is started.
+        after: called in this process when a job has finished.
+    """
+
+    def __init__(
+        self,
+        jobs: Collection[Job],
+        options: ExecutorOptions,
+        progress: JobProgress,
+        before: Callable[[Job], None] = nothing,
+        after: Callable[[Job], None] = nothing,
+    ) -> None:
+        self.options, self.show, self.before, self.after = options, progress, before, after
+        self.queue, self.n_jobs, self.n_ended = deque[Task](jobs), len(jobs), 0
+        self.running: dict[Path, _Running] = {}
+        self.attempts: dict[Path, int] = {}
+        # Jobs that wait for an operating point that is being made, and why one could not be made.
+        self.parked: dict[Path, list[Job]] = {}
+        self.broken: dict[Path, str] = {}
+        self.failures: list[Failure] = []
+
+    def progress(self, task: Task, what: str, done: int, total: int) -> None:
+        """Where a pool reports a task's work; a task's time runs from its first report on."""
+        if (found := self.running.get(_key(task))) is not None:
+            found.began = found.began or time.monotonic()
+            self.show(task.label, what, done, total)
+
+    def run(self, pool: Pool) -> list[Failure]:
+        """Carry out every job; returns those that were given up."""
+        pool.progress = self.progress
+        self._count(0)
+        while True:
+            while pool.free() > 0 and (task := self._next()) is not None:
+                self._start(pool, task)
+            if not self.running:
+                return self.failures
+            for outcome in pool.outcomes(POLL_S):
+                self._settle(outcome)
+            for late in list(self._late()):
+                pool.stop(late)
+                limit = self.options.time_limit_s or 0.0
+                message = f"it ran longer than its limit of {limit / 60:g} min; raise --time-limit"
+                self._settle(Outcome(late, message, again=True))
+
+    def _next(self) -> Task | None:
+        """The next task that can be started: a job whose operating point is there, or the making of that point."""
+        while self.queue:
+            task = self.queue.popleft()
+            if isinstance(task, Preparation) or task.needs is None or task.needs.exists():
+                return task
+            if task.needs in self.broken:
+                self._give_up(task, f"its operating point could not be made: {self.broken[task.needs]}")
+            elif task.needs in self.parked:
+                self.parked[task.needs].append(task)
+            else:
+                self.parked[task.needs] = [task]
+                label = f"operating point, seed {task.seed}"
+                return Preparation(task.settings, task.seed, task.needs, label)
+        return None
+
+    def _start(self, pool: Pool, task: Task) -> None:
+        key = _key(task)
+        self.attempts[key] = self.attempts.get(key, 0) + 1
+        self.running[key] = _Running(task)
+        if isinstance(task, Job):
+            self.before(task)
+            RunFolder(task.run).mark(task.name, "running")
+        pool.start(task)
+
+    def _late(self) -> Iterator[Task]:
+        limit = self.options.time_limit_s
+        if limit is not None:
+            now = time.monotonic()
+            yield from (r.task for r in self.running.values() if r.began is not None and now - r.began > limit)
+
+    def _settle(self, outcome: Outcome) -> None:
+        task, key = outcome.task, _key(outcome.task)
+        ran = self.running.pop(key, None)
+        if ran is None:
+            return  # of an attempt that was stopped meanwhile
+        self.show(task.label, ENDED, 1, 1)
+        if outcome.details and isinstance(task, Job):
+            RunFolder(task.run).log(outcome.details)
+        if outcome.failure is None:
+            self._finish(task, time.monotonic() - ran.began if ran.began else 0.0)
+        elif outcome.again and self.attempts[key] <= self.options.retries:
+            self._try_again(task, outcome.failure)
+        else:
+            self._fail(task, self._final_words(outcome))
+
+    def _final_words(self, outcome: Outcome) -> str:
+        n, words = self.attempts[_key(outcome.task)], outcome.failure or ""
+        if outcome.details and isinstance(outcome.task, Job):
+            words += f" (traceback in {outcome.task.run / 'log.txt'})"
+        return f"{words} (attempt {n} of {n})" if n > 1 else words
+
+    def _finish(self, task: Task, seconds: float) -> None:
+        attempts = self.attempts.pop(_key(task))
+        if isinstance(task, Preparation):
+            self._release(task.file)
+            return
+        folder = RunFolder(task.run)
+        folder.mark(task.name, "done", seconds=round(seconds, 1), attempts=attempts)
+        folder.log(f"{task.name} done")
+        self._count(1)
+        self.after(task)
+
+    def _try_again(self, task: Task, why: str) -> None:
+        self.queue.append(task)
+        if isinstance(task, Job):
+            folder = RunFolder(task.run)
+            folder.mark(task.name, "planned")
+            folder.log(f"{task.name}, attempt {self.attempts[_key(task)]}: {why}; it is tried again")
+
+    def _fail(self, task: Task, message: str) -> None:
+        self.attempts.pop(_key(task))
+        if isinstance(task, Preparation):
+            self.broken[task.file] = message
+            self._release(task.file)
+        else:
+            self._give_up(task, message)
+
+    def _give_up(self, job: Job, message: str) -> None:
+        self.before(job)
+        folder = RunFolder(job.run)
+        folder.mark(job.name, "failed", message)
+        folder.log(f"{job.name} failed: {message}")
+        self.failures.append(Failure(job, message))
+        self._count(1)
+
+    def _release(self, file: Path) -> None:
+        """Jobs that waited for an operating point come first: what they share is still warm."""
+        self.queue.extendleft(reversed(self.parked.pop(file, [])))
+
+    def _count(self, more: int) -> None:
+        self.n_ended += more
+        if self.n_jobs > 1:
+            failed = f", {len(self.failures)} failed" if self.failures else ""
+            self.show(ALL_JOBS, f"jobs ended{failed}", self.n_ended, self.n_jobs)
+
+
+def _key(task: Task) -> Path:
+    return task.file if isinstance(task, Preparation) else task.run / task.name
