@@ -1,4 +1,4 @@
-"""The JSON schemas in the package describe what claims.py and records.py write, and refuse what they must not write."""
+"""The JSON schemas in the package describe what records, claims and sweeps are written as, and refuse all else."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from sweep_records import write_sweep
 
 from lineament.claims import CLAIMS, write_claims
 from lineament.measurements.families import STATIC
 from lineament.records import Figure, Record, read_json
+from lineament.sweep.results import write_results
 
 RANK = 10
 CAPTURES = {
@@ -120,7 +122,7 @@ def claims(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_schemas_are_schemas() -> None:
-    for name in ("claims", "record"):
+    for name in ("claims", "record", "sweep"):
         jsonschema.Draft202012Validator.check_schema(schema(name))
 
 
@@ -178,3 +180,39 @@ def test_wrong_figures_are_refused(change: dict[str, Any], tmp_path: Path) -> No
     assert valid("record", body)
     body["figures"][0] |= change
     assert not valid("record", body)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "sweep")
+    write_results(folder)
+    body: dict[str, Any] = read_json(folder.results)
+    return body
+
+
+def test_a_sweep_is_described(sweep: dict[str, Any]) -> None:
+    jsonschema.validate(sweep, schema("sweep"))
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("cells", {"model": 3}),
+        ("cells", {"extra": 1}),
+        ("differences", {"n_seeds": 0}),
+        ("differences", {"low": None, "high": None, "reason": None}),
+        ("differences", {"low": None}),
+        ("failed", {"message": ""}),
+        ("vary", {"values": []}),
+    ],
+)
+def test_wrong_sweeps_are_refused(part: str, change: dict[str, Any], sweep: dict[str, Any]) -> None:
+    body = copy.deepcopy(sweep)
+    body[part][0] |= change
+    assert not valid("sweep", body)
+
+
+def test_a_sweep_s_claims_follow_the_rules_of_claims(sweep: dict[str, Any]) -> None:
+    of_sweep, of_claims = (schema(name)["$defs"]["claim"] for name in ("sweep", "claims"))
+    assert of_sweep["allOf"] == of_claims["allOf"]
+    assert set(of_claims["properties"]) - {"details"} == set(of_sweep["properties"]) - {"n_seeds", "per_seed"}

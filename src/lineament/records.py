@@ -13,9 +13,10 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -112,21 +113,21 @@ class Record:
         return path
 
     @classmethod
-    def load(cls, path: Path) -> Record:
-        """Read a record written by `save`."""
+    def load(cls, path: Path, with_arrays: bool = True) -> Record:
+        """Read a record written by `save`; without its arrays where only figures are asked for."""
         body = read_json(path)
         version = body.pop("schema", None)
         if version != SCHEMA_VERSION:
             raise LineamentError(f"{path} has schema {version}; this version reads schema {SCHEMA_VERSION}.")
         names = body.pop("arrays")
         figures = tuple(Figure(**figure) for figure in body.pop("figures"))
-        arrays = load_file(path.with_suffix(".safetensors")) if names else {}
+        arrays = load_file(path.with_suffix(".safetensors")) if names and with_arrays else {}
         return cls(figures=figures, arrays=arrays, **body)
 
 
-def load_records(folder: Path | str) -> list[Record]:
+def load_records(folder: Path | str, with_arrays: bool = True) -> list[Record]:
     """All records of a run's `records` folder, in the order of their names."""
-    return [Record.load(path) for path in record_files(folder)]
+    return [Record.load(path, with_arrays) for path in record_files(folder)]
 
 
 def record_files(folder: Path | str) -> list[Path]:
@@ -135,13 +136,26 @@ def record_files(folder: Path | str) -> list[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none: temporary name in the same folder, flushed to disk, then renamed."""
+    """Write a whole file or none."""
+    with written_whole(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose file stands under its name only once it is whole.
+
+    Temporary name in the same folder, flushed to disk, then renamed; after an error nothing is left.
+
+    Raises:
+        LineamentError: the operating system refused to write.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)

@@ -18,7 +18,7 @@ from lineament.errors import InputError
 from lineament.presets import HUB, data_name
 
 Row = Mapping[str, Any]
-# How to get `datasets` and pyarrow.
+# How to get `datasets`.
 EXTRA = "pip install 'lineament[data]'"
 
 
@@ -112,11 +112,9 @@ def _csv_rows(path: Path, text: str) -> list[tuple[int, Any]]:
 
 
 def _parquet_rows(path: Path) -> tuple[tuple[int, Row], ...]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise InputError(f"{path}: reading Parquet needs pyarrow. Run: {EXTRA}") from None
+    import pyarrow as pa  # slow to import, and only these files need it
+    import pyarrow.parquet as pq
+
     found: list[tuple[int, Row]] = []
     try:
         with pq.ParquetFile(path) as file:

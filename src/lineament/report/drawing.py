@@ -20,8 +20,9 @@ PAGE_COLORS = {BLACK: "var(--ink)", BLUE: "var(--blue)"}
 DASHES = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}
 PANEL_HEIGHT = 380
 ROW_HEIGHT = 44
-# Lines with error bars are moved sideways by this many decades each, so that their bars can be told apart.
-DODGE_DECADES = 0.025
+# Lines with error bars are moved sideways by this much each, so that their bars can be told apart: decades on a log
+# axis, a part of the axis on a linear one, and a part of the way to the next name where positions have names.
+DODGE_DECADES, DODGE_SPAN, DODGE_NAMED = 0.025, 0.012, 0.09
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def draw(picture: Picture) -> go.Figure:
     figure = go.Figure()
     count = len(picture.panels)
     for index, panel in enumerate(picture.panels):
-        for line, dodge in zip(panel.lines, _dodges(panel), strict=True):
-            figure.add_traces(_traces(panel, line, index, dodge))
+        for line, places in zip(panel.lines, _places(panel), strict=True):
+            figure.add_traces(_traces(panel, line, index, places))
         figure.update_layout(_axes(panel, index, count))
         if panel.title and not panel.rows:
             figure.add_annotation(_panel_title(panel, index))
@@ -102,26 +103,32 @@ def _legend_item(line: Line) -> LegendItem:
     return LegendItem(line.key, line.label, line.shown, color, dashes, style.width, symbol, style.open, drawn)
 
 
-def _dodges(panel: Panel) -> list[float]:
-    """Factor on x for each line; 1 for those without bars and where x is not a log scale of ranks."""
-    shown = [line.key for line in panel.lines if line.shown and line.bars and line.mode == "line"]
-    if not (panel.x_log and panel.ticks):
-        return [1.0] * len(panel.lines)
-    middle = (len(shown) - 1) / 2
-    places = {key: 10 ** (DODGE_DECADES * (i - middle)) for i, key in enumerate(shown)}
-    return [places.get(line.key, 1.0) for line in panel.lines]
+def _places(panel: Panel) -> list[list[float]]:
+    """Where the points of each line are drawn along x: moved a little where several lines have bars at one place."""
+    barred = [line for line in panel.lines if line.shown and line.bars and (line.mode == "line" or panel.names)]
+    keys = dict.fromkeys(line.key for line in barred if line.mode in ("line", "dots"))
+    middle = (len(keys) - 1) / 2
+    moves = {key: i - middle for i, key in enumerate(keys)}
+    return [[_moved(panel, x, moves.get(line.key, 0.0)) for x in line.x] for line in panel.lines]
 
 
-def _traces(panel: Panel, line: Line, index: int, dodge: float) -> list[go.Scatter]:
-    traces = [_main_trace(panel, line, index, dodge)]
+def _moved(panel: Panel, x: float, by: float) -> float:
+    if panel.names:
+        return x + DODGE_NAMED * by
+    if not panel.ticks:
+        return x
+    return x * 10 ** (DODGE_DECADES * by) if panel.x_log else x + DODGE_SPAN * (panel.ticks[-1] - panel.ticks[0]) * by
+
+
+def _traces(panel: Panel, line: Line, index: int, places: list[float]) -> list[go.Scatter]:
+    traces = [_main_trace(panel, line, index, places)]
     if line.mode == "band" and all(point.low is not None for point in line.points):
         traces.insert(0, _band(line, index))
     return traces
 
 
-def _main_trace(panel: Panel, line: Line, index: int, dodge: float) -> go.Scatter:
+def _main_trace(panel: Panel, line: Line, index: int, places: list[float]) -> go.Scatter:
     style, values = line.style, [point.mean for point in line.points]
-    places: list[float] = [x * dodge for x in line.x]
     x, y = (values, places) if panel.rows else (places, values)
     symbol = style.symbol + ("-open" if style.open else "")
     mode = {"dots": "markers", "line": "lines+markers"}.get(line.mode, "lines")
@@ -183,9 +190,8 @@ def _error_bars(line: Line) -> dict[str, Any]:
 def _hover(panel: Panel, line: Line, x: float, point: Estimate) -> str:
     if line.group == "reference" and line.tabled <= 1:
         return f"<b>{line.label}</b>"
-    where = panel.rows[round(x)] if panel.rows else f"{panel.x_name} {number(x)}"
     seeds = f"<br>{point.n_seeds} seeds" if point.n_seeds > 1 else ""
-    return f"<b>{line.label}</b><br>{where}: {point.text}{seeds}"
+    return f"<b>{line.label}</b><br>{panel.position(x)}: {point.text}{seeds}"
 
 
 def _axes(panel: Panel, index: int, count: int) -> dict[str, Any]:
@@ -197,7 +203,10 @@ def _axes(panel: Panel, index: int, count: int) -> dict[str, Any]:
     x |= {"anchor": f"y{suffix}", "type": "log" if panel.x_log else "linear", "zeroline": False}
     y |= {"type": "log" if panel.y_log else "linear", "zeroline": False}
     means = [p.mean for line in panel.lines for p in line.points if p.mean is not None]
-    if panel.ticks:
+    if panel.names:
+        x |= {"tickvals": list(range(len(panel.names))), "ticktext": list(panel.names)}
+        x |= {"range": [-0.5, len(panel.names) - 0.5]}
+    elif panel.ticks:
         x |= {"tickvals": list(panel.ticks), "ticktext": [number(tick) for tick in panel.ticks]}
     elif panel.x_log:
         x |= _log_ticks(means if panel.rows else [value for line in panel.lines for value in line.x])

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
-from plotly.offline import get_plotlyjs
-
 from lineament.errors import InputError
-from lineament.records import Record, load_records, read_json, write_bytes
+from lineament.records import Record, load_records, write_bytes
 from lineament.report import (
     dynamics,
     figures,
@@ -28,13 +22,11 @@ from lineament.report import (
     tables,
     words,
 )
-from lineament.report.drawing import draw, figure_json, legend
-from lineament.report.series import Picture, Table, data_table, of, undefined_notes
+from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
+from lineament.report.series import Picture, Table, of
 from lineament.report.verdicts import verdict_row
 
-HERE = Path(__file__).parent
 DEFAULT_RANK = 10
-INTERVAL = re.compile(r"(\[[^\s\]]+, [^\s\]]+\])")
 MEASUREMENTS = {
     "basis_capture": ("Where the way back lies", "share of the recovery inside small subspaces"),
     "basis_drift": ("How long directions last", "drift of the plane of gradients"),
@@ -77,13 +69,13 @@ def render(run: Path) -> str:
     records = load_records(run / "records")
     if not records:
         raise InputError(f"{run} holds no records. Give the folder that `lineament run --out` wrote.")
-    claims = _optional_json(run / "claims.json")
-    provenance = _optional_json(run / "provenance.json") or {}
+    claims = optional_json(run / "claims.json")
+    provenance = optional_json(run / "provenance.json") or {}
     config = _config(run)
     rank = _headline_rank(config)
     targets = list(dict.fromkeys(record.target for record in records))
     blocks = [_target(target, [r for r in records if r.target == target], rank) for target in targets]
-    page: str = _template().render(
+    page: str = template("template.html.j2").render(
         records=records,
         overview=_overview(records, targets),
         claims=[verdict_row(claim) for claim in (claims or {}).get("claims", [])],
@@ -91,30 +83,11 @@ def render(run: Path) -> str:
         judged={record.measurement for record in records} != {"recording"},
         targets=blocks,
         config=config,
-        provenance=sorted(_flat(provenance)),
+        provenance=sorted(flat(provenance)),
         hashes=sorted({record.config_hash for record in records}),
-        plotly=Markup(get_plotlyjs()),
-        style=Markup((HERE / "report.css").read_text()),
-        script=Markup((HERE / "report.js").read_text()),
+        **assets(),
     )
     return page
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["unbroken"] = _unbroken
-    return environment.get_template("template.html.j2")
-
-
-def _unbroken(text: str) -> Markup:
-    """Cells may break before an interval, never inside it."""
-    return Markup(INTERVAL.sub(r'<span class="num">\1</span>', str(escape(text))))
-
-
-def _optional_json(path: Path) -> Any:
-    return read_json(path) if path.exists() else None
 
 
 def _config(run: Path) -> str:
@@ -127,14 +100,6 @@ def _headline_rank(config: str) -> int:
         return int(tomllib.loads(config).get("measurement", {}).get("headline_rank", DEFAULT_RANK))
     except tomllib.TOMLDecodeError:
         return DEFAULT_RANK
-
-
-def _flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for key, value in body.items():
-        name = f"{prefix}{key}"
-        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, str(value))]
-    return found
 
 
 def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, Any]:
@@ -164,16 +129,10 @@ def _target(target: str, records: list[Record], rank: int) -> dict[str, Any]:
     sections += [_other_section(name, of(records, name)) for name in others]
     return {
         "name": target,
-        "id": _identifier(target),
+        "id": identifier(target),
         "failed": _failures(records),
-        "sections": [{**section, "id": f"{_identifier(target)}-{section['id']}"} for section in sections],
+        "sections": [{**section, "id": f"{identifier(target)}-{section['id']}"} for section in sections],
     }
-
-
-def _identifier(text: str) -> str:
-    """A name that can stand in an id; distinct texts stay distinct."""
-    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
-    return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 
 
 def _failures(records: Sequence[Record]) -> list[str]:
@@ -255,30 +214,16 @@ def _body(
     extra: Sequence[Table | None],
     sources: Sequence[Record],
 ) -> dict[str, Any]:
-    drawn = [_drawn(picture, sources[0].target) for picture in pictures if picture is not None]
+    shown = [drawn(picture, sources[0].target, _sources(picture.sources)) for picture in pictures if picture]
     return {
         "id": key,
         "title": title,
         "lead": lead,
-        "pictures": drawn,
+        "pictures": shown,
         "tables": [table for table in extra if table is not None],
         "definitions": tables.definitions(sources),
         "sources": _sources(sources),
-        "missing": tables.missing_reasons(sources) if not drawn else [],
-    }
-
-
-def _drawn(picture: Picture, target: str) -> dict[str, Any]:
-    """A picture with its data, legend, notes and origin, as the template needs it."""
-    return {
-        "id": f"plot-{_identifier(target)}-{picture.key}",
-        "title": picture.title,
-        "caption": picture.caption,
-        "json": Markup(figure_json(draw(picture))),
-        "legend": legend(picture),
-        "notes": [*picture.notes, *undefined_notes(picture)],
-        "table": data_table(picture),
-        "sources": _sources(picture.sources),
+        "missing": tables.missing_reasons(sources) if not shown else [],
     }
 
 

@@ -77,7 +77,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. `rows` names the positions of a horizontal panel, whose estimates run along x."""
+    """One pair of axes.
+
+    Attributes:
+        rows: names of the positions 0, 1, ... of a horizontal panel, whose estimates run along x.
+        names: names of the positions 0, 1, ... along x, where these are no numbers.
+    """
 
     title: str
     x_title: str
@@ -90,6 +95,12 @@ class Panel:
     rows: Sequence[str] = ()
     x_name: str = "x"
     y_range: tuple[float, float] | None = None
+    names: Sequence[str] = ()
+
+    def position(self, x: float) -> str:
+        """A place along x, or a row, in words."""
+        named = self.rows or self.names
+        return named[round(x)] if named else f"{self.x_name} {number(x)}"
 
 
 @dataclass(frozen=True)
@@ -207,13 +218,9 @@ def _undefined(panel: Panel, line: Line) -> list[tuple[str, str]]:
 
 
 def _positions(panel: Panel, xs: Sequence[float]) -> str:
-    if panel.rows:
-        return ", ".join(_position(panel, x) for x in xs)
+    if panel.rows or panel.names:
+        return ", ".join(panel.position(x) for x in xs)
     return f"{panel.x_name} {', '.join(number(x) for x in xs)}"
-
-
-def _position(panel: Panel, x: float) -> str:
-    return panel.rows[round(x)] if panel.rows else f"{panel.x_name} {number(x)}"
 
 
 def _line_rows(panel: Panel, line: Line) -> list[tuple[str, ...]]:
@@ -223,6 +230,6 @@ def _line_rows(panel: Panel, line: Line) -> list[tuple[str, ...]]:
         point = line.points[i]
         interval = point.interval_text if point.mean is not None else ""
         remark = (point.reason or "") if point.mean is not None else ""
-        where = _position(panel, line.x[i])
+        where = panel.position(line.x[i])
         rows.append((panel.title, line.label, where, point.value_text, interval, str(point.n_seeds), remark))
     return rows

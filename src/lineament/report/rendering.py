@@ -1,0 +1,82 @@
+"""What every page shares: templates, style and scripts, and pictures as a template needs them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
+from lineament.records import read_json
+from lineament.report.drawing import draw, figure_json, legend
+from lineament.report.series import Picture, data_table, undefined_notes
+
+HERE = Path(__file__).parent
+INTERVAL = re.compile(r"(\[[^\s\]]+, [^\s\]]+\])")
+
+
+def template(name: str) -> Any:
+    """A template of this folder; what it is not given is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["unbroken"] = _unbroken
+    return environment.get_template(name)
+
+
+def assets() -> dict[str, Markup]:
+    """Style and scripts, which stand in the page so that it opens with no network."""
+    return {
+        "plotly": Markup(get_plotlyjs()),
+        "style": Markup((HERE / "report.css").read_text()),
+        "script": Markup((HERE / "report.js").read_text()),
+    }
+
+
+def drawn(picture: Picture, owner: str, sources: Mapping[str, str]) -> dict[str, Any]:
+    """A picture with its data, legend, notes and origin, as the templates need it.
+
+    Args:
+        owner: what the picture is about; pictures of the same key and other owners stand on one page.
+        sources: `names` of the files it was made from and `hashes` of their configurations.
+    """
+    return {
+        "id": f"plot-{identifier(owner)}-{picture.key}",
+        "title": picture.title,
+        "caption": picture.caption,
+        "json": Markup(figure_json(draw(picture))),
+        "legend": legend(picture),
+        "notes": [*picture.notes, *undefined_notes(picture)],
+        "table": data_table(picture),
+        "sources": sources,
+    }
+
+
+def identifier(text: str) -> str:
+    """A name that can stand in an id; distinct texts stay distinct."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
+
+
+def flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Dotted (key, text) pairs of a nested mapping."""
+    found: list[tuple[str, str]] = []
+    for key, value in body.items():
+        name = f"{prefix}{key}"
+        found += flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, str(value))]
+    return found
+
+
+def optional_json(path: Path) -> Any:
+    """What a JSON file holds; None where there is none."""
+    return read_json(path) if path.exists() else None
+
+
+def _unbroken(text: str) -> Markup:
+    """Cells may break before an interval, never inside it."""
+    return Markup(INTERVAL.sub(r'<span class="num">\1</span>', str(escape(text))))
