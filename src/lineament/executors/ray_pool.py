@@ -243,6 +243,8 @@ def _connect(ray: ModuleType, options: ExecutorOptions, threads: int) -> None:
     if ray.is_initialized():
         raise LineamentError("Ray is connected already in this process; call ray.shutdown() first.")
     if address == "local":
+        # Ray's own 15 would let anything else on this machine stop the workers
+        os.environ.setdefault("RAY_worker_niceness", "0")
         cores = (options.workers or DEFAULT_WORKERS) * threads
         ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
         return
