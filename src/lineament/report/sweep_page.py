@@ -50,6 +50,7 @@ def render_sweep(path: Path) -> str:
         failures=body["failed"][:FAILURES_MOST],
         n_more_failures=max(0, len(body["failed"]) - FAILURES_MOST),
         keys=_keys_table(body),
+        not_recovered=_not_recovered(body["cells"], several_tasks),
         verdicts=_verdicts(grids, body["cells"], several_tasks),
         sections=[_section(grid, body, several_tasks) for grid in grids],
         cells=_cells_table(body["cells"]),
@@ -67,9 +68,9 @@ def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
     sizes = sorted({cell["n_params"] for cell in body["cells"] if cell["n_params"]})
     return {
         "model": " and ".join(body["models"]) or "no model yet",
-        "keys": " and ".join(short[key] for key in keys),
+        "varied": " and ".join(short[key] for key in keys),
         "problem": body["problem"],
-        "grid": " × ".join(f"{len(item['values'])} {short[item['key']]}" for item in body["vary"]),
+        "grid": " × ".join(f"{short[item['key']]} ({len(item['values'])})" for item in body["vary"]),
         "n_cells": len(body["cells"]),
         "seeds": body["seeds"],
         "n_params": " to ".join(f"{size:,}" for size in dict.fromkeys([*sizes[:1], *sizes[-1:]])),
@@ -85,6 +86,23 @@ def _keys_table(body: Mapping[str, Any]) -> Table:
         for item in body["vary"]
     ]
     return Table("What is varied", ("key", "values", "meaning"), rows)
+
+
+def _not_recovered(cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> dict[str, Any]:
+    """Which cells lack a recovery in which seeds: one row each, the first of them."""
+    seeds: dict[tuple[str, str], dict[int, str]] = {}
+    for cell in cells:
+        for found in cell["not_recovered"]:
+            seeds.setdefault((cell["name"], found["task"]), {})[found["seed"]] = found["reason"]
+    rows = [
+        {
+            "cell": f"{cell} ({task})" if several_tasks else cell,
+            "seeds": ("seed " if len(reasons) == 1 else "seeds ") + ", ".join(map(str, sorted(reasons))),
+            "why": "; ".join(dict.fromkeys(reasons.values())),
+        }
+        for (cell, task), reasons in seeds.items()
+    ]
+    return {"rows": rows[:FAILURES_MOST], "n_more": max(0, len(rows) - FAILURES_MOST)}
 
 
 def _verdicts(grids: Sequence[ClaimGrid], cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> dict[str, Any]:
