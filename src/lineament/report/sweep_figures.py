@@ -33,11 +33,17 @@ def claim_pictures(grid: ClaimGrid) -> list[Picture]:
     if not measured:
         return []
     y_range, shares = _vertical(grid)
-    panels = [_panel(grid, key, y_range, shares) for key in grid.vary]
-    groups = [panels[i : i + PANELS_SIDE_BY_SIDE] for i in range(0, len(panels), PANELS_SIDE_BY_SIDE)]
-    title, caption, notes = _title(grid), _caption(grid), _notes(grid)
+    keys = list(grid.vary)
+    groups = [keys[i : i + PANELS_SIDE_BY_SIDE] for i in range(0, len(keys), PANELS_SIDE_BY_SIDE)]
     return [
-        Picture(f"{grid.claim}-{place}", _counted(title, place, len(groups)), caption, group, (), notes)
+        Picture(
+            f"{grid.claim}-{place}",
+            _title(grid) + (f" ({place + 1} of {len(groups)})" if len(groups) > 1 else ""),
+            _caption(grid),
+            [_panel(grid, key, y_range, shares) for key in group],
+            (),
+            _notes(grid, group),
+        )
         for place, group in enumerate(groups)
     ]
 
@@ -104,11 +110,21 @@ def _along(grid: ClaimGrid, key: str) -> str:
 
 
 def _drawn(grid: ClaimGrid, key: str) -> list[tuple[int, Mapping[str, Any]]]:
-    """Combinations of the other keys that have a value somewhere, as many as are drawn, each with its place."""
-    return list(enumerate(_measured(grid, key)))[:SERIES_MOST]
+    """Combinations of the other keys, as many as are drawn, from all over the grid; those shown at first come first."""
+    drawn = _spread(_measured(grid, key), SERIES_MOST)
+    shown = _spread(drawn, SERIES_SHOWN)
+    return list(enumerate([*shown, *(fixed for fixed in drawn if fixed not in shown)]))
+
+
+def _spread(found: Sequence[Mapping[str, Any]], most: int) -> Sequence[Mapping[str, Any]]:
+    """All, or `most` of them at even distances, the first and the last among them."""
+    if len(found) <= most:
+        return found
+    return [found[round(i * (len(found) - 1) / (most - 1))] for i in range(most)]
 
 
 def _measured(grid: ClaimGrid, key: str) -> list[Mapping[str, Any]]:
+    """Combinations of the other keys that have a figure somewhere along this one."""
     return [fixed for fixed in grid.others(key) if any(p.mean is not None for p in _points(grid, key, fixed))]
 
 
@@ -123,7 +139,8 @@ def _series(
     label = settings_words(fixed, list(grid.vary)) or "measured"
     group = _along(grid, key) if fixed else "cells"
     order = sorted(range(len(x)), key=lambda i: x[i])
-    at, points = [x[i] for i in order], [_points(grid, key, fixed)[i] for i in order]
+    found = _points(grid, key, fixed)
+    at, points = [x[i] for i in order], [found[i] for i in order]
     color, symbol = COLORS[place % len(COLORS)], SYMBOLS[(place + place // len(COLORS)) % len(SYMBOLS)]
     style = Style(color, DASHES[place // len(COLORS) % len(DASHES)], symbol)
     identity, shown = f"{key}-{place}", place < SERIES_SHOWN
@@ -195,10 +212,6 @@ def _title(grid: ClaimGrid) -> str:
     return f"From {number(known[low])} at {_where(grid, low)} to {number(known[high])} at {_where(grid, high)}"
 
 
-def _counted(title: str, place: int, count: int) -> str:
-    return f"{title} ({place + 1} of {count})" if count > 1 else title
-
-
 def _where(grid: ClaimGrid, combination: Sequence[Any]) -> str:
     return settings_words(dict(zip(grid.vary, combination, strict=True)), list(grid.vary))
 
@@ -222,10 +235,10 @@ def _caption(grid: ClaimGrid) -> str:
     return " ".join(parts)
 
 
-def _notes(grid: ClaimGrid) -> list[str]:
+def _notes(grid: ClaimGrid, keys: Sequence[str]) -> list[str]:
     """What is not drawn because there is too much of it."""
     notes = []
-    for key in grid.vary:
+    for key in keys:
         more = len(_measured(grid, key)) - SERIES_MOST
         if more > 0:
             notes.append(

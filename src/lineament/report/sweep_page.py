@@ -68,7 +68,9 @@ def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
     sizes = sorted({cell["n_params"] for cell in body["cells"] if cell["n_params"]})
     return {
         "model": " and ".join(body["models"]) or "no model yet",
-        "varied": " and ".join(short[key] for key in keys),
+        "varied": " and ".join(
+            part for part in (", ".join(list(short.values())[:-1]), list(short.values())[-1]) if part
+        ),
         "problem": body["problem"],
         "grid": " × ".join(f"{short[item['key']]} ({len(item['values'])})" for item in body["vary"]),
         "n_cells": len(body["cells"]),
@@ -110,22 +112,18 @@ def _verdicts(grids: Sequence[ClaimGrid], cells: Sequence[Mapping[str, Any]], se
     combinations = {name: combination for grid in grids[:1] for combination, name in grid.names.items()}
     heads = [{"title": _section_title(grid, several_tasks), "link": _section_id(grid)} for grid in grids]
     shown = cells if len(cells) <= COLUMNS_MOST else cells[:ROWS_MOST]
-    keys = short_keys(list(cells[0]["values"])) if cells else {}
-    named = [[f"{keys[key]} = {value_words(value)}" for key, value in _in_order(cell, grids)] for cell in shown]
+    keys = list(grids[0].vary) if grids else []
+    named = [[value_words(cell["values"][key]) for key in keys] for cell in shown]
     found = [[_verdict(grid, combinations[cell["name"]]) for grid in grids] for cell in shown]
     return {
         "wide": len(cells) <= COLUMNS_MOST,
         "claims": heads,
+        "varied": list(short_keys(keys).values()),
         "cells": named,
         "found": found,
         "n_more": len(cells) - len(shown),
         "totals": [_totals(grid) for grid in grids],
     }
-
-
-def _in_order(cell: Mapping[str, Any], grids: Sequence[ClaimGrid]) -> list[tuple[str, Any]]:
-    """Keys and values of a cell in the order of the grid; JSON keeps them in that of the alphabet."""
-    return [(key, cell["values"][key]) for key in (grids[0].vary if grids else cell["values"])]
 
 
 def _verdict(grid: ClaimGrid, combination: tuple[Any, ...]) -> dict[str, Any] | None:
