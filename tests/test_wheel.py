@@ -9,7 +9,16 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ("py.typed", "report/template.html.j2", "report/report.css", "report/report.js", "schemas/claims.schema.json")
+DATA = (
+    "py.typed",
+    "report/macros.html.j2",
+    "report/template.html.j2",
+    "report/sweep.html.j2",
+    "report/report.css",
+    "report/report.js",
+    "schemas/claims.schema.json",
+    "schemas/sweep.schema.json",
+)
 
 
 def run(*command: str, **changes: str) -> str:

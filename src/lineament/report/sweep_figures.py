@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lineament.keys import value_words
@@ -32,11 +33,17 @@ def claim_pictures(grid: ClaimGrid) -> list[Picture]:
     if not measured:
         return []
     y_range, shares = _vertical(grid)
-    panels = [_panel(grid, key, y_range, shares) for key in grid.vary]
-    groups = [panels[i : i + PANELS_SIDE_BY_SIDE] for i in range(0, len(panels), PANELS_SIDE_BY_SIDE)]
-    title, caption, notes = _title(grid), _caption(grid), _notes(grid)
+    keys = list(grid.vary)
+    groups = [keys[i : i + PANELS_SIDE_BY_SIDE] for i in range(0, len(keys), PANELS_SIDE_BY_SIDE)]
     return [
-        Picture(f"{grid.claim}-{place}", _counted(title, place, len(groups)), caption, group, (), notes)
+        Picture(
+            f"{grid.claim}-{place}",
+            _title(grid) + (f" ({place + 1} of {len(groups)})" if len(groups) > 1 else ""),
+            _caption(grid),
+            [_panel(grid, key, y_range, shares) for key in group],
+            (),
+            _notes(grid, group),
+        )
         for place, group in enumerate(groups)
     ]
 
@@ -44,13 +51,18 @@ def claim_pictures(grid: ClaimGrid) -> list[Picture]:
 def difference_tables(grid: ClaimGrid, differences: Sequence[Mapping[str, Any]]) -> list[Table]:
     """For each key: its other values minus its first one, paired by seed, all other keys held fixed."""
     own = [d for d in differences if d["claim"] == grid.claim and d["task"] == grid.task]
-    tables = (_difference_table(grid, key, [d for d in own if d["key"] == key]) for key in grid.vary)
-    return [table for table in tables if table is not None]
+    found = {key: [d for d in own if d["key"] == key] for key in grid.vary}
+    tables = [_difference_table(grid, key, rows) for key, rows in found.items() if rows]
+    note = (
+        "Differences of the same seed in two cells that differ in this key alone, over the seeds that both have. "
+        "Null: 0, no difference."
+    )
+    if len(own) > 1:
+        note += f" Each of the {len(own)} intervals stands alone: about one in twenty misses its true value by chance."
+    return [*tables[:-1], *(replace(table, note=f"{table.note} {note}".strip()) for table in tables[-1:])]
 
 
-def _difference_table(grid: ClaimGrid, key: str, found: Sequence[Mapping[str, Any]]) -> Table | None:
-    if not found:
-        return None
+def _difference_table(grid: ClaimGrid, key: str, found: Sequence[Mapping[str, Any]]) -> Table:
     short, others = short_keys(list(grid.vary)), [name for name in grid.vary if name != key]
     columns = (short[key], *(short[name] for name in others), "mean", "95 % interval over seeds", "seeds")
     rows = [
@@ -64,12 +76,7 @@ def _difference_table(grid: ClaimGrid, key: str, found: Sequence[Mapping[str, An
         for d in found[:DIFFERENCES_MOST]
     ]
     more = len(found) - len(rows)
-    note = (
-        "Differences of the same seed in two cells that differ in this key alone, over the seeds that both have. Null: "
-        f"0, no difference. Each interval stands alone: with {len(found)} of them, about one in twenty misses its true "
-        "value by chance."
-    )
-    note += f" {more} more are in sweep.json." if more else ""
+    note = f"{more} more are in sweep.json." if more else ""
     return Table(f"What {key} changes ({found[0]['unit']}, paired by seed)", columns, rows, note)
 
 
@@ -103,11 +110,21 @@ def _along(grid: ClaimGrid, key: str) -> str:
 
 
 def _drawn(grid: ClaimGrid, key: str) -> list[tuple[int, Mapping[str, Any]]]:
-    """Combinations of the other keys that have a value somewhere, as many as are drawn, each with its place."""
-    return list(enumerate(_measured(grid, key)))[:SERIES_MOST]
+    """Combinations of the other keys, as many as are drawn, from all over the grid; those shown at first come first."""
+    drawn = _spread(_measured(grid, key), SERIES_MOST)
+    shown = _spread(drawn, SERIES_SHOWN)
+    return list(enumerate([*shown, *(fixed for fixed in drawn if fixed not in shown)]))
+
+
+def _spread(found: Sequence[Mapping[str, Any]], most: int) -> Sequence[Mapping[str, Any]]:
+    """All, or `most` of them at even distances, the first and the last among them."""
+    if len(found) <= most:
+        return found
+    return [found[round(i * (len(found) - 1) / (most - 1))] for i in range(most)]
 
 
 def _measured(grid: ClaimGrid, key: str) -> list[Mapping[str, Any]]:
+    """Combinations of the other keys that have a figure somewhere along this one."""
     return [fixed for fixed in grid.others(key) if any(p.mean is not None for p in _points(grid, key, fixed))]
 
 
@@ -122,7 +139,8 @@ def _series(
     label = settings_words(fixed, list(grid.vary)) or "measured"
     group = _along(grid, key) if fixed else "cells"
     order = sorted(range(len(x)), key=lambda i: x[i])
-    at, points = [x[i] for i in order], [_points(grid, key, fixed)[i] for i in order]
+    found = _points(grid, key, fixed)
+    at, points = [x[i] for i in order], [found[i] for i in order]
     color, symbol = COLORS[place % len(COLORS)], SYMBOLS[(place + place // len(COLORS)) % len(SYMBOLS)]
     style = Style(color, DASHES[place // len(COLORS) % len(DASHES)], symbol)
     identity, shown = f"{key}-{place}", place < SERIES_SHOWN
@@ -167,7 +185,7 @@ def _references(grid: ClaimGrid, ends: Sequence[float]) -> list[Line]:
 def _vertical(grid: ClaimGrid) -> tuple[tuple[float, float] | None, bool]:
     """Range up, the same in every panel, and whether it is that of shares, 0 to 1.
 
-    All means, nulls and figures of the paper are inside; bars reach at most as far again beyond the means.
+    All means, nulls and figures of the paper are inside; bars are cut where they would take more room than these.
     """
     claims = [claim for claim in grid.found.values() if claim["measured"] is not None]
     means = [float(claim["measured"]) for claim in claims]
@@ -175,7 +193,7 @@ def _vertical(grid: ClaimGrid) -> tuple[tuple[float, float] | None, bool]:
     shares = grid.distinct("unit") == ["fraction"] and min(levels) >= 0 and SHARES_FROM <= max(levels) <= 1
     if shares:
         return None, True
-    room = max(means) - min(means) or 0.5 * abs(means[0]) or 1.0
+    room = max(max(means) - min(means), (max(levels) - min(levels)) / 2) or 0.5 * abs(means[0]) or 1.0
     lows = [max(claim["low"], min(means) - room) for claim in claims if claim["low"] is not None]
     highs = [min(claim["high"], max(means) + room) for claim in claims if claim["high"] is not None]
     low, high = min(levels + lows), max(levels + highs)
@@ -190,12 +208,8 @@ def _title(grid: ClaimGrid) -> str:
     if len(known) == 1:
         return f"{number(known[low])} in the only cell measured, {_where(grid, low)}"
     if math.isclose(known[low], known[high]):
-        return f"{number(known[low])} in all {len(known)} cells measured"
+        return f"{number(known[low])} in each of the {len(known)} cells measured"
     return f"From {number(known[low])} at {_where(grid, low)} to {number(known[high])} at {_where(grid, high)}"
-
-
-def _counted(title: str, place: int, count: int) -> str:
-    return f"{title} ({place + 1} of {count})" if count > 1 else title
 
 
 def _where(grid: ClaimGrid, combination: Sequence[Any]) -> str:
@@ -221,10 +235,10 @@ def _caption(grid: ClaimGrid) -> str:
     return " ".join(parts)
 
 
-def _notes(grid: ClaimGrid) -> list[str]:
+def _notes(grid: ClaimGrid, keys: Sequence[str]) -> list[str]:
     """What is not drawn because there is too much of it."""
     notes = []
-    for key in grid.vary:
+    for key in keys:
         more = len(_measured(grid, key)) - SERIES_MOST
         if more > 0:
             notes.append(

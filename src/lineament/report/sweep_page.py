@@ -50,6 +50,7 @@ def render_sweep(path: Path) -> str:
         failures=body["failed"][:FAILURES_MOST],
         n_more_failures=max(0, len(body["failed"]) - FAILURES_MOST),
         keys=_keys_table(body),
+        not_recovered=_not_recovered(body["cells"], several_tasks),
         verdicts=_verdicts(grids, body["cells"], several_tasks),
         sections=[_section(grid, body, several_tasks) for grid in grids],
         cells=_cells_table(body["cells"]),
@@ -67,9 +68,11 @@ def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
     sizes = sorted({cell["n_params"] for cell in body["cells"] if cell["n_params"]})
     return {
         "model": " and ".join(body["models"]) or "no model yet",
-        "keys": " and ".join(short[key] for key in keys),
+        "varied": " and ".join(
+            part for part in (", ".join(list(short.values())[:-1]), list(short.values())[-1]) if part
+        ),
         "problem": body["problem"],
-        "grid": " × ".join(f"{len(item['values'])} {short[item['key']]}" for item in body["vary"]),
+        "grid": " × ".join(f"{short[item['key']]} ({len(item['values'])})" for item in body["vary"]),
         "n_cells": len(body["cells"]),
         "seeds": body["seeds"],
         "n_params": " to ".join(f"{size:,}" for size in dict.fromkeys([*sizes[:1], *sizes[-1:]])),
@@ -87,27 +90,40 @@ def _keys_table(body: Mapping[str, Any]) -> Table:
     return Table("What is varied", ("key", "values", "meaning"), rows)
 
 
+def _not_recovered(cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> dict[str, Any]:
+    """Which cells lack a recovery in which seeds: one row each, the first of them."""
+    seeds: dict[tuple[str, str], dict[int, str]] = {}
+    for cell in cells:
+        for found in cell["not_recovered"]:
+            seeds.setdefault((cell["name"], found["task"]), {})[found["seed"]] = found["reason"]
+    rows = [
+        {
+            "cell": f"{cell} ({task})" if several_tasks else cell,
+            "seeds": ("seed " if len(reasons) == 1 else "seeds ") + ", ".join(map(str, sorted(reasons))),
+            "why": "; ".join(dict.fromkeys(reasons.values())),
+        }
+        for (cell, task), reasons in seeds.items()
+    ]
+    return {"rows": rows[:FAILURES_MOST], "n_more": max(0, len(rows) - FAILURES_MOST)}
+
+
 def _verdicts(grids: Sequence[ClaimGrid], cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> dict[str, Any]:
     """The matrix of claims and cells: few cells as columns, many as rows."""
     combinations = {name: combination for grid in grids[:1] for combination, name in grid.names.items()}
     heads = [{"title": _section_title(grid, several_tasks), "link": _section_id(grid)} for grid in grids]
     shown = cells if len(cells) <= COLUMNS_MOST else cells[:ROWS_MOST]
-    keys = short_keys(list(cells[0]["values"])) if cells else {}
-    named = [[f"{keys[key]} = {value_words(value)}" for key, value in _in_order(cell, grids)] for cell in shown]
+    keys = list(grids[0].vary) if grids else []
+    named = [[value_words(cell["values"][key]) for key in keys] for cell in shown]
     found = [[_verdict(grid, combinations[cell["name"]]) for grid in grids] for cell in shown]
     return {
         "wide": len(cells) <= COLUMNS_MOST,
         "claims": heads,
+        "varied": list(short_keys(keys).values()),
         "cells": named,
         "found": found,
         "n_more": len(cells) - len(shown),
         "totals": [_totals(grid) for grid in grids],
     }
-
-
-def _in_order(cell: Mapping[str, Any], grids: Sequence[ClaimGrid]) -> list[tuple[str, Any]]:
-    """Keys and values of a cell in the order of the grid; JSON keeps them in that of the alphabet."""
-    return [(key, cell["values"][key]) for key in (grids[0].vary if grids else cell["values"])]
 
 
 def _verdict(grid: ClaimGrid, combination: tuple[Any, ...]) -> dict[str, Any] | None:

@@ -82,6 +82,7 @@ def _cell_body(
         "model": records[0].model if records else None,
         "n_params": records[0].n_params if records else None,
         "config_hashes": sorted({record.config_hash for record in records}),
+        "not_recovered": _not_recovered(records),
         "claims": [_claim_body(claim, per_seed) for claim in claims],
     }
 
@@ -92,6 +93,16 @@ def _claim_body(claim: Claim, per_seed: PerSeed) -> dict[str, Any]:
     n_seeds = body.pop("details")["n_seeds"]
     found = per_seed.get((claim.task, claim.id), {})
     return {**body, "n_seeds": n_seeds, "per_seed": {str(seed): value for seed, value in found.items()}}
+
+
+def _not_recovered(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Seeds without a recovery have no capture and no drift: why a cell may lack claims though its jobs ended."""
+    return [
+        {"task": record.target, "seed": record.seed, "reason": figure.reason or "not recovered"}
+        for record in records
+        for figure in record.select("recovery_steps")
+        if record.measurement == "basis_capture" and figure.value is None
+    ]
 
 
 def _per_seed(records: Sequence[Record], rank: int) -> PerSeed:

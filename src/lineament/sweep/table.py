@@ -72,15 +72,16 @@ def write_tables(folder: SweepFolder) -> None:
     columns = {**varied, **RECORD_COLUMNS, **labels, **FIGURE_COLUMNS}
     _write(folder.records_table, columns, (_record_rows(folder, cell, labels) for cell in grid.cells()))
     claims = {cell["name"]: cell["claims"] for cell in read_json(folder.results)["cells"]}
-    rows = (_claim_rows(cell, claims.get(cell.name, ())) for cell in grid.cells())
-    _write(folder.claims_table, {**varied, **CLAIM_COLUMNS}, rows)
+    rows = [row for cell in grid.cells() for row in _claim_rows(cell, claims.get(cell.name, ()))]
+    # Few rows for each cell: with a row group of its own for each, the file would be mostly headers.
+    _write(folder.claims_table, {**varied, **CLAIM_COLUMNS}, [rows])
 
 
-def _write(path: Path, columns: Mapping[str, Any], cells: Iterable[Iterable[Row]]) -> None:
-    """One row group for every cell that has rows."""
+def _write(path: Path, columns: Mapping[str, Any], groups: Iterable[Iterable[Row]]) -> None:
+    """One row group for each of `groups` that has rows."""
     schema = pa.schema(list(columns.items()))
     with written_whole(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        for rows in cells:
+        for rows in groups:
             table = pa.Table.from_pylist(list(rows), schema=schema)
             if table.num_rows:
                 writer.write_table(table, row_group_size=table.num_rows)
