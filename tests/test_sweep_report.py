@@ -181,6 +181,7 @@ def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
     text = visible(render_sweep(tmp_path / "sweep"))
     assert "0 (one seed: no interval)" in text
     assert "adamw minus sgd 0.001 0.1 one seed: no interval 1" in text
+    assert "intervals stands alone" not in text
 
 
 def test_two_tasks_are_two_sections(body: dict[str, Any], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class ClaimGrid:
         """Measured in one cell, with its interval over seeds."""
         claim = self.found.get(combination)
         if claim is None:
-            return Estimate(None, reason="not measured in this cell")
+            return Estimate(None, reason="no figure in this cell")
         if claim["measured"] is None:
             return Estimate(None, reason=claim["reason"])
         return Estimate(claim["measured"], claim["low"], claim["high"], claim["n_seeds"])

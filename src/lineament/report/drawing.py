@@ -109,7 +109,7 @@ def _places(panel: Panel) -> list[list[float]]:
     keys = dict.fromkeys(line.key for line in barred if line.mode in ("line", "dots"))
     middle = (len(keys) - 1) / 2
     moves = {key: i - middle for i, key in enumerate(keys)}
-    return [[_moved(panel, x, moves.get(line.key, 0.0)) for x in line.x] for line in panel.lines]
+    return [[_moved(panel, float(x), moves.get(line.key, 0.0)) for x in line.x] for line in panel.lines]
 
 
 def _moved(panel: Panel, x: float, by: float) -> float:

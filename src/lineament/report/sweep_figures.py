@@ -57,8 +57,9 @@ def difference_tables(grid: ClaimGrid, differences: Sequence[Mapping[str, Any]])
         "Differences of the same seed in two cells that differ in this key alone, over the seeds that both have. "
         "Null: 0, no difference."
     )
-    if len(own) > 1:
-        note += f" Each of the {len(own)} intervals stands alone: about one in twenty misses its true value by chance."
+    intervals = sum(d["low"] is not None for d in own)
+    if intervals > 1:
+        note += f" Each of the {intervals} intervals stands alone: about one in twenty misses its true value by chance."
     return [*tables[:-1], *(replace(table, note=f"{table.note} {note}".strip()) for table in tables[-1:])]
 
 
