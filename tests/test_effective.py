@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lineament.errors import InputError, SpaceMismatchError
 from lineament.parameters import ParameterSpace, Space
-from lineament.problems.adapters import FactorPair, attach_lora, factor_pairs
+from lineament.problems.adapters import attach_lora
+from lineament.problems.factor_pairs import FactorPair, factor_pairs
 from lineament.problems.problem import Problem
 from lineament.settings import LoraSettings
 from lineament.vectors import trajectories

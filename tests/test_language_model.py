@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from lineament.errors import InputError
 from lineament.presets import resolve
-from lineament.problems.adapters import factor_pairs, save_adapter
+from lineament.problems.adapters import save_adapter
 from lineament.problems.encoding import PROMPT
+from lineament.problems.factor_pairs import factor_pairs
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.loading import load_model
 from lineament.problems.problem import Batch

@@ -168,7 +168,7 @@ def test_start_basis_shares_are_those_of_the_factors(study: Study, captures: Rec
 
 def test_captures_of_effective_weights_do_not_depend_on_the_gauge(study: Study, captures: Record) -> None:
     """dW of every step, materialised, against the figures made from factors."""
-    from lineament.problems.adapters import factor_pairs
+    from lineament.problems.factor_pairs import factor_pairs
 
     thetas = [study.trajectory.position(step) for step in range(study.recovered_at + 1)]
     weights = [

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lineament.bases import from_vectors
 from lineament.errors import InputError, LineamentError, NonFiniteError, SpaceMismatchError
 from lineament.parameters import ParameterSpace
-from lineament.problems.adapters import factor_pairs
+from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import read_json
 from lineament.vectors import rows, trajectories
 from lineament.vectors.sketch import Sketch

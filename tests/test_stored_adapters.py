@@ -22,7 +22,8 @@ from lineament import cli, read_adapter
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
 from lineament.presets import resolve
-from lineament.problems.adapters import attach_stored, factor_pairs, load_adapter
+from lineament.problems.adapters import attach_stored, load_adapter
+from lineament.problems.factor_pairs import factor_pairs
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.search.target import adapter_settings
 from lineament.vectors.effective import position_gram

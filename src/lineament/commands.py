@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,8 +28,6 @@ from lineament.planning import Plan, plan
 from lineament.problems.synthetic import cache_folder
 from lineament.records import Record, delete_leftovers, load_records, read_json, record_files
 from lineament.run_folder import RunFolder
-from lineament.search.command import Request
-from lineament.search.command import search as run_request
 from lineament.settings import Settings
 from lineament.sweep.command import SweepRequest, show_sweep_plan, write_all
 from lineament.sweep.command import sweep as run_sweep
@@ -38,6 +36,9 @@ from lineament.sweep.grid import Grid
 from lineament.terminal import claims_table, job_progress, sweep_table
 from lineament.tracking import tracking
 from lineament.verdicts import Claim
+
+if TYPE_CHECKING:
+    from lineament.search.command import Request
 
 console = Console(highlight=False, soft_wrap=False)
 MOST_FAILURES_SHOWN = 10
@@ -115,6 +116,8 @@ def say_failed(failures: Sequence[Failure]) -> None:
 
 def search(request: Request, quiet: bool) -> int:
     """Plan, probe and search; the winner and the kept members go to the search's folder."""
+
+    from lineament.search.command import search as run_request  # its PEFT takes seconds to import
 
     @contextmanager
     def progress() -> Iterator[Callable[[str, int, int], None]]:

@@ -18,7 +18,6 @@ from lineament.bases import from_vectors
 from lineament.claims import write_claims
 from lineament.errors import InputError, unknown_name
 from lineament.measurements import basis_capture, basis_drift, gradient_rank, random_search, steering
-from lineament.problems.adapters import save_adapter
 from lineament.problems.problem import Problem
 from lineament.problems.synthetic import LORA_TARGETS, SyntheticProblem, task_names
 from lineament.records import Record, load_records, write_bytes
@@ -161,6 +160,8 @@ def _save_artifacts(study: Study, run: Path) -> None:
     """Adapters of a LoRA run as PEFT folders, and the prefix basis."""
     name = f"{study.target}-seed{study.seed}"
     if study.problem.space.space.kind == "lora_factors":
+        from lineament.problems.adapters import save_adapter  # PEFT takes seconds to import
+
         for point in ("star", "broken", "recovered"):
             folder = run / "adapters" / name / point
             if point in study.points and not (folder / "adapter_config.json").exists():

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineament.errors import InputError, NonFiniteError
 from lineament.perturbations import LowRankMembers, Members
-from lineament.problems.adapters import factor_pairs
+from lineament.problems.factor_pairs import factor_pairs
 from lineament.problems.problem import Batch, Problem, mean_losses
 from lineament.vectors.gradients import is_conv1d
 

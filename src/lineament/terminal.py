@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -157,7 +158,12 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     table.add_column("measured [95 %]", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     several = len({claim["task"] for cell in cells for claim in cell["claims"]}) > 1
-    rows = [(claim["id"], claim["task"], cell["name"], Claim(**claim)) for cell in cells for claim in cell["claims"]]
+    known = {field.name for field in fields(Claim)}
+    rows = [
+        (claim["id"], claim["task"], cell["name"], Claim(**{k: v for k, v in claim.items() if k in known}))
+        for cell in cells
+        for claim in cell["claims"]
+    ]
     order = {name: place for place, name in enumerate(dict.fromkeys(row[0] for row in rows))}
     last = ""
     for name, task, cell, claim in sorted(rows, key=lambda row: (order[row[0]], row[1])):

@@ -34,7 +34,7 @@ from lineament.measurements.inside import functional_figures
 from lineament.measurements.measurement import make_record
 from lineament.measurements.sensitivity import DEFINITION as GRID_DEFINITION
 from lineament.measurements.sensitivity import grid_figures
-from lineament.problems.adapters import factor_pairs
+from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import Figure, Label, Record
 from lineament.study import Study
 from lineament.vectors.effective import update_gram

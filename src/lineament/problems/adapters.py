@@ -7,7 +7,6 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,6 @@ from lineament.settings import LoraSettings
 
 HEADS = {"lm_head", "head", "embed_out"}
 USUAL_TARGETS = ("q_proj", "v_proj")
-
-
-@dataclass(frozen=True)
-class FactorPair:
-    """Where one adapted weight's factors lie in the flat vector: dW = scale * B @ A.
-
-    Attributes:
-        a, b: slices of theta; `a_shape` is (rank, d_in), `b_shape` is (d_out, rank).
-    """
-
-    module: str
-    a: slice
-    b: slice
-    a_shape: tuple[int, int]
-    b_shape: tuple[int, int]
-    scale: float
 
 
 def attach_lora(model: nn.Module, settings: LoraSettings, seed: int, default_targets: Sequence[str]) -> PeftModel:
@@ -157,24 +140,6 @@ def _head_name(model: nn.Module) -> set[str]:
     getter: Any = getattr(model, "get_output_embeddings", None)
     head = getter() if getter else None
     return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if head is not None and module is head}
-
-
-def factor_pairs(space: ParameterSpace) -> list[FactorPair]:
-    """The factor pairs of a `lora_factors` space, from the names and scalings PEFT gives them."""
-    where = {name: (part, p) for name, part, p in zip(space.names, space.slices, space.parameters, strict=True)}
-    modules = dict(space.module.named_modules())
-    pairs = []
-    for name, (a, a_parameter) in where.items():
-        if ".lora_A." not in name:
-            continue
-        b, b_parameter = where[name.replace(".lora_A.", ".lora_B.")]
-        owner = name.split(".lora_A.")[0]
-        scaling: Any = modules[owner].scaling
-        a_shape, b_shape = tuple(a_parameter.shape), tuple(b_parameter.shape)
-        pairs.append(FactorPair(owner, a, b, a_shape, b_shape, float(scaling["default"])))  # type: ignore[arg-type]
-    if not pairs:
-        raise InputError(f"{space.space} holds no LoRA factors.")
-    return pairs
 
 
 def save_adapter(space: ParameterSpace, theta: Tensor, folder: Path) -> None:

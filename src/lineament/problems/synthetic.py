@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lineament.errors import InputError, unknown_name
 from lineament.parameters import ParameterSpace
-from lineament.problems.adapters import attach_lora
 from lineament.problems.problem import SPLITS, Batch, Problem, Split, chosen_device
 from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
 from lineament.problems.transformer import Transformer
@@ -56,6 +55,8 @@ class SyntheticProblem(Problem):
         self.device = chosen_device(settings.device)
         base.to(self.device)
         if settings.recovery.space == "lora":
+            from lineament.problems.adapters import attach_lora  # PEFT takes seconds to import
+
             self.model = attach_lora(base, settings.lora, self.streams.integer("adapter"), LORA_TARGETS)
             self.space = ParameterSpace.trainable(self.model, "lora_factors")
         else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lineament.measurements.gradient_rank import spectrum_statistics
-from lineament.problems.adapters import FactorPair
+from lineament.problems.factor_pairs import FactorPair
 from lineament.recordings.options import AnalysisOptions
 from lineament.records import Figure, Label
 from lineament.streams import Streams

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,12 +13,10 @@ from torch import Tensor
 from lineament.bases import Basis
 from lineament.errors import InputError, LineamentError
 from lineament.parameters import Vectors
+from lineament.problems.factor_pairs import FactorPair
 from lineament.vectors.recording_index import RecordingIndex
 from lineament.vectors.rows import RowReader, column_blocks, cross_products, stacked_gram
 from lineament.vectors.trajectory_gram import Coefficients, OutsideVector, StepBasis, TrajectoryGram
-
-if TYPE_CHECKING:  # PEFT takes seconds to import
-    from lineament.problems.adapters import FactorPair
 
 START, GRADIENTS = "start.safetensors", "gradients"
 
@@ -242,8 +239,6 @@ class Trajectory(Recorded):
 
 
 def _factor_pairs(trajectory: Trajectory) -> list[FactorPair]:
-    from lineament.problems.adapters import FactorPair
-
     starts = np.cumsum([0, *(int(np.prod(shape)) for _, shape in trajectory.tensors)])
     where = {
         name: (slice(int(start), int(stop)), shape)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from lineament.errors import InputError, LineamentError
 from lineament.parameters import ParameterSpace, Space
+from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import read_json, write_json
 from lineament.vectors.rows import DTYPES, row_file
 from lineament.vectors.sketch import Sketch
@@ -133,8 +134,6 @@ def scales_of(space: ParameterSpace) -> dict[str, float]:
     """Adapted module -> scale of dW = scale B A; empty for spaces that are no LoRA factors."""
     if space.space.kind != "lora_factors":
         return {}
-    from lineament.problems.adapters import factor_pairs  # PEFT takes seconds to import: only where there are adapters
-
     return {pair.module: pair.scale for pair in factor_pairs(space)}
 
 
