@@ -109,7 +109,7 @@ def checked_executor(flags: JobFlags, settings: Settings) -> ExecutorOptions:
 def say_failed(failures: Sequence[Failure]) -> None:
     """Name jobs that were given up on stderr, the first few with their reasons."""
     for failure in failures[:MOST_FAILURES_SHOWN]:
-        print(f"{failure.job.label} failed: {failure.message}", file=sys.stderr)
+        print(f"{failure.task.label} failed: {failure.message}", file=sys.stderr)
     if (more := len(failures) - MOST_FAILURES_SHOWN) > 0:
         print(f"and {more} more failed; the log has all.", file=sys.stderr)
 

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 from lineament.executors.options import ExecutorOptions
 from lineament.executors.pool import Pool
-from lineament.executors.tasks import Job, Outcome, Preparation, Task
-from lineament.run_folder import RunFolder
+from lineament.executors.tasks import Outcome, Preparation, Task
 
 # Called with (job's label, what is being done, steps done, steps in all).
 JobProgress = Callable[[str, str, int, int], None]
@@ -20,13 +20,14 @@ ALL_JOBS = "all jobs"
 # What is said of a job last, however it went.
 ENDED = "ended"
 POLL_S = 0.3
+T = TypeVar("T", bound=Task)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that was given up, and what to tell the user."""
+    """A task that was given up, and what to tell the user."""
 
-    job: Job
+    task: Task
     message: str
 
 
@@ -36,11 +37,11 @@ class _Running:
     began: float | None = None
 
 
-def nothing(job: Job) -> None:
+def nothing(task: Task) -> None:
     """A hook that does nothing."""
 
 
-class Driver:
+class Driver(Generic[T]):
     """Carries jobs out on a pool; what a job makes is in its run folder, and only that is kept.
 
     Args:
@@ -50,24 +51,24 @@ class Driver:
 
     def __init__(
         self,
-        jobs: Collection[Job],
+        jobs: Collection[T],
         options: ExecutorOptions,
         progress: JobProgress,
-        before: Callable[[Job], None] = nothing,
-        after: Callable[[Job], None] = nothing,
+        before: Callable[[T], None] = nothing,
+        after: Callable[[T], None] = nothing,
     ) -> None:
         self.options, self.show, self.before, self.after = options, progress, before, after
         self.queue, self.n_jobs, self.n_ended = deque[Task](jobs), len(jobs), 0
         self.running: dict[Path, _Running] = {}
         self.attempts: dict[Path, int] = {}
         # Jobs that wait for an operating point that is being made, and why one could not be made.
-        self.parked: dict[Path, list[Job]] = {}
+        self.parked: dict[Path, list[Task]] = {}
         self.broken: dict[Path, str] = {}
         self.failures: list[Failure] = []
 
     def progress(self, task: Task, what: str, done: int, total: int) -> None:
         """Where a pool reports a task's work; a task's time runs from its first report on."""
-        if (found := self.running.get(_key(task))) is not None:
+        if (found := self.running.get(task.key)) is not None:
             found.began = found.began or time.monotonic()
             self.show(task.label, what, done, total)
 
@@ -92,7 +93,7 @@ class Driver:
         """The next task that can be started: a job whose operating point is there, or the making of that point."""
         while self.queue:
             task = self.queue.popleft()
-            if isinstance(task, Preparation) or task.needs is None or task.needs.exists():
+            if task.needs is None or task.needs.exists():
                 return task
             if task.needs in self.broken:
                 self._give_up(task, f"its operating point could not be made: {self.broken[task.needs]}")
@@ -105,12 +106,11 @@ class Driver:
         return None
 
     def _start(self, pool: Pool, task: Task) -> None:
-        key = _key(task)
-        self.attempts[key] = self.attempts.get(key, 0) + 1
-        self.running[key] = _Running(task)
-        if isinstance(task, Job):
-            self.before(task)
-            RunFolder(task.run).mark(task.name, "running")
+        self.attempts[task.key] = self.attempts.get(task.key, 0) + 1
+        self.running[task.key] = _Running(task)
+        if not isinstance(task, Preparation):
+            self.before(cast(T, task))
+        task.note("running")
         pool.start(task)
 
     def _late(self) -> Iterator[Task]:
@@ -120,58 +120,41 @@ class Driver:
             yield from (r.task for r in self.running.values() if r.began is not None and now - r.began > limit)
 
     def _settle(self, outcome: Outcome) -> None:
-        task, key = outcome.task, _key(outcome.task)
-        ran = self.running.pop(key, None)
+        task = outcome.task
+        ran = self.running.pop(task.key, None)
         if ran is None:
             return  # of an attempt that was stopped meanwhile
         self.show(task.label, ENDED, 1, 1)
-        if outcome.details and isinstance(task, Job):
-            RunFolder(task.run).log(outcome.details)
         if outcome.failure is None:
             self._finish(task, time.monotonic() - ran.began if ran.began else 0.0)
-        elif outcome.again and self.attempts[key] <= self.options.retries:
-            self._try_again(task, outcome.failure)
+        elif outcome.again and self.attempts[task.key] <= self.options.retries:
+            task.note("planned", f"attempt {self.attempts[task.key]} ended: {outcome.failure}", outcome.details)
+            self.queue.append(task)
         else:
-            self._fail(task, self._final_words(outcome))
-
-    def _final_words(self, outcome: Outcome) -> str:
-        n, words = self.attempts[_key(outcome.task)], outcome.failure or ""
-        if outcome.details and isinstance(outcome.task, Job):
-            words += f" (traceback in {outcome.task.run / 'log.txt'})"
-        return f"{words} (attempt {n} of {n})" if n > 1 else words
+            n = self.attempts.pop(task.key)
+            words = f"{outcome.failure}{' (its log has the traceback)' if outcome.details else ''}"
+            self._fail(task, f"{words} (attempt {n} of {n})" if n > 1 else words, outcome.details)
 
     def _finish(self, task: Task, seconds: float) -> None:
-        attempts = self.attempts.pop(_key(task))
+        attempts = self.attempts.pop(task.key)
         if isinstance(task, Preparation):
-            self._release(task.file)
+            self._release(task.key)
             return
-        folder = RunFolder(task.run)
-        folder.mark(task.name, "done", seconds=round(seconds, 1), attempts=attempts)
-        folder.log(f"{task.name} done")
+        task.note("done", seconds=round(seconds, 1), attempts=attempts)
         self._count(1)
-        self.after(task)
+        self.after(cast(T, task))
 
-    def _try_again(self, task: Task, why: str) -> None:
-        self.queue.append(task)
-        if isinstance(task, Job):
-            folder = RunFolder(task.run)
-            folder.mark(task.name, "planned")
-            folder.log(f"{task.name}, attempt {self.attempts[_key(task)]}: {why}; it is tried again")
-
-    def _fail(self, task: Task, message: str) -> None:
-        self.attempts.pop(_key(task))
+    def _fail(self, task: Task, message: str, details: str | None) -> None:
         if isinstance(task, Preparation):
-            self.broken[task.file] = message
-            self._release(task.file)
+            self.broken[task.key] = message
+            self._release(task.key)
         else:
-            self._give_up(task, message)
+            self._give_up(task, message, details)
 
-    def _give_up(self, job: Job, message: str) -> None:
-        self.before(job)
-        folder = RunFolder(job.run)
-        folder.mark(job.name, "failed", message)
-        folder.log(f"{job.name} failed: {message}")
-        self.failures.append(Failure(job, message))
+    def _give_up(self, task: Task, message: str, details: str | None = None) -> None:
+        self.before(cast(T, task))
+        task.note("failed", message, details)
+        self.failures.append(Failure(task, message))
         self._count(1)
 
     def _release(self, file: Path) -> None:
@@ -183,7 +166,3 @@ class Driver:
         if self.n_jobs > 1:
             failed = f", {len(self.failures)} failed" if self.failures else ""
             self.show(ALL_JOBS, f"jobs ended{failed}", self.n_ended, self.n_jobs)
-
-
-def _key(task: Task) -> Path:
-    return task.file if isinstance(task, Preparation) else task.run / task.name

@@ -13,7 +13,7 @@ import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,12 +22,11 @@ from lineament.errors import InputError, LineamentError
 from lineament.executors.options import ExecutorOptions
 from lineament.executors.pool import TaskProgress, unseen
 from lineament.executors.processes import seldom
-from lineament.executors.tasks import Job, Outcome, Preparation, Task, attempt, base_of, packed, unpack
+from lineament.executors.tasks import Outcome, Preparation, Task, attempt, base_of
 from lineament.problems.synthetic import cache_folder
 from lineament.records import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_bytes
 from lineament.run_folder import PACKAGES, version
 from lineament.settings import Settings
-from lineament.study import operating_file
 
 CONNECT_S = 5.0
 VERSIONS_S = 60.0
@@ -42,7 +41,7 @@ DEFAULT_WORKERS = 2
 class _Shared:
     """What a task starts from: contents of files that a node may not have."""
 
-    operating: bytes | None
+    needed: bytes | None
     base_name: str | None
     base: bytes | None
 
@@ -96,7 +95,7 @@ class RayPool:
         self.token.touch()
         resources = {"num_cpus": task.settings.threads, "num_gpus": 1 if task.settings.device == "cuda" else 0}
         remote = self.carry_out.options(**resources)
-        self.running[remote.remote(task, self._shared_by(task), self.token, self.board, _key(task))] = task
+        self.running[remote.remote(task, self._shared_by(task), self.token, self.board)] = task
 
     def outcomes(self, timeout_s: float) -> Sequence[Outcome]:
         """Tasks that have ended; a worker or node that died gives an outcome that may be tried again."""
@@ -135,7 +134,7 @@ class RayPool:
         return self.ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
 
     def _pass_progress_on(self) -> None:
-        by_key = {_key(task): task for task in self.running.values()}
+        by_key = {str(task.key): task for task in self.running.values()}
         try:
             news = self.ray.get(self.board.take.remote(), timeout=CONNECT_S)
         except self.ray.exceptions.RayError:
@@ -146,8 +145,7 @@ class RayPool:
 
     def _shared_by(self, task: Task) -> Any:
         """A reference to the operating point and base model, put into the object store once for all tasks."""
-        needs = task.needs if isinstance(task, Job) else None
-        key = (needs, base_of(task))
+        key = (task.needs, base_of(task))
         if key not in self.shared:
             while len(self.shared) >= MOST_SHARED:
                 del self.shared[next(iter(self.shared))]  # tasks that were given it keep it alive
@@ -159,10 +157,7 @@ class RayPool:
             result: _Result = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
             return Outcome(task, f"the worker was lost ({type(error).__name__})", again=True)
-        if isinstance(task, Job):
-            unpack(result.files, task.run)
-        elif content := result.files.get(task.file.name):
-            write_bytes(task.file, content)
+        task.keep(result.files)
         base = base_of(task)
         if base and result.base and not base.exists():
             write_bytes(base, result.base)
@@ -185,10 +180,11 @@ class _Board:
         return taken
 
 
-def _carry_out(task: Task, shared: _Shared, token: Path, board: Any, key: str) -> _Result:
+def _carry_out(task: Task, shared: _Shared, token: Path, board: Any) -> _Result:
     """On a worker: run the task where its folder is, or in a scratch folder whose files go back as bytes."""
     if shared.base is not None and shared.base_name and not (cache_folder() / shared.base_name).exists():
         write_bytes(cache_folder() / shared.base_name, shared.base)
+    key = str(task.key)
 
     def put(what: str, done: int, total: int) -> None:
         board.put.remote(key, what, done, total)
@@ -198,15 +194,10 @@ def _carry_out(task: Task, shared: _Shared, token: Path, board: Any, key: str) -
     if token.exists():
         return _result(task, attempt(task, progress), {})
     with tempfile.TemporaryDirectory(prefix="lineament-job-") as folder:
-        if isinstance(task, Preparation):
-            moved = replace(task, file=Path(folder) / task.file.name)
-            outcome = attempt(moved, progress)
-            files = {moved.file.name: moved.file.read_bytes()} if moved.file.exists() else {}
-            return _result(task, outcome, files)
-        job = task.moved(Path(folder))
-        if shared.operating is not None:
-            write_bytes(operating_file(job.run, job.seed), shared.operating)
-        return _result(task, attempt(job, progress), packed(job.run, job))
+        moved = task.elsewhere(Path(folder))
+        if moved.needs and shared.needed is not None:
+            write_bytes(moved.needs, shared.needed)
+        return _result(task, attempt(moved, progress), moved.files())
 
 
 def _result(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> _Result:
@@ -216,12 +207,8 @@ def _result(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> _Result
 
 
 def _read(needs: Path | None, base: Path | None) -> _Shared:
-    operating = needs.read_bytes() if needs and needs.exists() else None
-    return _Shared(operating, base.name if base else None, base.read_bytes() if base and base.exists() else None)
-
-
-def _key(task: Task) -> str:
-    return str(task.file if isinstance(task, Preparation) else task.run / task.name)
+    needed = needs.read_bytes() if needs and needs.exists() else None
+    return _Shared(needed, base.name if base else None, base.read_bytes() if base and base.exists() else None)
 
 
 def _ray() -> ModuleType:

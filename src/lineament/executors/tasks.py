@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, Self
 
 from lineament.errors import LineamentError
 from lineament.experiment import make_problem, run_job
@@ -26,8 +27,54 @@ from lineament.study import Progress, make_operating_point, operating_file
 
 # A worker that was given up may take this long to end; until then its job is not written by another.
 LOCK_WAIT_S = 60.0
+# What a job that ran elsewhere does not bring home.
+STAY_BEHIND = ("recording/**/*", "stages/recovery-*", "stages/*.lock")
 # Parts of the settings that an operating point depends on; of `task` all but the targets.
 BEFORE_DAMAGE = ("problem", "device", "threads", "model", "task", "training", "operating", "lora")
+
+
+class Task(Protocol):
+    """Something to be carried out by any process, and what is to be noted of it.
+
+    Attributes:
+        settings: whose threads and device it takes.
+        seed: of its problem.
+        label: what a person reads.
+        needs: a file that must be there first; None needs nothing.
+    """
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def needs(self) -> Path | None: ...
+    @property
+    def key(self) -> Path:
+        """What tells it from every other task."""
+        ...
+
+    def execute(self, progress: Progress, ready: Problem | None = None) -> None:
+        """Make its files, those that are missing."""
+        ...
+
+    def elsewhere(self, folder: Path) -> Self:
+        """The same task with all its files below another folder."""
+        ...
+
+    def files(self) -> Mapping[str, bytes]:
+        """Of a task that was carried out elsewhere: what `keep` takes."""
+        ...
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Write files that the task made elsewhere."""
+        ...
+
+    def note(self, status: str, message: str | None = None, details: str | None = None, **more: float) -> None:
+        """Write down how it goes; `details`, a traceback, go to the log alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +82,6 @@ class Job:
     """One seed of one configuration, in its run folder.
 
     Attributes:
-        label: what a person reads.
         needs: the operating point it starts from, made by a `Preparation`; None makes its own.
     """
 
@@ -50,6 +96,11 @@ class Job:
         """Its name in the run's state.json."""
         return f"seed{self.seed}"
 
+    @property
+    def key(self) -> Path:
+        """Its run and seed."""
+        return self.run / self.name
+
     def execute(self, progress: Progress, ready: Problem | None = None) -> None:
         """Make what is missing of the job's records."""
         with _only_writer(self.run / "stages" / f"{self.name}.lock"):
@@ -58,9 +109,34 @@ class Job:
                 _link(self.needs, own)
             run_job(self.settings, self.seed, self.run, progress, ready)
 
-    def moved(self, run: Path) -> Job:
-        """The same job in another folder, where nothing shared is seen."""
-        return replace(self, run=run, needs=None)
+    def elsewhere(self, folder: Path) -> Job:
+        """The same job in a run folder below another folder, with what it needs beside it."""
+        return replace(self, run=folder / "run", needs=self.needs and folder / self.needs.name)
+
+    def files(self) -> Mapping[str, bytes]:
+        """The run's files: relative path -> content.
+
+        Recordings stay behind, since they are far larger than all else, and with them the note that recovery is done:
+        a later extension of the job makes its recovery again, to the same numbers.
+        """
+        left = {path for kind in STAY_BEHIND for path in self.run.glob(kind)}
+        found = [path for path in self.run.rglob("*") if path.is_file() and path not in left]
+        return {str(path.relative_to(self.run)): path.read_bytes() for path in found}
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Write files that are not there yet, records last: what has its records is complete."""
+        for name in sorted(files, key=lambda name: name.startswith("records/")):
+            if not (self.run / name).exists():
+                write_bytes(self.run / name, files[name])
+
+    def note(self, status: str, message: str | None = None, details: str | None = None, **more: float) -> None:
+        """Into the run's state and log."""
+        folder = RunFolder(self.run)
+        folder.mark(self.name, status, message, **more)
+        if status != "running":
+            folder.log(f"{self.name} {status}{': ' + message if message else ''}")
+        if details:
+            folder.log(details)
 
 
 @dataclass(frozen=True)
@@ -68,23 +144,37 @@ class Preparation:
     """The operating point of a seed that several jobs start from, with the base model it was trained on.
 
     Attributes:
-        file: where it goes.
+        key: the file it goes to.
     """
 
     settings: Settings
     seed: int
-    file: Path
+    key: Path
     label: str
+    needs: Path | None = None
 
     def execute(self, progress: Progress, ready: Problem | None = None) -> None:
         """Train to the operating point, unless that was done before."""
-        with _only_writer(self.file.with_suffix(".lock")):
-            if not self.file.exists():
+        with _only_writer(self.key.with_suffix(".lock")):
+            if not self.key.exists():
                 problem = ready or make_problem(self.settings, self.seed, progress)
-                make_operating_point(problem, self.settings, self.seed, self.file, progress)
+                make_operating_point(problem, self.settings, self.seed, self.key, progress)
 
+    def elsewhere(self, folder: Path) -> Preparation:
+        """The same, to a file in another folder."""
+        return replace(self, key=folder / self.key.name)
 
-Task = Job | Preparation
+    def files(self) -> Mapping[str, bytes]:
+        """The one file."""
+        return {self.key.name: self.key.read_bytes()} if self.key.exists() else {}
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Write the one file."""
+        for content in files.values():
+            write_bytes(self.key, content)
+
+    def note(self, status: str, message: str | None = None, details: str | None = None, **more: float) -> None:
+        """Nothing: the jobs that wait for it have their own notes."""
 
 
 @dataclass(frozen=True)
@@ -135,24 +225,6 @@ def is_finished(job: Job) -> bool:
         for target in job.settings.task.targets
         for measurement in job.settings.measure
     )
-
-
-def packed(folder: Path, job: Job) -> Mapping[str, bytes]:
-    """Files of a job that ran in a folder of its own: relative path -> content.
-
-    Recordings stay behind, since they are far larger than all else, and with them the note that recovery is done: a
-    later extension of the job makes its recovery again, to the same numbers.
-    """
-    left = (*folder.glob("recording/**/*"), *folder.glob("stages/recovery-*"), *folder.glob("stages/*.lock"))
-    files = [path for path in folder.rglob("*") if path.is_file() and path not in set(left)]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def unpack(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write packed files that are not there yet, records last: what has its records is complete."""
-    for name in sorted(files, key=lambda name: name.startswith("records/")):
-        if not (folder / name).exists():
-            write_bytes(folder / name, files[name])
 
 
 def base_of(task: Task) -> Path | None:
