@@ -58,7 +58,8 @@ def run(settings: Settings, out: Path, flags: JobFlags) -> int:
     notes = ready.notes if ready else ()
     if executor.name != "serial":
         ready = None  # workers load their own; this process need not hold a model meanwhile
-    with open_pool(executor, out, settings, ready) as pool, folder.locked():
+    # Trackers and executors that cannot be had are known before anything is written.
+    with tracking(flags.track, out) as after, open_pool(executor, out, settings, ready) as pool, folder.locked():
         folder.open(settings, flags.resume)
         for note in notes:
             folder.log(note)
@@ -66,7 +67,7 @@ def run(settings: Settings, out: Path, flags: JobFlags) -> int:
                 print(f"{settings.model.name}: {note}.", file=sys.stderr)
         for job in jobs:
             folder.mark(job.name, "planned")
-        with job_progress(flags.quiet, flags.log_file) as progress, tracking(flags.track, out) as after:
+        with job_progress(flags.quiet, flags.log_file) as progress:
             failures = Driver(jobs, executor, progress, after=after).run(pool)
         say_failed(failures)
         if not record_files(folder.records):

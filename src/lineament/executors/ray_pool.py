@@ -11,10 +11,11 @@ import platform
 import secrets
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,7 @@ from lineament.run_folder import PACKAGES, version
 from lineament.settings import Settings
 
 CONNECT_S = 5.0
+JOIN_S = 10.0
 VERSIONS_S = 60.0
 CANCEL_S = 20.0
 SECONDS_BETWEEN_REMOTE_REPORTS = 0.5
@@ -237,12 +239,35 @@ def _connect(ray: ModuleType, options: ExecutorOptions, threads: int) -> None:
     if address != "auto":
         _require_answer(address)
     try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        _within(JOIN_S, lambda: ray.init(address=address, **quiet))
+    except (TimeoutError, ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"--ray-address {address}: no Ray cluster answers ({str(error).splitlines()[0]}). Start one with `ray "
+            f"--ray-address {address}: no Ray cluster answers ({_first_line(error)}). Start one with `ray "
             "start --head`, or leave --ray-address out to use this machine alone."
         ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Make a call that may never return, as Ray's does on a port where something else listens."""
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=guarded, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    for error in errors:
+        raise error
 
 
 def _require_answer(address: str) -> None:
