@@ -170,7 +170,8 @@ def _made(place: Place, point: Path, progress: Progress) -> _Desk:
             "node needs the same model files."
         )
     columns = stored.get("columns")
-    basis = None if columns is None else Basis(columns, problem.space.space, place.region)
+    # A copy lies where torch aligns its tensors; products with the file's own bytes may differ in their last bits.
+    basis = None if columns is None else Basis(columns.clone(), problem.space.space, place.region)
     target = Target(problem, place.task, place.settings, place.seed, place.point)
     population = Population(problem, target.batch(place.examples, "selection"), memory_bytes=place.memory_bytes)
     region = Region(place.region, problem.space, basis)

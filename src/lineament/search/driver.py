@@ -221,7 +221,7 @@ def _spend(
             scored = population.score(generation.members).losses
             write_json(file, losses_body(scored))
         else:
-            scored = score(number, generation, lambda done, before=len(losses): progress("searching", before + done, n))
+            scored = score(number, generation, _counted(progress, len(losses), n))
             write_json(file, losses_body(scored))
         method.tell(scored)
         losses += scored.tolist()
@@ -231,6 +231,11 @@ def _spend(
             raise NonFiniteError(f"all {len(scored)} members of the first generation failed; lower sigma.")
         progress("searching", len(losses), n)
     return np.asarray(losses), positions
+
+
+def _counted(progress: Progress, before: int, n: int) -> Callable[[int], None]:
+    """Where a generation reports how many of its members are scored, `before` others having been."""
+    return lambda done: progress("searching", before + done, n)
 
 
 def _probed(found: Probe, plan: LocalPlan | None, n: int) -> Choice:
