@@ -226,7 +226,16 @@ def test_another_model_than_the_search_s_is_refused(piece: tuple[MemberChunk, np
     assert not other.file.exists()
 
 
-def test_workers_take_the_device_of_the_target() -> None:
+def test_workers_take_the_device_of_the_target_and_find_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tiny_target()
     assert target.settings.device == "auto"
-    assert workers_settings(target).device == target.problem.device.type
+    assert workers_settings(target) == updated(target.settings, {"device": target.problem.device.type}, "test")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    here = {"model.adapter": "mine", "model.name": "mine/model", "task.data": "hf:boolq"}
+    found = workers_settings(replace(target, settings=updated(target.settings, here, "test")))
+    assert found.model.adapter == str(tmp_path / "mine")
+    assert found.model.name == str(tmp_path / "mine" / "model")
+    assert found.task.data == "hf:boolq"

@@ -92,8 +92,13 @@ def pieces(n: int, per_pass: int, most: int) -> Sequence[tuple[int, int]]:
 
 
 def workers_settings(target: Target) -> Settings:
-    """The target's settings with the device it is on, so that no worker chooses another."""
-    return updated(target.settings, {"device": target.problem.device.type}, "the target")
+    """The target's settings as any worker can take them: on the target's own device, with paths from the root on."""
+    model, data = target.settings.model, target.settings.task.data
+    paths = {"model.adapter": model.adapter, "model.adapter_start": model.adapter_start, "task.data": data}
+    if "/" in model.name:  # other names may be those of packaged models
+        paths["model.name"] = model.name
+    whole = {key: str(Path(path).absolute()) for key, path in paths.items() if path and Path(path).exists()}
+    return updated(target.settings, {"device": target.problem.device.type, **whole}, "the target")
 
 
 @contextmanager
