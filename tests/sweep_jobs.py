@@ -9,6 +9,7 @@ from lineament.settings import Settings
 
 SMALLEST = {
     "measure": "gradient_rank",
+    "seeds": "3",
     "task.names": "copy,maximum",
     "task.targets": "copy",
     "task.evaluation_examples": "16",

@@ -190,7 +190,6 @@ def _carry_out(task: Task, shared: _Shared, token: Path, board: Any) -> _Result:
         board.put.remote(key, what, done, total)
 
     progress = seldom(put, SECONDS_BETWEEN_REMOTE_REPORTS)
-    progress("starting", 0, 1)
     if token.exists():
         return _result(task, attempt(task, progress), {})
     with tempfile.TemporaryDirectory(prefix="lineament-job-") as folder:

@@ -195,6 +195,7 @@ class Outcome:
 
 def attempt(task: Task, progress: Progress, ready: Problem | None = None) -> Outcome:
     """Carry a task out; every error but an interrupt becomes part of the outcome."""
+    progress("starting", 0, 1)  # a task's time limit runs from its first report on
     try:
         task.execute(progress, ready)
     except LineamentError as error:

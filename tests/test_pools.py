@@ -1,0 +1,235 @@
+"""What every pool of workers must do, checked on each: the same records, and nothing lost to faults."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from families import SHORTEST, write_data, write_family
+from sweep_jobs import cell_records, smallest
+
+from lineament.executors.driver import Driver
+from lineament.executors.jobs import open_pool
+from lineament.executors.options import ExecutorOptions
+from lineament.executors.pool import Pool
+from lineament.executors.tasks import Job
+from lineament.presets import resolve
+from lineament.records import read_json
+from lineament.run_folder import RunFolder
+from lineament.settings import Settings
+from lineament.sweep.folder import SweepFolder
+from lineament.sweep.grid import Grid, make_grid
+from lineament.sweep.jobs import jobs_of
+
+NAMES = ("serial", "processes", "ray")
+IN_WORKERS = NAMES[1:]
+
+
+def options(name: str, **more: float) -> ExecutorOptions:
+    return ExecutorOptions(name, None if name == "serial" else 2, **more)  # type: ignore[arg-type]
+
+
+class Pools:
+    """Pools that stay open for several tests, since Ray takes seconds to start."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.open, self.closing = out, dict[str, Pool](), list[Iterator[Pool]]()
+
+    def __getitem__(self, name: str) -> Pool:
+        if name not in self.open:
+            manager = open_pool(options(name), self.out, smallest())
+            self.closing.append(manager)  # type: ignore[arg-type]
+            self.open[name] = manager.__enter__()
+        return self.open[name]
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
+    found = Pools(tmp_path_factory.mktemp("pools"))
+    yield found
+    for manager in found.closing:
+        manager.__exit__(None, None, None)  # type: ignore[attr-defined]
+
+
+def run(pool: Pool, name: str, jobs: list[Job], watch: Callable[..., None] | None = None, **more: float) -> list[str]:
+    """Carry jobs out; returns what was said of those that were given up."""
+    for job in jobs:
+        RunFolder(job.run).path.mkdir(parents=True, exist_ok=True)
+    driver = Driver(jobs, options(name, **more), watch or (lambda label, what, done, total: None))
+    return [f"{failure.task.label}: {failure.message}" for failure in driver.run(pool)]
+
+
+def job(out: Path, seed: int = 0, **changes: str) -> Job:
+    settings = smallest(**changes)
+    return Job(settings, seed, out, f"seed {seed}")
+
+
+def jobs_in(out: Path, grid: Grid) -> list[Job]:
+    folder = SweepFolder(out)
+    folder.open(grid, resume=False)
+    cells = list(grid.cells())
+    for cell in cells:
+        folder.run(cell).open(cell.settings, resume=True)
+    return jobs_of(folder, cells)
+
+
+@pytest.fixture(scope="module")
+def grids(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Grid]:
+    """Two problems, each with three seeds and two settings."""
+    folder = tmp_path_factory.mktemp("lm")
+    model, data = write_family("llama", folder / "model"), write_data(folder / "mine.jsonl")
+    own = {"model.name": str(model), "task.data": str(data), "measure": "gradient_rank", "seeds": "3"}
+    lm: Settings = resolve("lm", "quick", [("test", {**SHORTEST, "operating.steps": "5", **own})])
+    vary = {"recovery.optimizer": ["sgd", "adamw"]}
+    return {"synthetic": make_grid(smallest(), vary, "test"), "lm": make_grid(lm, vary, "test")}
+
+
+@pytest.fixture(scope="module")
+def serial_records(grids: dict[str, Grid], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """Records of both problems, one job after the other without an operating point that is shared."""
+    found = {}
+    for problem, grid in grids.items():
+        out = tmp_path_factory.mktemp(problem) / "sweep"
+        with open_pool(options("serial"), out, grid.base) as pool:
+            jobs = [replace(item, needs=None) for item in jobs_in(out, grid)]
+            assert len(jobs) == 6
+            assert run(pool, "serial", jobs) == []
+        found[problem] = cell_records(out)
+        assert len(found[problem]) == 12  # a record and its arrays
+    return found
+
+
+@pytest.mark.parametrize("problem", ["synthetic", "lm"])
+@pytest.mark.parametrize("name", NAMES)
+def test_records_are_bit_identical(
+    name: str, problem: str, pools: Pools, grids: dict[str, Grid], serial_records: dict[str, dict[str, bytes]]
+) -> None:
+    out = pools.out / f"{problem}-{name}"
+    jobs = jobs_in(out, grids[problem])
+    assert len({item.needs for item in jobs}) == 3, "the cells of a seed share their operating point"
+    assert run(pools[name], name, jobs) == []
+    assert cell_records(out) == serial_records[problem]
+    assert len(list((out / "shared").glob("*.safetensors"))) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_that_raises_is_tried_again_and_then_named_while_the_others_finish(
+    name: str, pools: Pools, tmp_path: Path
+) -> None:
+    bad, good = job(tmp_path / "bad"), job(tmp_path / "good")
+    bad.run.mkdir()
+    (bad.run / "stages").write_text("a file where a folder must be")
+    (failure,) = run(pools[name], name, [bad, good], retries=1)
+    assert "FileExistsError" in failure
+    assert "attempt 2 of 2" in failure
+    assert "Traceback" in (bad.run / "log.txt").read_text()
+    assert read_json(bad.run / "state.json")["jobs"]["seed0"]["status"] == "failed"
+    state = read_json(good.run / "state.json")["jobs"]["seed0"]
+    assert state["status"] == "done"
+    assert state["attempts"] == 1
+    assert state["seconds"] > 0
+    assert list(good.run.glob("records/*.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_refusal_is_not_tried_again(name: str, pools: Pools, tmp_path: Path) -> None:
+    (failure,) = run(pools[name], name, [job(tmp_path, **{"damage.lr": "1e30"})])
+    assert "attempt" not in failure
+    assert "log.txt" not in failure
+    assert (tmp_path / "log.txt").read_text().count("seed0") == 1
+
+
+def hanging(out: Path) -> Job:
+    """A job that waits for ever: its operating point is a pipe that nobody writes to."""
+    item = job(out)
+    (out / "stages").mkdir(parents=True)
+    os.mkfifo(out / "stages" / "operating-seed0.safetensors")
+    return item
+
+
+@pytest.mark.parametrize("name", IN_WORKERS)
+def test_a_job_that_hangs_is_ended_and_the_others_finish(name: str, pools: Pools, tmp_path: Path) -> None:
+    hangs, good = hanging(tmp_path / "hangs"), [job(tmp_path / f"good{n}", n) for n in range(3)]
+    started = time.monotonic()
+    # generous for the good ones on a busy machine
+    (failure,) = run(pools[name], name, [hangs, *good], time_limit_s=9.0, retries=0)
+    assert "longer than its limit of 0.15 min" in failure
+    assert time.monotonic() - started < 100
+    assert all(list(item.run.glob("records/*.json")) for item in good)
+
+
+def worker_pids(name: str) -> list[int]:
+    """Processes that carry tasks out now (Linux)."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes().replace(b"\0", b" ")
+            parent = int((file.parent / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended meanwhile
+            continue
+        own = b"spawn_main" in words and parent == os.getpid() if name == "processes" else b"ray::_carry_out" in words
+        if own:
+            found.append(int(file.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("name", IN_WORKERS)
+def test_a_killed_worker_costs_an_attempt_and_nothing_else(name: str, pools: Pools, tmp_path: Path) -> None:
+    jobs, killed = [job(tmp_path / str(seed), seed) for seed in range(4)], list[int]()
+
+    def watch(label: str, what: str, done: int, total: int) -> None:
+        if not killed and what.startswith("training the base") and (pids := worker_pids(name)):
+            killed.append(pids[0])
+            os.kill(pids[0], signal.SIGKILL)
+
+    # base models that no other test has trained, so that there is time to kill
+    slow = [replace(item, settings=smallest(**{"training.steps": f"15{len(name)}"})) for item in jobs]
+    assert run(pools[name], name, slow, watch) == []
+    assert killed
+    attempts = [read_json(item.run / "state.json")["jobs"][item.name]["attempts"] for item in jobs]
+    assert sorted(attempts) == [1, 1, 1, 2]
+    assert all(len(list(item.run.glob("records/*.json"))) == 1 for item in jobs)
+
+
+@pytest.mark.parametrize("name", IN_WORKERS)
+def test_a_worker_that_always_dies_is_given_up(name: str, pools: Pools, tmp_path: Path) -> None:
+    """Every attempt is killed; the job that shares nothing with it goes on."""
+
+    def watch(label: str, what: str, done: int, total: int) -> None:
+        if label == "dies" and what.startswith("training the base"):
+            for pid in worker_pids(name):
+                os.kill(pid, signal.SIGKILL)
+
+    dies = replace(job(tmp_path), settings=smallest(**{"training.steps": f"500{len(name)}"}), label="dies")
+    (failure,) = run(pools[name], name, [dies], watch, retries=1)
+    assert "attempt 2 of 2" in failure
+    assert ("SIGKILL" if name == "processes" else "worker was lost") in failure
+    assert run(pools[name], name, [job(tmp_path / "next")]) == []
+
+
+def test_jobs_of_an_operating_point_that_cannot_be_made_are_named(pools: Pools, tmp_path: Path) -> None:
+    grid = make_grid(smallest(**{"operating.lr": "1e30"}), {"recovery.optimizer": ["sgd", "adamw"]}, "test")
+    failures = run(pools["serial"], "serial", jobs_in(tmp_path / "sweep", grid))
+    assert len(failures) == 6
+    assert all("operating point could not be made" in failure for failure in failures)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (ExecutorOptions("threads"), "unknown executor 'threads'"),
+        (ExecutorOptions("processes", 0), "--workers 0: at least 1"),
+        (ExecutorOptions("processes", 1, retries=-1), "--retries -1: at least 0"),
+        (ExecutorOptions("serial", time_limit_s=60.0), "--time-limit needs workers"),
+        (ExecutorOptions("processes", time_limit_s=0.0), "above 0 minutes"),
+        (ExecutorOptions("processes", ray_address="auto"), "is for --executor ray"),
+    ],
+)
+def test_options_that_cannot_be(given: ExecutorOptions, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        given.require_allowed()
