@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from lineament.errors import LineamentError
 from lineament.executors.options import ExecutorOptions
 from lineament.executors.pool import Pool
 from lineament.executors.processes import ProcessPool
+from lineament.executors.ray_pool import _carry_out, _read
 from lineament.executors.serial import SerialPool
+from lineament.executors.tasks import base_of
 from lineament.population import Population
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.search import chunks, command, workers
@@ -206,15 +209,16 @@ def piece(tmp_path: Path) -> Iterator[tuple[MemberChunk, np.ndarray]]:
         yield hands._chunks(0, generation)[-1], population.score(generation.members).losses
 
 
-def test_a_piece_made_elsewhere_comes_home(piece: tuple[MemberChunk, np.ndarray], tmp_path: Path) -> None:
+def test_a_piece_made_on_a_node_that_sees_no_folder_comes_home(
+    piece: tuple[MemberChunk, np.ndarray], tmp_path: Path
+) -> None:
+    """What Ray's worker does where the pool's token is not seen, without Ray."""
     chunk, losses = piece
-    moved_chunk = chunk.elsewhere(tmp_path / "node")
-    (tmp_path / "node").mkdir()
-    shutil.copy(chunk.needs, moved_chunk.needs)
-    assert moved_chunk.files() == {}
-    moved_chunk.execute(lambda *_: None)
+    board = SimpleNamespace(put=SimpleNamespace(remote=lambda *_: None))
+    result = _carry_out(chunk, _read(chunk.needs, base_of(chunk)), tmp_path / "unseen", board)
+    assert result.failure is None
     assert not chunk.file.exists()
-    chunk.keep(moved_chunk.files())
+    chunk.keep(result.files)
     assert np.array_equal(chunks.read_losses(chunk.file), losses[-len(chunk.draws) :])
 
 
