@@ -12,9 +12,8 @@ import dataclasses
 import inspect
 import sys
 from pathlib import Path
-from types import ModuleType
 
-from lineament import cli, presets, recording_cli, settings, steer_cli
+from lineament import cli, presets, settings, steer_cli
 from lineament.keys import field_meanings, key_meanings, type_words, value_words
 
 PAGE = Path(__file__).parent / "reference" / "command-line.md"
@@ -48,11 +47,9 @@ def presets_table() -> str:
 
 def commands_text() -> str:
     """Every command: what it does, how it is called, its options."""
-    modules: dict[str, ModuleType] = {cli.__name__: cli, recording_cli.__name__: recording_cli}
-    commands = {name: kind for name, kind in cli.COMMANDS.items() if kind is not steer_cli.Steer}
-    plain = {name: (kind, modules[kind.__module__]) for name, kind in commands.items()}
-    steer = {f"steer {name}": (kind, steer_cli) for name, kind in steer_cli.ACTIONS.items()}
-    return "\n\n".join(_command(name, *found) for name, found in {**plain, **steer}.items())
+    plain = {name: kind for name, kind in cli.COMMANDS.items() if kind is not steer_cli.Steer}
+    steer = {f"steer {name}": kind for name, kind in steer_cli.ACTIONS.items()}
+    return "\n\n".join(_command(name, kind) for name, kind in {**plain, **steer}.items())
 
 
 def page_text(text: str) -> str:
@@ -64,9 +61,10 @@ def page_text(text: str) -> str:
     return text
 
 
-def _command(name: str, kind: type, module: ModuleType) -> str:
-    meanings, fields = field_meanings(module), dataclasses.fields(kind)
-    docs = {field: text for parent in kind.__mro__ for field, text in meanings.get(parent.__name__, {}).items()}
+def _command(name: str, kind: type) -> str:
+    fields, docs = dataclasses.fields(kind), dict[str, str]()
+    for parent in filter(dataclasses.is_dataclass, kind.__mro__):
+        docs |= field_meanings(sys.modules[parent.__module__])[parent.__name__]
     positional = [f for f in fields if "Positional" in str(f.type)]
     words = [f.name.upper() if f.default is dataclasses.MISSING else f"[{f.name.upper()}]" for f in positional]
     options = [f for f in fields if f not in positional]

@@ -14,6 +14,7 @@ import tyro
 
 from lineament import __version__
 from lineament.errors import LineamentError
+from lineament.job_flags import ExecutorFlags
 from lineament.recording_cli import Advise, Analyze, RecordFromCheckpoints
 from lineament.recording_cli import run as run_recording
 from lineament.run_cli import Run, Sweep
@@ -24,12 +25,8 @@ from lineament.steer_cli import run as run_steer
 
 
 @dataclass(frozen=True)
-class Search:
-    """Random search around a model's weights that tells its odds before it spends the budget.
-
-    Plans from one gradient and a few curvature probes, spends a small probe of the budget where that plan cannot say
-    how far to go, then searches with forward passes only and saves the winner as a PEFT adapter.
-    """
+class SearchFlags:
+    """What is searched, and how."""
 
     run: tyro.conf.Positional[Path | None] = None
     """run folder whose damaged, trained or fresh point is searched around; or else --model, --adapter and --task"""
@@ -77,6 +74,16 @@ class Search:
     """torch threads"""
     device: str = "auto"
     """auto, cpu or cuda"""
+
+
+@dataclass(frozen=True)
+class Search(ExecutorFlags, SearchFlags):
+    """Random search around a model's weights that tells its odds before it spends the budget.
+
+    Plans from one gradient and a few curvature probes, spends a small probe of the budget where that plan cannot say
+    how far to go, then searches with forward passes only and saves the winner as a PEFT adapter.
+    """
+
     quiet: bool = False
     """no progress"""
     debug: bool = False
@@ -253,7 +260,12 @@ def _search(options: Search) -> int:
     same = ("run", "model", "adapter", "task", "point", "seed", "rank", "out", "resume", "threads", "device")
     shared = {name: getattr(options, name) for name in same}
     request = Request(
-        **shared, bases=options.basis, plan_only=options.plan, options=chosen, save_kept=options.save_kept
+        **shared,
+        bases=options.basis,
+        plan_only=options.plan,
+        options=chosen,
+        save_kept=options.save_kept,
+        executor=options.executor_options(),
     )
     return commands.search(request, options.quiet)
 

@@ -1,8 +1,8 @@
-"""Flags of the commands that run jobs: `run` and `sweep`."""
+"""Flags of the commands that run jobs: `run` and `sweep`; where work is done, also of `search`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class JobFlags:
-    """What `run` and `sweep` have in common."""
+class SettingFlags:
+    """What `run` and `sweep` choose settings with."""
 
     preset: str | None = None
     """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
@@ -30,16 +30,34 @@ class JobFlags:
     """key=value, repeatable, e.g. --set recovery.lr=1e-3 --set damage.kind=ascent"""
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """key=a,b, repeatable: a sweep over every combination, e.g. --vary recovery.optimizer=sgd,adamw"""
+
+
+@dataclass(frozen=True)
+class ExecutorFlags:
+    """Where work is done, and what is done about work that is lost."""
+
     executor: Literal["serial", "processes", "ray"] = "serial"
     """where jobs run; the records are the same"""
     workers: int | None = None
     """jobs at a time of --executor processes and ray; default 2, on a cluster as many as its cores allow"""
     ray_address: str = "local"
     """local starts Ray here; auto or HOST:PORT joins a running cluster"""
-    time_limit: float | None = None
-    """minutes after which a job is ended and tried again; default no limit"""
     retries: int = 2
     """how often a job that was lost, hung or failed unexpectedly is tried again"""
+
+    def executor_options(self) -> ExecutorOptions:
+        """How jobs are to be run."""
+        from lineament.executors.options import ExecutorOptions
+
+        return ExecutorOptions(self.executor, self.workers, self.ray_address, retries=self.retries)
+
+
+@dataclass(frozen=True)
+class JobFlags(ExecutorFlags, SettingFlags):
+    """What `run` and `sweep` have in common."""
+
+    time_limit: float | None = None
+    """minutes after which a job is ended and tried again; default no limit"""
     track: tyro.conf.UseAppendAction[tuple[Literal["tensorboard", "mlflow"], ...]] = ()
     """log finished jobs to tensorboard or mlflow too, repeatable"""
     resume: bool = False
@@ -57,7 +75,5 @@ class JobFlags:
 
     def executor_options(self) -> ExecutorOptions:
         """How jobs are to be run."""
-        from lineament.executors.options import ExecutorOptions
-
         limit = None if self.time_limit is None else 60 * self.time_limit
-        return ExecutorOptions(self.executor, self.workers, self.ray_address, limit, self.retries)
+        return replace(super().executor_options(), time_limit_s=limit)

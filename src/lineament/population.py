@@ -104,12 +104,17 @@ class Population:
         if not np.isfinite(self.base):
             raise NonFiniteError(f"the unperturbed model scores {self.base}; nothing can be compared with that.")
 
-    def score(self, members: Members) -> Scores:
-        """Losses of all members, in their order."""
-        losses = [self._score(logits) for _, logits in self.logits(members)]
+    def score(self, members: Members, per_pass: int | None = None) -> Scores:
+        """Losses of all members, in their order.
+
+        Args:
+            per_pass: members per forward pass; default `self.per_pass(members)`. A loss is the same bit for bit where
+                a member shares its pass with the same others.
+        """
+        losses = [self._score(logits) for _, logits in self.logits(members, per_pass)]
         return Scores(np.asarray(losses), self.base)
 
-    def logits(self, members: Members) -> Iterator[tuple[int, Tensor]]:
+    def logits(self, members: Members, per_pass: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """(member, its logits (n_examples, n_targets, n_vocabulary)), in order, chunk by chunk.
 
         The model's weights and hooks must stay as they are until the last one was taken.
@@ -121,11 +126,16 @@ class Population:
             "functional": self._functional,
             "one_by_one": self._one_by_one,
         }
-        for start in range(0, len(members), self.chunk(way)):
-            stop = min(len(members), start + self.chunk(way))
+        size = per_pass or self.chunk(way)
+        for start in range(0, len(members), size):
+            stop = min(len(members), start + size)
             with torch.no_grad():
                 found = make[way](members, start, stop)
             yield from enumerate(found, start)
+
+    def per_pass(self, members: Members) -> int:
+        """How many such members go through one forward pass; passes are cut at multiples of it."""
+        return self.chunk(self._way or self._fastest(members))
 
     def chunk(self, way: Way) -> int:
         """Members per pass: as many as memory allows and products gain from."""

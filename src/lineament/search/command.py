@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.errors import InputError, unknown_name
+from lineament.executors.jobs import open_pool
+from lineament.executors.options import ExecutorOptions
+from lineament.executors.pool import Pool
 from lineament.experiment import make_problem
 from lineament.population import Population
 from lineament.problems.adapters import save_adapter
@@ -27,6 +30,7 @@ from lineament.search.driver import (
     Choice,
     Outcome,
     Progress,
+    Score,
     SearchOptions,
     choose,
     plan_locally,
@@ -45,6 +49,8 @@ from lineament.search.target import (
     make_regions,
     run_settings,
 )
+from lineament.search.workers import spread, workers_settings
+from lineament.search_space import Region
 from lineament.settings import updated
 
 FEWEST_PER_GENERATION = 2
@@ -57,6 +63,7 @@ class Request:
     Attributes:
         run: a run folder; or else `model` and `adapter` say what is searched.
         bases: names of regions or basis files; empty lets the target decide.
+        executor: where generations are scored; no part of what makes two searches the same one.
     """
 
     run: Path | None
@@ -74,11 +81,13 @@ class Request:
     device: str
     options: SearchOptions
     save_kept: bool = False
+    executor: ExecutorOptions = field(default_factory=ExecutorOptions)
 
 
 def check(request: Request) -> None:
     """Refuse what can be known to be wrong beforehand."""
     options = request.options
+    request.executor.require_allowed()
     if options.method not in METHODS:
         raise unknown_name("method", options.method, METHODS)
     if options.sigma is not None and not (options.sigma > 0 and math.isfinite(options.sigma)):
@@ -126,13 +135,14 @@ def search(request: Request, progress_of: Callable[[], AbstractContextManager[Pr
     out = request.out or Path("runs") / f"search-{target.task}-{options.method}"
     identity = _identity(request, target, names)
     _require_same(out, identity, request.resume)
-    with RunFolder(out).locked(), progress_of() as progress:
+    with _pool(request.executor, target, out) as pool, RunFolder(out).locked(), progress_of() as progress:
         write_json(out / "request.json", identity)
         population = Population(target.problem, batch, memory_bytes=options.memory_bytes)
         choice, probes = _choice(out, lambda: choose(target, regions, plans, population, options, progress))
         _print_choice(console, choice, probes)
         region = next(item for item in regions if item.name == choice.region)
-        outcome = run_search(target, region, choice, population, options, out, progress)
+        with _score(pool, request.executor, target, region, population, out) as score:
+            outcome = run_search(target, region, choice, population, options, out, progress, score)
         write_json(out / "search.json", saved(outcome, plans, probes))
         for number, position in enumerate(outcome.positions if request.save_kept else outcome.positions[:1]):
             folder = out / "kept" / f"{number + 1}" if number else out / "winner"
@@ -152,6 +162,22 @@ def _target(request: Request) -> Target:
     settings = adapter_settings(request.model, request.adapter, request.seed or 0)
     settings = updated(settings, {"threads": request.threads, "device": request.device}, "a flag")
     return from_adapter(settings, make_problem(settings, settings.seed), request.task, request.adapter)
+
+
+def _pool(executor: ExecutorOptions, target: Target, out: Path) -> AbstractContextManager[Pool | None]:
+    """Workers for the whole search; None scores in this process, where the model is loaded already."""
+    return nullcontext() if executor.name == "serial" else open_pool(executor, out, workers_settings(target))
+
+
+@contextmanager
+def _score(
+    pool: Pool | None, executor: ExecutorOptions, target: Target, region: Region, population: Population, out: Path
+) -> Iterator[Score | None]:
+    if pool is None:
+        yield None
+        return
+    with spread(pool, executor, target, region, population, out) as workers:
+        yield workers.score
 
 
 def _identity(request: Request, target: Target, names: Sequence[str]) -> dict[str, Any]:

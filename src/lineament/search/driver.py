@@ -15,8 +15,9 @@ from lineament import theory
 from lineament.errors import InputError, NonFiniteError
 from lineament.population import Population, ranked
 from lineament.problems.problem import IGNORED, Batch, Evaluation, answers
-from lineament.records import read_json, write_json
-from lineament.search.methods import METHODS, Method, Position
+from lineament.records import write_json
+from lineament.search.chunks import losses_body, read_losses
+from lineament.search.methods import METHODS, Generation, Method, Position
 from lineament.search.plan import PROBE_FACTORS, LocalPlan, Probe, local_plan, probe, probe_sigmas
 from lineament.search.target import Target
 from lineament.search_space import Region, measured_space
@@ -24,6 +25,8 @@ from lineament.vectors.gradients import HessianOperator, mean_gradient
 
 # Called with (what is being done, evaluations done, evaluations in all).
 Progress = Callable[[str, int, int], None]
+# Scores a generation: called with its number, the generation, and where to report the count of members scored.
+Score = Callable[[int, Generation, Callable[[int], None]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -143,11 +146,16 @@ def run_search(
     options: SearchOptions,
     folder: Path,
     progress: Progress,
+    score: Score | None = None,
 ) -> Outcome:
-    """Spend the budget, keep the best members, and evaluate the winner and the vote on held-out data."""
+    """Spend the budget, keep the best members, and evaluate the winner and the vote on held-out data.
+
+    Args:
+        score: how generations are scored; default by `population`, in this process.
+    """
     streams = target.streams
     method = METHODS[options.method](region, streams, choice.sigma, population.base)
-    losses, positions = _spend(method, population, choice.n, options, folder, progress)
+    losses, positions = _spend(method, population, choice.n, options, folder, progress, score)
     finite = ranked(losses)
     if not finite:
         raise NonFiniteError(f"all {len(losses)} members scored {losses[0]}; there is no winner.")
@@ -192,7 +200,13 @@ def vote_accuracy(target: Target, deltas: Tensor, batch: Batch) -> float:
 
 
 def _spend(
-    method: Method, population: Population, n: int, options: SearchOptions, folder: Path, progress: Progress
+    method: Method,
+    population: Population,
+    n: int,
+    options: SearchOptions,
+    folder: Path,
+    progress: Progress,
+    score: Score | None = None,
 ) -> tuple[np.ndarray, list[Position]]:
     losses: list[float] = []
     positions: list[Position] = []
@@ -202,10 +216,13 @@ def _spend(
         generation = method.ask(size)
         file = folder / "generations" / f"{number:05d}.json"
         if file.exists():
-            scored = np.array([np.nan if x is None else x for x in read_json(file)["losses"]], dtype=float)
-        else:
+            scored = read_losses(file)
+        elif score is None:
             scored = population.score(generation.members).losses
-            write_json(file, {"schema": 1, "losses": [float(x) if np.isfinite(x) else None for x in scored]})
+            write_json(file, losses_body(scored))
+        else:
+            scored = score(number, generation, _counted(progress, len(losses), n))
+            write_json(file, losses_body(scored))
         method.tell(scored)
         losses += scored.tolist()
         positions += generation.positions
@@ -214,6 +231,11 @@ def _spend(
             raise NonFiniteError(f"all {len(scored)} members of the first generation failed; lower sigma.")
         progress("searching", len(losses), n)
     return np.asarray(losses), positions
+
+
+def _counted(progress: Progress, before: int, n: int) -> Callable[[int], None]:
+    """Where a generation reports how many of its members are scored, `before` others having been."""
+    return lambda done: progress("searching", before + done, n)
 
 
 def _probed(found: Probe, plan: LocalPlan | None, n: int) -> Choice:

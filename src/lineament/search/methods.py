@@ -7,7 +7,7 @@ state, which is how an interrupted search goes on. To add a method, write one cl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -53,14 +53,6 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """What a method asks to have scored: members as perturbations of theta_0, and each one's position."""
-
-    members: Members
-    positions: Sequence[Position]
-
-
-@dataclass(frozen=True)
 class Shifted:
     """Members around another centre: the same perturbations plus one vector."""
 
@@ -78,6 +70,78 @@ class Shifted:
     def deltas(self, start: int, stop: int) -> Tensor:
         """centre + delta of members start .. stop - 1."""
         return self.members.deltas(start, stop) + self.centre
+
+
+# (draw number, weight) pairs: one generation's shift of a centre.
+Move = tuple[tuple[int, float], ...]
+
+
+class MemberMaker:
+    """Makes members of a region from their numbers, and keeps the centre's vector between generations.
+
+    The vector is the sum of the moves in their order, each summed first by itself: every process that adds them up
+    comes to the same bits, whether it followed the search from its start or joins late.
+    """
+
+    def __init__(self, region: Region, streams: Streams) -> None:
+        self.region, self.streams = region, streams
+        self._moves: tuple[Move, ...] = ()
+        self._vector = torch.zeros(region.parameters.n_params)
+
+    def centre(self, moves: tuple[Move, ...]) -> Tensor:
+        """The centre less theta_0 after these moves, (n_params,) float32; only moves that are new are added."""
+        if moves[: len(self._moves)] != self._moves:
+            self._moves, self._vector = (), torch.zeros(self.region.parameters.n_params)
+        for move in moves[len(self._moves) :]:
+            self._vector = self._vector + Position(move).delta(self.region, self.streams)
+        self._moves = moves
+        return self._vector
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Members in a few numbers, from which any process makes the very same perturbations.
+
+    Attributes:
+        numbers: of the region's draws, at standard deviation `sigma` per coordinate.
+        moves: of the centre that the draws are around; None for draws around theta_0.
+        rows: coordinates in the region's basis, one row per member, in place of draws.
+    """
+
+    numbers: tuple[int, ...] = ()
+    sigma: float = 0.0
+    moves: tuple[Move, ...] | None = None
+    rows: tuple[tuple[float, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows or self.numbers)
+
+    def part(self, start: int, stop: int) -> Draws:
+        """Members start .. stop - 1."""
+        return replace(self, numbers=self.numbers[start:stop], rows=self.rows[start:stop])
+
+    def members(self, maker: MemberMaker) -> Members:
+        """The members as perturbations of theta_0."""
+        region = maker.region
+        if self.rows:
+            assert region.basis is not None
+            return BasisMembers(region.basis, np.asarray(self.rows))
+        drawn = region.members(maker.streams, self.numbers, self.sigma)
+        return drawn if self.moves is None else Shifted(drawn, maker.centre(self.moves))
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a method asks to have scored: members in numbers, and each one's position."""
+
+    draws: Draws
+    positions: Sequence[Position]
+    maker: MemberMaker
+
+    @property
+    def members(self) -> Members:
+        """The members as perturbations of theta_0, made when they are asked for."""
+        return self.draws.members(self.maker)
 
 
 class Method(Protocol):
@@ -100,12 +164,15 @@ class OneShot:
     base: float
     _asked: int = 0
 
+    def __post_init__(self) -> None:
+        self._maker = MemberMaker(self.region, self.streams)
+
     def ask(self, size: int) -> Generation:
         """Draws in the order of their numbers."""
-        numbers = range(self._asked, self._asked + size)
+        numbers = tuple(range(self._asked, self._asked + size))
         self._asked += size
-        members = self.region.members(self.streams, numbers, self.sigma)
-        return Generation(members, [Position(((number, self.sigma),)) for number in numbers])
+        positions = [Position(((number, self.sigma),)) for number in numbers]
+        return Generation(Draws(numbers, self.sigma), positions, self._maker)
 
     def tell(self, losses: np.ndarray) -> None:
         """Nothing to learn."""
@@ -113,32 +180,32 @@ class OneShot:
 
 @dataclass
 class Centred:
-    """What methods that move share: a centre in numbers and as a vector, and the draws around it."""
+    """What methods that move share: a centre in numbers, the moves that led to it, and the draws around it."""
 
     region: Region
     streams: Streams
     sigma: float
     base: float
     centre: Position = field(default_factory=Position)
-    _vector: Tensor | None = None
-    _numbers: Sequence[int] = ()
+    _moves: tuple[Move, ...] = ()
+    _numbers: tuple[int, ...] = ()
     _asked: int = 0
+
+    def __post_init__(self) -> None:
+        self._maker = MemberMaker(self.region, self.streams)
 
     def ask(self, size: int) -> Generation:
         """Fresh draws around the centre."""
-        self._numbers = range(self._asked, self._asked + size)
+        self._numbers = tuple(range(self._asked, self._asked + size))
         self._asked += size
-        if self._vector is None:
-            self._vector = self.centre.delta(self.region, self.streams)
-        members = Shifted(self.region.members(self.streams, self._numbers, self.sigma), self._vector)
-        return Generation(members, [self.centre.moved(number, self.sigma) for number in self._numbers])
+        positions = [self.centre.moved(number, self.sigma) for number in self._numbers]
+        return Generation(Draws(self._numbers, self.sigma, self._moves), positions, self._maker)
 
-    def _move(self, weights: Sequence[tuple[int, float]]) -> None:
+    def _move(self, move: Move) -> None:
         """Shift the centre by sum of weight z_number."""
-        for number, weight in weights:
+        for number, weight in move:
             self.centre = self.centre.moved(number, weight)
-        if self._vector is not None:
-            self._vector = self._vector + Position(tuple(weights)).delta(self.region, self.streams)
+        self._moves = (*self._moves, move)
 
 
 @dataclass
@@ -150,7 +217,7 @@ class Recentring(Centred):
         best = ranked(losses)[:1]
         if best and losses[best[0]] < self.base:
             self.base = float(losses[best[0]])
-            self._move([(self._numbers[best[0]], self.sigma)])
+            self._move(((self._numbers[best[0]], self.sigma),))
         else:
             self.sigma *= SHRINK
 
@@ -165,7 +232,7 @@ class EvolutionStrategy(Centred):
         half = order[: max(1, len(order) // 2)]
         raw = np.log(len(half) + 0.5) - np.log(np.arange(1, len(half) + 1))
         weights = raw / raw.sum() if len(half) else raw
-        self._move([(self._numbers[i], float(self.sigma * w)) for i, w in zip(half, weights, strict=True)])
+        self._move(tuple((self._numbers[i], float(self.sigma * w)) for i, w in zip(half, weights, strict=True)))
 
 
 class CmaEs:
@@ -178,7 +245,7 @@ class CmaEs:
             raise InputError(f"CMA-ES keeps a {region.dimension} x {region.dimension} matrix; choose a basis for it.")
         if region.dimension < 2:
             raise InputError("CMA-ES needs a basis of rank 2 or more.")
-        self.region = region
+        self._maker = MemberMaker(region, streams)
         self._make: Callable[[int], CMA] = lambda size: CMA(
             mean=np.zeros(region.dimension), sigma=sigma, seed=streams.integer("cma") % 2**31, population_size=size
         )
@@ -190,9 +257,8 @@ class CmaEs:
         if self._cma is None:
             self._cma = self._make(max(2, size))
         self._rows = [self._cma.ask() for _ in range(size)]
-        assert self.region.basis is not None
-        members = BasisMembers(self.region.basis, np.stack(self._rows))
-        return Generation(members, [Position((), tuple(map(float, row))) for row in self._rows])
+        rows = tuple(tuple(map(float, row)) for row in self._rows)
+        return Generation(Draws(rows=rows), [Position((), row) for row in rows], self._maker)
 
     def tell(self, losses: np.ndarray) -> None:
         """Update mean and covariance; failed members count as the worst."""
