@@ -13,7 +13,7 @@ import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -294,8 +294,12 @@ def digest(body: Any) -> str:
 
 def to_dict(settings: Any) -> dict[str, Any]:
     """Nested plain dict with lists for tuples, as written to config.toml."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
-    return plain
+    return {item.name: _plain(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+
+
+def value_of(settings: Any, key: str) -> Any:
+    """The value of a dotted key."""
+    return reduce(getattr, key.split("."), settings)
 
 
 @lru_cache  # a grid of thousands of cells asks again for each of them
@@ -352,6 +356,12 @@ def parse_assignment(text: str) -> tuple[str, str]:
     if not equals:
         raise InputError(f"--set {text!r} has no '='. Write --set key=value, e.g. --set recovery.lr=1e-3.")
     return key.strip(), value.strip()
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _replace(node: Any, path: list[str], value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from lineament.errors import InputError, unknown_name
 from lineament.keys import value_words
 from lineament.measurements import random_search, steering
-from lineament.settings import Settings, flattened, to_dict
+from lineament.settings import Settings, value_of
 
 # Inputs of so many digits never run out.
 MANY_DIGITS = 12
@@ -152,9 +152,8 @@ def require_synthetic(settings: Settings, modules: Collection[str]) -> None:
 
 
 def _require_ranges(settings: Settings, ranges: Mapping[str, Allowed]) -> None:
-    values = dict(flattened(to_dict(settings)))
     for key, allowed in ranges.items():
-        value = values[key]
+        value = value_of(settings, key)
         if not _finite(value):
             raise InputError(f"{key} is {value_words(value)}; it must be finite.")
         if not allowed.holds(value):
@@ -162,7 +161,7 @@ def _require_ranges(settings: Settings, ranges: Mapping[str, Allowed]) -> None:
 
 
 def _finite(value: Any) -> bool:
-    numbers = value if isinstance(value, list) else [value]
+    numbers = value if isinstance(value, tuple) else [value]
     return all(math.isfinite(number) for number in numbers if isinstance(number, float))
 
 

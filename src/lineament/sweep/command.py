@@ -124,8 +124,8 @@ def _estimate(now: Standing, settings: Settings, workers: int) -> str:
     else:
         seconds, source = plan(settings, 1).seconds / settings.seeds, "by timing a few steps of the first cell"
     total = rounds * seconds
-    words = f"{total / 3600:.1f} h" if total >= 3600 else f"{total / 60:.0f} min"
-    return f"About {words} over {workers} worker(s): {seconds:.0f} s a job, {source}."
+    words = f"{total / 3600:.1f} h" if total >= 3600 else f"{max(1, round(total / 60))} min"
+    return f"About {words} over {workers} worker(s): {seconds:.3g} s a job, {source}."
 
 
 def _opener(folder: SweepFolder, cells: Iterable[Cell]) -> Callable[[Job], None]:

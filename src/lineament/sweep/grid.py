@@ -11,7 +11,7 @@ from typing import Any, get_origin
 
 from lineament.errors import InputError, unknown_name
 from lineament.keys import value_words
-from lineament.settings import Settings, digest, flat_keys, flattened, from_file, to_dict, updated
+from lineament.settings import Settings, digest, flat_keys, from_file, to_dict, updated, value_of
 
 # What --vary may not name, and what to say instead.
 NOT_VARIED = {
@@ -128,8 +128,7 @@ def _values(base: Settings, key: str, given: Any, source: str) -> tuple[Any, ...
 
 
 def _typed(base: Settings, key: str, value: Any, source: str) -> Any:
-    changed = dict(flattened(to_dict(updated(base, {key: value}, source))))[key]
-    return tuple(changed) if isinstance(changed, list) else changed
+    return value_of(updated(base, {key: value}, source), key)
 
 
 def _parts(value: Any) -> Any:
