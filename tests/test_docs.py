@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import tyro
 
-from lineament import cli, settings
+from lineament import cli, run_cli, settings
 from lineament.claims import CLAIMS
 from lineament.experiment import MEASUREMENTS, validate
 from lineament.measurements.capture_bases import BASES
+from lineament.sweep.grid import make_grid, parse_variation
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -54,8 +55,11 @@ def test_documented_commands_parse(page: str, line: str) -> None:
     if arguments == ["--version"] or arguments[0].isupper():
         return
     options = tyro.cli(cli._commands(), args=arguments, prog="lineament")
-    if isinstance(options, cli.Run) and not options.config:
-        validate(cli.settings_of(options))
+    if isinstance(options, run_cli.Run) and not options.config:
+        base = run_cli.settings_of(options, {})
+        validate(base)
+        if options.vary:
+            make_grid(base, dict(parse_variation(text) for text in options.vary), page)
 
 
 @pytest.mark.parametrize("script", ["make_keys.py", "make_images.py"])
