@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -153,24 +154,21 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     if len(cells) > MOST_CELLS_SHOWN:
         return _verdict_counts(cells)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("claim", "cell"):
-        table.add_column(name, overflow="fold")
-    table.add_column("measured [95 %]", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    several = len({claim["task"] for cell in cells for claim in cell["claims"]}) > 1
+    table.add_column("claim, in each cell", overflow="fold")
+    for name, justify in (("measured [95 %]", "left"), ("null", "right"), ("verdict", "left")):
+        table.add_column(name, no_wrap=True, justify=justify)  # type: ignore[arg-type]
+    tasks = {claim["task"] for cell in cells for claim in cell["claims"]}
+    by_claim: dict[tuple[str, str], list[tuple[str, Claim]]] = {}
     known = {field.name for field in fields(Claim)}
-    rows = [
-        (claim["id"], claim["task"], cell["name"], Claim(**{k: v for k, v in claim.items() if k in known}))
-        for cell in cells
-        for claim in cell["claims"]
-    ]
-    order = {name: place for place, name in enumerate(dict.fromkeys(row[0] for row in rows))}
-    last = ""
-    for name, task, cell, claim in sorted(rows, key=lambda row: (order[row[0]], row[1])):
-        shown = f"{name} ({task})" if several else name
-        word = f"[{VERDICT_STYLES[claim.verdict]}]{VERDICT_WORDS[claim.verdict]}[/]"
-        table.add_row(shown if shown != last else "", cell, _with_interval(claim), word)
-        last = shown
+    for cell in cells:
+        for body in cell["claims"]:
+            claim = Claim(**{key: value for key, value in body.items() if key in known})
+            by_claim.setdefault((claim.id, claim.task), []).append((cell["name"], claim))
+    for (name, task), found in by_claim.items():
+        table.add_row(f"[bold]{name}[/]{f' ({task})' if len(tasks) > 1 else ''}")
+        for where, claim in found:
+            word = f"[{VERDICT_STYLES[claim.verdict]}]{VERDICT_WORDS[claim.verdict]}[/]"
+            table.add_row(f"  {escape(where)}", _with_interval(claim), _number(claim.null), word)
     return table
 
 
