@@ -99,6 +99,9 @@ def test_claims_and_report_of_a_sweep(swept: Path) -> None:
     assert table.returncode == 0
     assert "optimizer=sgd,lr=0.01" in table.stdout
     assert json.loads(lineament_here("claims", str(swept), "--json").stdout) == read_json(swept / "sweep.json")
+    exported = lineament_here("export", str(swept), "--csv")
+    assert exported.returncode == 2
+    assert "records.parquet" in exported.stderr
     page = (swept / "report.html").read_bytes()
     (swept / "report.html").unlink()
     assert lineament_here("report", str(swept)).returncode == 0

@@ -212,6 +212,8 @@ def export(path: Path, as_csv: bool) -> int:
     """Every figure as one row of CSV on stdout."""
     if not as_csv:
         raise InputError("nothing to export to: add --csv.")
+    if SweepFolder(path).config.exists():
+        raise InputError(f"{path} is a sweep: its figures are in {SweepFolder(path).records_table.name}, one row each.")
     records = load_records(RunFolder(path).records)
     if not records:
         raise InputError(f"{path} holds no records.")
