@@ -172,7 +172,7 @@ def worker_pids(name: str) -> list[int]:
             parent = int((file.parent / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # it ended meanwhile
             continue
-        own = b"spawn_main" in words and parent == os.getpid() if name == "processes" else b"ray::_carry_out" in words
+        own = b"spawn_main" in words and parent == os.getpid() if name == "processes" else b"ray::carry_out" in words
         if own:
             found.append(int(file.parent.name))
     return found
@@ -212,6 +212,53 @@ def test_a_worker_that_always_dies_is_given_up(name: str, pools: Pools, tmp_path
     assert run(pools[name], name, [job(tmp_path / "next")]) == []
 
 
+def test_records_are_kept_after_their_arrays(tmp_path: Path) -> None:
+    """A driver that is killed while it writes leaves no record that seems complete."""
+    made, kept = job(tmp_path / "made"), job(tmp_path / "kept")
+    with open_pool(options("serial"), tmp_path, made.settings) as pool:
+        assert run(pool, "serial", [made]) == []
+    files = made.files()
+    assert not [name for name in files if name.startswith("recording/") or name.endswith(".lock")]
+    written = list[str]()
+
+    class Noting(dict[str, bytes]):
+        def __getitem__(self, name: str) -> bytes:
+            written.append(name)
+            return super().__getitem__(name)
+
+    kept.keep(Noting(files))
+    records = [name for name in written if name.startswith("records/")]
+    assert written[-len(records) :] == records
+    assert [Path(name).suffix for name in records] == [".safetensors", ".json"]
+
+
+def test_what_a_file_system_refuses_is_tried_again(pools: Pools, tmp_path: Path) -> None:
+    """A writing error of one node must not end the job for good."""
+    item, seen = job(tmp_path / "run"), list[str]()
+
+    def watch(label: str, what: str, done: int, total: int) -> None:
+        seen.append(what)
+        blocker = item.run / "records"
+        if what == "starting" and seen.count("starting") == 1:
+            blocker.write_text("a file where a folder must be")
+        elif what == "starting":
+            blocker.unlink()
+
+    assert run(pools["serial"], "serial", [item], watch) == []
+    assert read_json(item.run / "state.json")["jobs"]["seed0"]["attempts"] == 2
+    assert "attempt 1 ended" in (item.run / "log.txt").read_text()
+
+
+def test_an_operating_point_that_raises_leaves_its_traceback(pools: Pools, tmp_path: Path) -> None:
+    grid = make_grid(smallest(seeds="1"), {"recovery.optimizer": ["sgd", "adamw"]}, "test")
+    jobs = jobs_in(tmp_path / "sweep", grid)
+    (tmp_path / "sweep" / "shared").write_text("a file where a folder must be")
+    failures = run(pools["serial"], "serial", jobs, retries=0)
+    assert len(failures) == 2
+    logs = [(item.run / "log.txt").read_text() for item in jobs]
+    assert sum("Traceback" in log for log in logs) == 1
+
+
 def test_jobs_of_an_operating_point_that_cannot_be_made_are_named(pools: Pools, tmp_path: Path) -> None:
     grid = make_grid(smallest(**{"operating.lr": "1e30"}), {"recovery.optimizer": ["sgd", "adamw"]}, "test")
     failures = run(pools["serial"], "serial", jobs_in(tmp_path / "sweep", grid))
@@ -224,6 +271,7 @@ def test_jobs_of_an_operating_point_that_cannot_be_made_are_named(pools: Pools, 
     [
         (ExecutorOptions("threads"), "unknown executor 'threads'"),
         (ExecutorOptions("processes", 0), "--workers 0: at least 1"),
+        (ExecutorOptions("serial", 4), "--workers 4 needs --executor processes or ray"),
         (ExecutorOptions("processes", 1, retries=-1), "--retries -1: at least 0"),
         (ExecutorOptions("serial", time_limit_s=60.0), "--time-limit needs workers"),
         (ExecutorOptions("processes", time_limit_s=0.0), "above 0 minutes"),

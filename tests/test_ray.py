@@ -20,6 +20,7 @@ from test_pools import jobs_in, run, worker_pids
 
 from lineament.executors.jobs import open_pool
 from lineament.executors.options import ExecutorOptions
+from lineament.executors.tasks import Job
 from lineament.records import read_json
 from lineament.sweep.grid import make_grid
 
@@ -143,6 +144,36 @@ def test_more_threads_than_any_node_has_are_refused(cluster: Any, tmp_path: Path
     assert done.returncode == 2
     assert "threads is 2, and no node of the cluster has more than 1 cores" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_that_no_node_has_room_for_is_refused(cluster: Any, tmp_path: Path) -> None:
+    done = lineament_here(*command(tmp_path / "out"), "--ray-address", cluster.address, "--vary", "threads=1,4")
+    assert done.returncode == 2
+    assert "threads is 4, and no node" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_that_no_node_has_room_for_any_more_is_named(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself would wait for such a node for ever."""
+    monkeypatch.setattr("lineament.executors.ray_pool.SECONDS_BETWEEN_ROOM", 1.0)
+    monkeypatch.setattr("lineament.executors.ray_pool._require_room", lambda *_: None)
+    large = Job(smallest(threads="4"), 0, tmp_path / "out", "large")
+    with open_pool(ExecutorOptions("ray", 1, cluster.address), tmp_path, large.settings) as pool:
+        (failure,) = run(pool, "ray", [large], retries=0)
+    assert "threads is 4, and no node" in failure
+
+
+def test_relative_paths_are_meant_from_where_the_command_was_given(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster's nodes stand elsewhere, and see the folder all the same."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["run", "synthetic", "--preset", "quick", "--out", "mine", *sets(seeds="1")]
+    done = lineament_here(*flags, "--executor", "ray", "--ray-address", cluster.address)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "mine" / "recording").glob("*/rows-*"))
 
 
 def command(out: Path) -> list[str]:

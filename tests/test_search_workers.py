@@ -22,7 +22,7 @@ from lineament.errors import LineamentError
 from lineament.executors.options import ExecutorOptions
 from lineament.executors.pool import Pool
 from lineament.executors.processes import ProcessPool
-from lineament.executors.ray_pool import _carry_out, _read
+from lineament.executors.ray_worker import carry_out, read_shared
 from lineament.executors.serial import SerialPool
 from lineament.executors.tasks import base_of
 from lineament.population import Population
@@ -215,7 +215,9 @@ def test_a_piece_made_on_a_node_that_sees_no_folder_comes_home(
     """What Ray's worker does where the pool's token is not seen, without Ray."""
     chunk, losses = piece
     board = SimpleNamespace(put=SimpleNamespace(remote=lambda *_: None))
-    result = _carry_out(chunk, _read(chunk.needs, base_of(chunk)), tmp_path / "unseen", board)
+    result = carry_out(
+        chunk, read_shared(chunk.needs, base_of(chunk)), tmp_path / "unseen", board, "attempt 1", Path.cwd()
+    )
     assert result.failure is None
     assert not chunk.file.exists()
     chunk.keep(result.files)

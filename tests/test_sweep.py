@@ -81,7 +81,7 @@ def test_a_sweep_goes_on_from_its_own_file_and_is_extended(swept: Path, tmp_path
     refused = lineament_here("sweep", str(out / "sweep.toml"), "--out", str(out))
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    done = lineament_here("sweep", str(out / "sweep.toml"), "--out", str(out), "--resume", "--seeds", "3")
+    done = lineament_here("sweep", str(out / "sweep.toml"), "--resume", "--seeds", "3")
     assert done.returncode == 0, done.stderr
     longer = (*VARY[:2], "--vary", "recovery.lr=1e-3,3e-3")  # the value left out stays in the sweep
     done = lineament_here(*command(out, "--resume", "--seeds", "1", vary=longer))
@@ -120,10 +120,32 @@ def test_a_job_that_keeps_failing_is_named_everywhere(tmp_path: Path) -> None:
     assert again.returncode == 1, "failed jobs are run again"
 
 
-def test_nothing_finished_is_an_error(tmp_path: Path) -> None:
+def test_nothing_finished_is_an_error_that_names_the_jobs(tmp_path: Path) -> None:
     done = lineament_here(*command(tmp_path / "out", vary=("--vary", "damage.lr=1e30,1e31")))
     assert done.returncode == 1
     assert "no record was finished" in done.stderr
+    assert "lr=1e+30, seed 0 failed" in done.stderr
+    assert "lr=1e+31" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_what_a_killed_driver_did_not_note_is_noted(swept: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(swept, out)
+    cell = RunFolder(out / "cells" / "optimizer=sgd,lr=0.01")
+    cell.mark("seed1", "running")
+    done = lineament_here("sweep", str(out / "sweep.toml"), "--resume", "--track", "tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert read_json(cell.state)["jobs"]["seed1"]["status"] == "done"
+    logged = [path.parent.name for path in (out / "tensorboard").rglob("seed*")]
+    assert logged == ["optimizer=sgd,lr=0.01"]
+
+
+def test_a_cell_is_written_under_the_lock_of_its_sweep(swept: Path) -> None:
+    cell = swept / "cells" / "optimizer=sgd,lr=0.01"
+    with RunFolder(swept).locked():
+        done = lineament("report", str(cell))
+    assert done.returncode == 2
+    assert "another process is writing" in done.stderr
 
 
 def test_a_second_driver_is_refused(swept: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -44,20 +44,21 @@ class ExecutorFlags:
     """local starts Ray here; auto or HOST:PORT joins a running cluster"""
     retries: int = 2
     """how often a job that was lost, hung or failed unexpectedly is tried again"""
+    time_limit: float | None = None
+    """minutes after which a job is ended and tried again; default no limit"""
 
     def executor_options(self) -> ExecutorOptions:
         """How jobs are to be run."""
         from lineament.executors.options import ExecutorOptions
 
-        return ExecutorOptions(self.executor, self.workers, self.ray_address, retries=self.retries)
+        limit = None if self.time_limit is None else 60 * self.time_limit
+        return ExecutorOptions(self.executor, self.workers, self.ray_address, limit, self.retries)
 
 
 @dataclass(frozen=True)
 class JobFlags(ExecutorFlags, SettingFlags):
     """What `run` and `sweep` have in common."""
 
-    time_limit: float | None = None
-    """minutes after which a job is ended and tried again; default no limit"""
     track: tyro.conf.UseAppendAction[tuple[Literal["tensorboard", "mlflow"], ...]] = ()
     """log finished jobs to tensorboard or mlflow too, repeatable"""
     resume: bool = False
@@ -72,8 +73,3 @@ class JobFlags(ExecutorFlags, SettingFlags):
     """append progress lines to this file as well"""
     debug: bool = False
     """show tracebacks"""
-
-    def executor_options(self) -> ExecutorOptions:
-        """How jobs are to be run."""
-        limit = None if self.time_limit is None else 60 * self.time_limit
-        return replace(super().executor_options(), time_limit_s=limit)

@@ -12,6 +12,7 @@ import tyro
 from lineament.errors import InputError, unknown_name
 from lineament.job_flags import JobFlags
 from lineament.presets import DEFAULT_MODELS, resolve
+from lineament.run_folder import SWEEP_FILE
 from lineament.settings import Settings, parse_assignment
 from lineament.sweep.grid import grid_file, make_grid, parse_variation
 
@@ -50,7 +51,7 @@ class Sweep(JobFlags):
     config: tyro.conf.Positional[Path | None] = None
     """TOML file with settings and a table [vary], e.g. the sweep.toml of another sweep"""
     out: Path | None = None
-    """folder of the sweep; default runs/NAME of the file"""
+    """folder of the sweep; default runs/NAME of the file, with --resume that of a sweep's own sweep.toml"""
 
 
 def run(command: Run | Sweep) -> int:
@@ -66,9 +67,15 @@ def run(command: Run | Sweep) -> int:
     if isinstance(command, Run) and not vary:
         return commands.run(settings, command.out or Path("runs") / f"{settings.problem}-{settings.preset}", command)
     grid = make_grid(settings, vary, "--vary" if command.vary else str(command.config or "the command line"))
-    stem = command.config.stem if isinstance(command, Sweep) and command.config else None
-    out = command.out or Path("runs") / (stem or f"sweep-{settings.problem}-{settings.preset}")
-    return commands.sweep(grid, out, command)
+    return commands.sweep(grid, command.out or _default_out(command, settings), command)
+
+
+def _default_out(command: Run | Sweep, settings: Settings) -> Path:
+    if isinstance(command, Run) or not command.config:
+        return Path("runs") / f"sweep-{settings.problem}-{settings.preset}"
+    if command.resume and command.config.name == SWEEP_FILE:
+        return command.config.parent  # a sweep's own file says which one goes on
+    return Path("runs") / command.config.stem
 
 
 def settings_of(options: Run | Sweep, file: Mapping[str, Any]) -> Settings:

@@ -31,6 +31,8 @@ PACKAGES = ("lineament", "torch", "numpy", "scipy", "transformers", "peft", "saf
 # Keys that extend a run instead of making it another one.
 EXTENDING = ("seed", "seeds", "measure")
 LOCK = "lock"
+# A sweep keeps its grid under this name, and its runs in the folder beside it.
+SWEEP_FILE, CELLS = "sweep.toml", "cells"
 MOST_DIFFERENCES_SHOWN = 4
 
 
@@ -96,7 +98,15 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run's lock; `InputError` when another process has it. A killed owner's lock is free again."""
+        """Hold the run's lock; `InputError` when another process has it. A killed owner's lock is free again.
+
+        The run of a sweep's cell is written under the sweep's lock.
+        """
+        sweep = self.path.parent.parent
+        if self.path.parent.name == CELLS and (sweep / SWEEP_FILE).exists():
+            with RunFolder(sweep).locked():
+                yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / LOCK).open("a") as handle:  # appending: whatever has this name keeps its content
             try:

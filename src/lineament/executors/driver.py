@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from lineament.executors.options import ExecutorOptions
 from lineament.executors.pool import Pool
-from lineament.executors.tasks import Outcome, Preparation, Task
+from lineament.executors.tasks import Job, Outcome, Preparation, Task
 
 # Called with (job's label, what is being done, steps done, steps in all).
 JobProgress = Callable[[str, str, int, int], None]
@@ -41,6 +41,13 @@ def nothing(task: Task) -> None:
     """A hook that does nothing."""
 
 
+def settle_finished(jobs: Iterable[Job], after: Callable[[Job], None] = nothing) -> None:
+    """Note jobs as done that finished without their driver noting so, since it was killed in between."""
+    for job in jobs:
+        job.note("done")
+        after(job)
+
+
 class Driver(Generic[T]):
     """Carries jobs out on a pool; what a job makes is in its run folder, and only that is kept.
 
@@ -63,7 +70,7 @@ class Driver(Generic[T]):
         self.attempts: dict[Path, int] = {}
         # Jobs that wait for an operating point that is being made, and why one could not be made.
         self.parked: dict[Path, list[Task]] = {}
-        self.broken: dict[Path, str] = {}
+        self.broken: dict[Path, tuple[str, str | None]] = {}
         self.failures: list[Failure] = []
 
     def progress(self, task: Task, what: str, done: int, total: int) -> None:
@@ -96,7 +103,9 @@ class Driver(Generic[T]):
             if task.needs is None or task.needs.exists():
                 return task
             if task.needs in self.broken:
-                self._give_up(task, f"its operating point could not be made: {self.broken[task.needs]}")
+                message, details = self.broken[task.needs]
+                self.broken[task.needs] = (message, None)  # one log has the traceback, not every one
+                self._give_up(task, f"its operating point could not be made: {message}", details)
             elif task.needs in self.parked:
                 self.parked[task.needs].append(task)
             else:
@@ -146,7 +155,7 @@ class Driver(Generic[T]):
 
     def _fail(self, task: Task, message: str, details: str | None) -> None:
         if isinstance(task, Preparation):
-            self.broken[task.key] = message
+            self.broken[task.key] = (message, details)
             self._release(task.key)
         else:
             self._give_up(task, message, details)

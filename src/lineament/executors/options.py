@@ -38,6 +38,8 @@ class ExecutorOptions:
             raise unknown_name("executor", self.name, EXECUTORS)
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers {self.workers}: at least 1.")
+        if self.name == "serial" and (self.workers or 1) > 1:
+            raise InputError(f"--workers {self.workers} needs --executor processes or ray; serial was chosen.")
         if self.retries < 0:
             raise InputError(f"--retries {self.retries}: at least 0.")
         if self.time_limit_s is not None and not self.time_limit_s > 0:

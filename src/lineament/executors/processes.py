@@ -47,6 +47,7 @@ class ProcessPool:
         idle = next((worker for worker in self.workers if worker.task is None), None)
         worker = idle or self._new()
         worker.task = task
+        self.progress(task, "starting", 0, 1)  # its time runs from here, whatever the worker is stuck in
         try:
             worker.pipe.send(task)
         except OSError:

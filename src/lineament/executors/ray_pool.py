@@ -10,10 +10,9 @@ import os
 import platform
 import secrets
 import socket
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
@@ -22,9 +21,8 @@ from typing import Any
 from lineament.errors import InputError, LineamentError
 from lineament.executors.options import ExecutorOptions
 from lineament.executors.pool import TaskProgress, unseen
-from lineament.executors.processes import seldom
-from lineament.executors.tasks import Outcome, Preparation, Task, attempt, base_of
-from lineament.problems.synthetic import cache_folder
+from lineament.executors.ray_worker import Board, Result, carry_out, read_shared
+from lineament.executors.tasks import Outcome, Task, base_of
 from lineament.records import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_bytes
 from lineament.run_folder import PACKAGES, version
 from lineament.settings import Settings
@@ -33,30 +31,10 @@ CONNECT_S = 5.0
 JOIN_S = 10.0
 VERSIONS_S = 60.0
 CANCEL_S = 20.0
-SECONDS_BETWEEN_REMOTE_REPORTS = 0.5
+SECONDS_BETWEEN_ROOM = 20.0
 # How many operating points the object store holds for jobs to come; the driver's disk has all of them.
 MOST_SHARED = 32
 DEFAULT_WORKERS = 2
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What a task starts from: contents of files that a node may not have."""
-
-    needed: bytes | None
-    base_name: str | None
-    base: bytes | None
-
-
-@dataclass(frozen=True)
-class _Result:
-    """How a remote attempt ended, and the files it made where this process cannot see them."""
-
-    failure: str | None
-    again: bool
-    details: str | None
-    files: Mapping[str, bytes]
-    base: bytes | None
 
 
 class RayPool:
@@ -77,13 +55,15 @@ class RayPool:
         self.token = out / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         self.running: dict[Any, Task] = {}
         self.shared: dict[tuple[Path | None, Path | None], Any] = {}
+        self.names: dict[Any, str] = {}
+        self.n_started, self.news, self.room_seen = 0, None, time.monotonic()
         _connect(self.ray, options, settings.threads)
         try:
             _require_room(self.ray, settings)
             _require_same_versions(self.ray)
             self.size = options.workers or self._default_workers(options, settings)
             self.board = self._board()
-            self.carry_out = self.ray.remote(max_retries=0)(_carry_out)
+            self.carry_out = self.ray.remote(max_retries=0)(carry_out)
         except BaseException:
             self.ray.shutdown()
             raise
@@ -95,9 +75,13 @@ class RayPool:
     def start(self, task: Task) -> None:
         """Hand the task to Ray with a reference to what it starts from."""
         self.token.touch()
+        self.n_started += 1
         resources = {"num_cpus": task.settings.threads, "num_gpus": 1 if task.settings.device == "cuda" else 0}
         remote = self.carry_out.options(**resources)
-        self.running[remote.remote(task, self._shared_by(task), self.token, self.board)] = task
+        # of this attempt alone: a report that an earlier one left behind says nothing of it
+        name = f"attempt {self.n_started}"
+        ref = remote.remote(task, self._shared_by(task), self.token, self.board, name, Path.cwd())
+        self.running[ref], self.names[ref] = task, name
 
     def outcomes(self, timeout_s: float) -> Sequence[Outcome]:
         """Tasks that have ended; a worker or node that died gives an outcome that may be tried again."""
@@ -105,12 +89,12 @@ class RayPool:
         refs = list(self.running)
         first, _ = self.ray.wait(refs, num_returns=1, timeout=timeout_s)
         ended, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0) if first else ([], [])
-        return [self._outcome(ref, self.running.pop(ref)) for ref in ended]
+        return [*(self._outcome(ref, self._forget(ref)) for ref in ended), *self._without_room()]
 
     def stop(self, task: Task) -> None:
         """Kill the task's worker and wait until Ray says that it is dead."""
         ref = next(ref for ref, own in self.running.items() if own == task)
-        del self.running[ref]
+        self._forget(ref)
         self.ray.cancel(ref, force=True)
         self.ray.wait([ref], timeout=CANCEL_S)
 
@@ -123,6 +107,21 @@ class RayPool:
         self.ray.shutdown()
         self.token.unlink(missing_ok=True)
 
+    def _forget(self, ref: Any) -> Task:
+        self.names.pop(ref)
+        return self.running.pop(ref)
+
+    def _without_room(self) -> list[Outcome]:
+        """Tasks that no node has room for any more, now and then looked for: Ray would wait for one without a word."""
+        if time.monotonic() - self.room_seen < SECONDS_BETWEEN_ROOM:
+            return []
+        self.room_seen, ended = time.monotonic(), []
+        for ref, task in list(self.running.items()):
+            if why := missing_room(self.ray, task.settings):
+                self.ray.cancel(ref, force=True)
+                ended.append(Outcome(self._forget(ref), why, again=True))
+        return ended
+
     def _default_workers(self, options: ExecutorOptions, settings: Settings) -> int:
         if options.ray_address == "local":
             return DEFAULT_WORKERS
@@ -133,17 +132,22 @@ class RayPool:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
-        return self.ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        return self.ray.remote(Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
     def _pass_progress_on(self) -> None:
-        by_key = {str(task.key): task for task in self.running.values()}
+        self.news = self.news or self.board.take.remote()
+        ready, _ = self.ray.wait([self.news], timeout=0)
+        if not ready:
+            return  # asked for, and read another time
+        by_name = {name: self.running[ref] for ref, name in self.names.items()}
         try:
-            news = self.ray.get(self.board.take.remote(), timeout=CONNECT_S)
+            news = self.ray.get(self.news)
         except self.ray.exceptions.RayError:
-            return  # progress is shown, never relied on
-        for key, step in news.items():
-            if key in by_key:
-                self.progress(by_key[key], *step)
+            news = {}  # the board was lost and starts again; workers report anew when their work changes
+        self.news = None
+        for name, step in news.items():
+            if name in by_name:
+                self.progress(by_name[name], *step)
 
     def _shared_by(self, task: Task) -> Any:
         """A reference to the operating point and base model, put into the object store once for all tasks."""
@@ -151,12 +155,12 @@ class RayPool:
         if key not in self.shared:
             while len(self.shared) >= MOST_SHARED:
                 del self.shared[next(iter(self.shared))]  # tasks that were given it keep it alive
-            self.shared[key] = self.ray.put(_read(*key))
+            self.shared[key] = self.ray.put(read_shared(*key))
         return self.shared[key]
 
     def _outcome(self, ref: Any, task: Task) -> Outcome:
         try:
-            result: _Result = self.ray.get(ref)
+            result: Result = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
             return Outcome(task, f"the worker was lost ({type(error).__name__})", again=True)
         task.keep(result.files)
@@ -164,52 +168,6 @@ class RayPool:
         if base and result.base and not base.exists():
             write_bytes(base, result.base)
         return Outcome(task, result.failure, result.again, result.details)
-
-
-class _Board:
-    """The latest step of every task, kept until it is asked for."""
-
-    def __init__(self) -> None:
-        self.steps: dict[str, tuple[str, int, int]] = {}
-
-    def put(self, key: str, what: str, done: int, total: int) -> None:
-        """Remember a task's step in place of its earlier ones."""
-        self.steps[key] = (what, done, total)
-
-    def take(self) -> dict[str, tuple[str, int, int]]:
-        """All steps since the last call."""
-        taken, self.steps = self.steps, {}
-        return taken
-
-
-def _carry_out(task: Task, shared: _Shared, token: Path, board: Any) -> _Result:
-    """On a worker: run the task where its folder is, or in a scratch folder whose files go back as bytes."""
-    if shared.base is not None and shared.base_name and not (cache_folder() / shared.base_name).exists():
-        write_bytes(cache_folder() / shared.base_name, shared.base)
-    key = str(task.key)
-
-    def put(what: str, done: int, total: int) -> None:
-        board.put.remote(key, what, done, total)
-
-    progress = seldom(put, SECONDS_BETWEEN_REMOTE_REPORTS)
-    if token.exists():
-        return _result(task, attempt(task, progress), {})
-    with tempfile.TemporaryDirectory(prefix="lineament-job-") as folder:
-        moved = task.elsewhere(Path(folder))
-        if moved.needs and shared.needed is not None:
-            write_bytes(moved.needs, shared.needed)
-        return _result(task, attempt(moved, progress), moved.files())
-
-
-def _result(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> _Result:
-    base = base_of(task) if isinstance(task, Preparation) else None
-    content = base.read_bytes() if base and base.exists() else None
-    return _Result(outcome.failure, outcome.again, outcome.details, files, content)
-
-
-def _read(needs: Path | None, base: Path | None) -> _Shared:
-    needed = needs.read_bytes() if needs and needs.exists() else None
-    return _Shared(needed, base.name if base else None, base.read_bytes() if base and base.exists() else None)
 
 
 def _ray() -> ModuleType:
@@ -284,14 +242,19 @@ def _require_answer(address: str) -> None:
 
 
 def _require_room(ray: ModuleType, settings: Settings) -> None:
+    if why := missing_room(ray, settings):
+        raise InputError(f"{why}; take fewer threads, device cpu or auto, or another cluster.")
+
+
+def missing_room(ray: ModuleType, settings: Settings) -> str | None:
+    """Why no living node can take a job of these settings, if none can."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = max((node.get("CPU", 0) for node in nodes), default=0)
     if settings.threads > most:
-        raise InputError(
-            f"threads is {settings.threads}, and no node of the cluster has more than {most:g} cores; lower threads."
-        )
+        return f"threads is {settings.threads}, and no node of the cluster has more than {most:g} cores"
     if settings.device == "cuda" and not any(node.get("GPU", 0) >= 1 for node in nodes):
-        raise InputError("device is cuda, and no node of the cluster has a GPU; take device cpu or auto.")
+        return "device is cuda, and no node of the cluster has a GPU"
+    return None
 
 
 def _require_same_versions(ray: ModuleType) -> None:

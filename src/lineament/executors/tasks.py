@@ -124,8 +124,8 @@ class Job:
         return {str(path.relative_to(self.run)): path.read_bytes() for path in found}
 
     def keep(self, files: Mapping[str, bytes]) -> None:
-        """Write files that are not there yet, records last: what has its records is complete."""
-        for name in sorted(files, key=lambda name: name.startswith("records/")):
+        """Write files that are not there yet: records last, after their arrays, since what has them is complete."""
+        for name in sorted(files, key=lambda name: (name.startswith("records/"), name.endswith(".json"), name)):
             if not (self.run / name).exists():
                 write_bytes(self.run / name, files[name])
 
@@ -199,7 +199,8 @@ def attempt(task: Task, progress: Progress, ready: Problem | None = None) -> Out
     try:
         task.execute(progress, ready)
     except LineamentError as error:
-        return Outcome(task, str(error))
+        # what a file system refuses, another attempt or node may be allowed
+        return Outcome(task, str(error), again=isinstance(error.__cause__, OSError))
     except Exception as error:  # a defect in one job must not lose the other jobs' results
         return Outcome(task, f"{type(error).__name__}: {error}", again=True, details=traceback.format_exc())
     return Outcome(task)
@@ -254,7 +255,7 @@ def _wait(holds: Callable[[], bool], lock: Path) -> None:
     give_up = time.monotonic() + LOCK_WAIT_S
     while not holds():
         if time.monotonic() > give_up:
-            raise LineamentError(f"another process holds {lock}; end it, then --resume.")
+            raise LineamentError(f"another process holds {lock}; end it, then --resume.") from TimeoutError()
         time.sleep(0.1)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from lineament.errors import LineamentError
-from lineament.executors.driver import Driver, Failure, JobProgress, nothing
+from lineament.executors.driver import Driver, Failure, JobProgress, nothing, settle_finished
 from lineament.executors.jobs import open_pool
 from lineament.executors.options import ExecutorOptions
 from lineament.executors.tasks import Job
@@ -34,6 +34,7 @@ class SweepRequest:
 
     Attributes:
         after: called when a job has finished, e.g. to log it elsewhere.
+        tell: called with the jobs that were given up, before anything is made of the others.
     """
 
     grid: Grid
@@ -42,6 +43,7 @@ class SweepRequest:
     resume: bool = False
     quiet: bool = False
     after: Callable[[Job], None] = nothing
+    tell: Callable[[list[Failure]], None] = lambda failures: None
 
 
 def sweep(request: SweepRequest, progress: Callable[[], AbstractContextManager[JobProgress]]) -> list[Failure]:
@@ -55,15 +57,20 @@ def sweep(request: SweepRequest, progress: Callable[[], AbstractContextManager[J
     folder, cells = SweepFolder(request.out), checked_cells(request.grid)
     folder.check(request.grid, request.resume)
     notes = _notes_of_each_model(cells)
-    with open_pool(request.executor, request.out, request.grid.base) as pool, RunFolder(request.out).locked():
+    with (
+        open_pool(request.executor, request.out, _most_demanding(cells)) as pool,
+        RunFolder(request.out).locked(),
+    ):
         cells = list(folder.open(request.grid, request.resume).cells())
         for note in notes:
             RunFolder(request.out).log(note)
             if not request.quiet:
                 print(note, file=sys.stderr)
-        missing = standing(jobs_of(folder, cells)).missing
+        now = standing(jobs_of(folder, cells))
+        settle_finished(now.unnoted, request.after)
         with progress() as show:
-            failures = Driver(missing, request.executor, show, _opener(folder, cells), request.after).run(pool)
+            failures = Driver(now.missing, request.executor, show, _opener(folder, cells), request.after).run(pool)
+        request.tell(failures)
         write_all(folder)
     return failures
 
@@ -75,13 +82,13 @@ def write_all(folder: SweepFolder) -> dict[str, Any]:
         LineamentError: there is no record yet.
     """
     found = write_results(folder)
-    if not any(cell["claims"] for cell in found["cells"]) and not any(folder.path.glob("cells/*/records/*.json")):
-        raise LineamentError(
-            f"no record was finished; see the log.txt of the runs in {folder.path / 'cells'}. Fix the cause and use "
-            "--resume."
-        )
     write_tables(folder)
     write_sweep_report(folder.path)
+    if not any(cell["n_records"] for cell in found["cells"]):
+        raise LineamentError(
+            f"no record was finished; {folder.path / 'report.html'} names the jobs, and the log.txt of their runs has "
+            "more. Fix the cause and use --resume."
+        )
     return found
 
 
@@ -126,6 +133,14 @@ def _estimate(now: Standing, settings: Settings, workers: int) -> str:
     total = rounds * seconds
     words = f"{total / 3600:.1f} h" if total >= 3600 else f"{max(1, round(total / 60))} min"
     return f"About {words} over {workers} worker(s): {seconds:.3g} s a job, {source}."
+
+
+def _most_demanding(cells: Iterable[Cell]) -> Settings:
+    """Settings that ask for what the most demanding cell asks for, which is what a pool must have room for."""
+    every = [cell.settings for cell in cells]
+    threads = max(settings.threads for settings in every)
+    device = "cuda" if any(settings.device == "cuda" for settings in every) else every[0].device
+    return replace(every[0], threads=threads, device=device)
 
 
 def _opener(folder: SweepFolder, cells: Iterable[Cell]) -> Callable[[Job], None]:

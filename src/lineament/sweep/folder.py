@@ -10,7 +10,9 @@ import tomli_w
 from lineament.errors import InputError
 from lineament.records import delete_leftovers, write_bytes, write_json
 from lineament.run_folder import (
+    CELLS,
     EXTENDING,
+    SWEEP_FILE,
     RunFolder,
     differences,
     provenance,
@@ -31,7 +33,7 @@ class SweepFolder:
     @property
     def config(self) -> Path:
         """The base configuration and the grid; `lineament sweep` takes it as its CONFIG."""
-        return self.path / "sweep.toml"
+        return self.path / SWEEP_FILE
 
     @property
     def shared(self) -> Path:
@@ -55,7 +57,7 @@ class SweepFolder:
 
     def run(self, cell: Cell) -> RunFolder:
         """The run folder of one cell."""
-        return RunFolder(self.path / "cells" / cell.name)
+        return RunFolder(self.path / CELLS / cell.name)
 
     def grid(self) -> Grid:
         """The grid the sweep was made with; `InputError` if this is no sweep."""

@@ -40,23 +40,28 @@ class Standing:
 
     Attributes:
         missing: jobs whose records are not all there.
+        unnoted: finished jobs of a driver that was killed before it noted so.
         n_failed: those among them that were given up before.
         seconds_per_job: median over the jobs that have finished; None while none has.
     """
 
     missing: list[Job]
+    unnoted: list[Job]
     n_failed: int
     seconds_per_job: float | None
 
 
 def standing(jobs: Sequence[Job]) -> Standing:
     """What is on disk of these jobs."""
-    missing = [job for job in jobs if not is_finished(job)]
+    missing, done = list[Job](), list[Job]()
+    for job in jobs:
+        (done if is_finished(job) else missing).append(job)
     states = {run: _states(RunFolder(run)) for run in {job.run for job in jobs}}
     failed = sum(states[job.run].get(job.name, {}).get("status") == "failed" for job in missing)
     # 0 s: an earlier sweep was ended after the records were written and before that was noted
     seconds = [s for jobs in states.values() for state in jobs.values() if (s := state.get("seconds", 0)) > 0]
-    return Standing(missing, failed, median(seconds) if seconds else None)
+    unnoted = [job for job in done if states[job.run].get(job.name, {}).get("status") != "done"]
+    return Standing(missing, unnoted, failed, median(seconds) if seconds else None)
 
 
 def _states(folder: RunFolder) -> dict[str, dict[str, Any]]:

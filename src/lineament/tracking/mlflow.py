@@ -26,6 +26,9 @@ def require_installed() -> None:
 
 def open_tracker(out: Path) -> Callable[[JobLog], None]:
     """A function that logs a job as one MLflow run, in place of an earlier one of the same job."""
+    # by default a server that does not answer would hold the run for minutes at every job
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
