@@ -71,8 +71,8 @@ def test_workers_end_with_the_run_which_goes_on_to_the_same_records(
         text=True,
         start_new_session=True,
     )
-    wait_for(lambda: when(out), process)
-    assert len(session_members(process.pid)) >= 3, "the workers are not seen, so their end could not be either"
+    # both workers must be seen, or their end could not be either
+    wait_for(lambda: when(out) and len(session_members(process.pid)) >= 3, process)
     started = time.monotonic()
     stop(process)
     _, errors = process.communicate(timeout=60)

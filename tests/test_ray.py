@@ -186,13 +186,27 @@ def command(out: Path) -> list[str]:
         ("127.0.0.1:1", "nothing answers there"),
         ("nonsense", "write local, auto or HOST:PORT"),
         ("ray://head:10001", "write local, auto or HOST:PORT"),
-        ("auto", "no Ray cluster answers"),
     ],
 )
 def test_addresses_where_nothing_answers_are_refused(address: str, words: str, tmp_path: Path) -> None:
     done = lineament_here(*command(tmp_path / "out"), "--ray-address", address)
     assert done.returncode == 2
     assert words in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_auto_without_a_cluster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own words; whether it finds a cluster depends on what else runs on the machine, so its search is not made."""
+    import ray
+
+    def init(address: str, **flags: object) -> None:
+        assert address == "auto"
+        raise ConnectionError("Could not find any running Ray instance.\nMore words.")
+
+    monkeypatch.setattr(ray, "init", init)
+    done = lineament_here(*command(tmp_path / "out"), "--ray-address", "auto")
+    assert done.returncode == 2
+    assert "no Ray cluster answers (Could not find any running Ray instance)" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -106,8 +106,8 @@ class BasisMembers:
 
     @cached_property
     def _directions(self) -> Tensor:
-        """U^T in single precision, made once for all pieces."""
-        return self.basis.columns.to(torch.float32).T
+        """U^T in single precision, made once for all pieces; in one layout, since last bits depend on it."""
+        return self.basis.columns.to(torch.float32).T.contiguous()
 
 
 @dataclass(frozen=True)
