@@ -196,7 +196,7 @@ def test_addresses_where_nothing_answers_are_refused(address: str, words: str, t
 
 
 def test_auto_without_a_cluster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's own words; whether it finds a cluster depends on what else runs on the machine, so its search is not made."""
+    """Ray's own search is not made: what it finds depends on what else runs on the machine."""
     import ray
 
     def init(address: str, **flags: object) -> None:
