@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from threadpoolctl import threadpool_limits
 
 from lineament.activations.blocks import find_blocks
 from lineament.bases import from_vectors
@@ -94,12 +93,6 @@ def run_job(
         problem: one made already for this seed, if there is one.
     """
     torch.set_num_threads(settings.threads)
-    # numpy's products too: their last bits depend on how many threads made them
-    with threadpool_limits(settings.threads):
-        _make_missing(settings, seed, run, progress, problem)
-
-
-def _make_missing(settings: Settings, seed: int, run: Path, progress: Progress, problem: Problem | None) -> None:
     records = RunFolder(run).records
     for target in settings.task.targets:
         missing = [m for m in settings.measure if not (records / f"{m}-{target}-seed{seed}.json").exists()]

@@ -145,7 +145,7 @@ def _with_interval(claim: Claim) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if abs(value) < 0.01 else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2g}" if abs(value) < 0.01 else f"{value:.2f}"
 
 
 def sweep_table(results: Mapping[str, Any]) -> Table:

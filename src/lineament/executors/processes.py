@@ -18,6 +18,7 @@ from lineament.executors.pool import SECONDS_BETWEEN_REPORTS, TaskProgress, unse
 from lineament.executors.tasks import Outcome, Task, attempt
 
 SECONDS_TO_END = 5.0
+OPENMP = "OMP_NUM_THREADS"
 
 
 @dataclass
@@ -83,7 +84,7 @@ class ProcessPool:
         context = multiprocessing.get_context("spawn")
         own, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _interrupts_held():
+        with _interrupts_held(), _one_thread_at_first():
             process.start()
         theirs.close()  # so that the end of the worker is the end of the pipe
         self.workers.append(_Worker(process, own))
@@ -131,6 +132,19 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _one_thread_at_first() -> Iterator[None]:
+    """Processes started inside make no threads for all cores as they import; a task then takes as many as it says."""
+    before = os.environ.get(OPENMP)
+    os.environ[OPENMP] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(OPENMP)
+        if before is not None:
+            os.environ[OPENMP] = before
 
 
 def _work(pipe: Connection) -> None:

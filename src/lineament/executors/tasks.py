@@ -16,6 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
+import torch
+from threadpoolctl import threadpool_limits
+
 from lineament.errors import LineamentError
 from lineament.experiment import make_problem, run_job
 from lineament.problems.problem import Problem
@@ -196,8 +199,11 @@ class Outcome:
 def attempt(task: Task, progress: Progress, ready: Problem | None = None) -> Outcome:
     """Carry a task out; every error but an interrupt becomes part of the outcome."""
     progress("starting", 0, 1)  # a task's time limit runs from its first report on
+    torch.set_num_threads(task.settings.threads)
     try:
-        task.execute(progress, ready)
+        # numpy's products too: their last bits depend on how many threads made them
+        with threadpool_limits(task.settings.threads):
+            task.execute(progress, ready)
     except LineamentError as error:
         # what a file system refuses, another attempt or node may be allowed
         return Outcome(task, str(error), again=isinstance(error.__cause__, OSError))
