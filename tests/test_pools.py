@@ -17,7 +17,7 @@ from lineament.executors.driver import Driver
 from lineament.executors.jobs import open_pool
 from lineament.executors.options import ExecutorOptions
 from lineament.executors.pool import Pool
-from lineament.executors.tasks import Job
+from lineament.executors.tasks import Job, Outcome, Task
 from lineament.presets import resolve
 from lineament.records import read_json
 from lineament.run_folder import RunFolder
@@ -210,6 +210,47 @@ def test_a_worker_that_always_dies_is_given_up(name: str, pools: Pools, tmp_path
     assert "attempt 2 of 2" in failure
     assert ("SIGKILL" if name == "processes" else "worker was lost") in failure
     assert run(pools[name], name, [job(tmp_path / "next")]) == []
+
+
+class Written:
+    """A pool of two that ends tasks in the order it got them, and makes nothing but files."""
+
+    def __init__(self) -> None:
+        self.progress: Callable[..., None] = lambda *_: None
+        self.at_work, self.order = list[Task](), list[str]()
+
+    def free(self) -> int:
+        return 2 - len(self.at_work)
+
+    def start(self, task: Task) -> None:
+        self.at_work.append(task)
+        self.order.append(task.label)
+
+    def outcomes(self, timeout_s: float) -> list[Outcome]:
+        task = self.at_work.pop(0)
+        if not isinstance(task, Job):
+            task.key.parent.mkdir(exist_ok=True)
+            task.key.write_text("made")
+        return [Outcome(task)]
+
+    def stop(self, task: Task) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def test_operating_points_are_made_while_there_is_other_work(tmp_path: Path) -> None:
+    grid = make_grid(smallest(seeds="4"), {"recovery.lr": [1e-3, 2e-3, 3e-3, 4e-3]}, "test")
+    pool, jobs = Written(), jobs_in(tmp_path / "sweep", grid)
+    assert Driver(jobs, options("processes"), lambda *_: None).run(pool) == []
+    points = [place for place, label in enumerate(pool.order) if label.startswith("operating point")]
+    assert len(pool.order) == 16 + 4
+    assert points[:2] == [0, 1], "both workers begin with one each"
+    # the jobs of both end at place 10: the third is begun before that, and the fourth not with it
+    assert 4 < points[2] < 9
+    assert points[2] + 1 < points[3] < 14
+    assert len(set(pool.order)) == 20
 
 
 def test_records_are_kept_after_their_arrays(tmp_path: Path) -> None:

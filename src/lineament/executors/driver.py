@@ -65,7 +65,9 @@ class Driver(Generic[T]):
         after: Callable[[T], None] = nothing,
     ) -> None:
         self.options, self.show, self.before, self.after = options, progress, before, after
-        self.queue, self.n_jobs, self.n_ended = deque[Task](jobs), len(jobs), 0
+        # In the order given; those that can be started now; operating points to be made, which come first.
+        self.queue, self.ready, self.points = deque[Task](jobs), deque[Task](), deque[Task]()
+        self.n_jobs, self.n_ended = len(jobs), 0
         self.running: dict[Path, _Running] = {}
         self.attempts: dict[Path, int] = {}
         # Jobs that wait for an operating point that is being made, and why one could not be made.
@@ -84,7 +86,7 @@ class Driver(Generic[T]):
         pool.progress = self.progress
         self._count(0)
         while True:
-            while pool.free() > 0 and (task := self._next()) is not None:
+            while pool.free() > 0 and (task := self._next(pool.free() + len(self.running))) is not None:
                 self._start(pool, task)
             if not self.running:
                 return self.failures
@@ -96,23 +98,31 @@ class Driver(Generic[T]):
                 message = f"it ran longer than its limit of {limit / 60:g} min; raise --time-limit"
                 self._settle(Outcome(late, message, again=True))
 
-    def _next(self) -> Task | None:
-        """The next task that can be started: a job whose operating point is there, or the making of that point."""
-        while self.queue:
-            task = self.queue.popleft()
-            if task.needs is None or task.needs.exists():
-                return task
-            if task.needs in self.broken:
-                message, details = self.broken[task.needs]
-                self.broken[task.needs] = (message, None)  # one log has the traceback, not every one
-                self._give_up(task, f"its operating point could not be made: {message}", details)
-            elif task.needs in self.parked:
-                self.parked[task.needs].append(task)
-            else:
-                self.parked[task.needs] = [task]
-                label = f"operating point, seed {task.seed}"
-                return Preparation(task.settings, task.seed, task.needs, label)
-        return None
+    def _next(self, size: int) -> Task | None:
+        """The next task that can be started: the making of an operating point before any job.
+
+        Jobs wait for operating points, so these are begun while there is other work: when fewer than two jobs per
+        worker can be started, and no more of them at a time than workers.
+        """
+        while self.queue and len(self.ready) < 2 * size and len(self.parked) < size:
+            self._sort_out(self.queue.popleft())
+        if self.points:
+            return self.points.popleft()
+        return self.ready.popleft() if self.ready else None
+
+    def _sort_out(self, task: Task) -> None:
+        if task.needs is None or task.needs.exists():
+            self.ready.append(task)
+        elif task.needs in self.broken:
+            message, details = self.broken[task.needs]
+            self.broken[task.needs] = (message, None)  # one log has the traceback, not every one
+            self._give_up(task, f"its operating point could not be made: {message}", details)
+        elif task.needs in self.parked:
+            self.parked[task.needs].append(task)
+        else:
+            self.parked[task.needs] = [task]
+            label = f"operating point, seed {task.seed}"
+            self.points.append(Preparation(task.settings, task.seed, task.needs, label))
 
     def _start(self, pool: Pool, task: Task) -> None:
         self.attempts[task.key] = self.attempts.get(task.key, 0) + 1
@@ -138,7 +148,7 @@ class Driver(Generic[T]):
             self._finish(task, time.monotonic() - ran.began if ran.began else 0.0)
         elif outcome.again and self.attempts[task.key] <= self.options.retries:
             task.note("planned", f"attempt {self.attempts[task.key]} ended: {outcome.failure}", outcome.details)
-            self.queue.append(task)
+            (self.points if isinstance(task, Preparation) else self.ready).append(task)
         else:
             n = self.attempts.pop(task.key)
             words = f"{outcome.failure}{' (its log has the traceback)' if outcome.details else ''}"
@@ -167,8 +177,9 @@ class Driver(Generic[T]):
         self._count(1)
 
     def _release(self, file: Path) -> None:
-        """Jobs that waited for an operating point come first: what they share is still warm."""
-        self.queue.extendleft(reversed(self.parked.pop(file, [])))
+        """Sort out the jobs that waited for an operating point, whether it is there now or cannot be made."""
+        for task in self.parked.pop(file, []):
+            self._sort_out(task)
 
     def _count(self, more: int) -> None:
         self.n_ended += more
