@@ -247,9 +247,9 @@ def test_operating_points_are_made_while_there_is_other_work(tmp_path: Path) -> 
     points = [place for place, label in enumerate(pool.order) if label.startswith("operating point")]
     assert len(pool.order) == 16 + 4
     assert points[:2] == [0, 1], "both workers begin with one each"
-    # the jobs of both end at place 10: the third is begun before that, and the fourth not with it
+    # the jobs of both end at place 10: the third is begun before that, and so is the fourth
     assert 4 < points[2] < 9
-    assert points[2] + 1 < points[3] < 14
+    assert points[3] < 14
     assert len(set(pool.order)) == 20
 
 
