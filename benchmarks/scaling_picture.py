@@ -54,7 +54,8 @@ def varied(rows: Sequence[Row], axis: str) -> list[Row]:
     """The rows in which only this size differs from the common middle."""
     common = {name: max({r[name] for r in rows}, key=lambda v: sum(r[name] == v for r in rows)) for name in AXES}
     return sorted(
-        (row for row in rows if all(row[name] == common[name] for name in AXES if name != axis)),
+        # within a tenth: a number of parameters is a whole number of matrices
+        (row for row in rows if all(abs(row[name] / common[name] - 1) < 0.1 for name in AXES if name != axis)),
         key=lambda row: row[axis],
     )
 
