@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from lineament.environment import environment
 from lineament.executors.driver import Driver
 from lineament.executors.jobs import open_pool
 from lineament.executors.options import ExecutorOptions
@@ -79,15 +80,10 @@ WAYS = {
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A folder of its own, with a cache of base models in it."""
-    before = os.environ.get("LINEAMENT_CACHE")
-    with tempfile.TemporaryDirectory(prefix="lineament-sweep-") as folder:
-        os.environ["LINEAMENT_CACHE"] = str(Path(folder) / "cache")
-        try:
-            yield Path(folder)
-        finally:
-            os.environ.pop("LINEAMENT_CACHE")
-            if before is not None:
-                os.environ["LINEAMENT_CACHE"] = before
+    with tempfile.TemporaryDirectory(prefix="lineament-sweep-") as name:
+        folder = Path(name)
+        with environment("LINEAMENT_CACHE", str(folder / "cache")):
+            yield folder
 
 
 def settings(values: Mapping[str, str], threads: int = 1) -> Settings:

@@ -16,7 +16,7 @@ PACKAGE = Path(lineament.__file__).parent
 # A module may import from its own line and from lines above it.
 LAYERS = (
     ("errors", "__init__"),
-    ("streams", "intervals", "settings", "theory"),
+    ("streams", "intervals", "settings", "theory", "environment"),
     ("best_of_n",),
     ("records", "keys", "presets"),
     ("parameters",),

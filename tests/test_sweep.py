@@ -13,13 +13,14 @@ import tomli_w
 from command_line import lineament, lineament_here
 from sweep_jobs import cell_records, sets, smallest
 
+from lineament.executors.standing import standing
 from lineament.presets import resolve
 from lineament.records import read_json
 from lineament.run_folder import RunFolder
 from lineament.settings import Settings, to_dict
 from lineament.sweep.folder import SweepFolder
 from lineament.sweep.grid import Grid, cell_name, make_grid
-from lineament.sweep.jobs import jobs_of, standing
+from lineament.sweep.jobs import jobs_of
 
 VARY = ("--vary", "recovery.optimizer=sgd,adamw", "--vary", "recovery.lr=1e-3,1e-2")
 
@@ -138,6 +139,20 @@ def test_what_a_killed_driver_did_not_note_is_noted(swept: Path, tmp_path: Path)
     assert read_json(cell.state)["jobs"]["seed1"]["status"] == "done"
     logged = [path.parent.name for path in (out / "tensorboard").rglob("seed*")]
     assert logged == ["optimizer=sgd,lr=0.01"]
+
+
+def test_a_finished_job_of_a_run_keeps_what_was_noted(swept: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(swept / "cells" / "optimizer=sgd,lr=0.01", run.path)
+    before = read_json(run.state)["jobs"]
+    assert before["seed0"]["seconds"] > 0
+    flags = ("--config", str(run.config), "--out", str(run.path), "--resume", "--seeds", "3")
+    done = lineament_here("run", *flags, "--track", "tensorboard")
+    assert done.returncode == 0, done.stderr
+    after = read_json(run.state)["jobs"]
+    assert {name: after[name] for name in before} == before
+    assert after["seed2"]["status"] == "done"
+    assert [path.name for path in (run.path / "tensorboard").iterdir()] == ["seed2"]
 
 
 def test_a_cell_is_written_under_the_lock_of_its_sweep(swept: Path) -> None:

@@ -21,7 +21,8 @@ from lineament.errors import InputError, LineamentError
 from lineament.executors.driver import Driver, Failure, settle_finished
 from lineament.executors.jobs import open_pool
 from lineament.executors.options import ExecutorOptions
-from lineament.executors.tasks import Job, is_finished
+from lineament.executors.standing import standing
+from lineament.executors.tasks import Job
 from lineament.experiment import AT_OPERATING_POINT, make_problem, seeds_of, validate, write_results
 from lineament.job_flags import JobFlags
 from lineament.planning import Plan, plan
@@ -65,12 +66,12 @@ def run(settings: Settings, out: Path, flags: JobFlags) -> int:
             folder.log(note)
             if not flags.quiet:
                 print(f"{settings.model.name}: {note}.", file=sys.stderr)
-        missing = [job for job in jobs if not is_finished(job)]
-        settle_finished((job for job in jobs if job not in missing), after)
-        for job in missing:
+        now = standing(jobs)
+        settle_finished(now.unnoted, after)
+        for job in now.missing:
             folder.mark(job.name, "planned")
         with job_progress(flags.quiet, flags.log_file) as progress:
-            failures = Driver(missing, executor, progress, after=after).run(pool)
+            failures = Driver(now.missing, executor, progress, after=after).run(pool)
         say_failed(failures)
         if not record_files(folder.records):
             raise LineamentError(f"no record was finished; see {out / 'log.txt'}. Fix the cause and use --resume.")
@@ -87,8 +88,8 @@ def sweep(grid: Grid, out: Path, flags: JobFlags) -> int:
         return 0
     with tracking(flags.track, out) as after:
         request = SweepRequest(grid, out, executor, flags.resume, flags.quiet, after, say_failed)
-        failures = run_sweep(request, partial(job_progress, flags.quiet, flags.log_file))
-    console.print(sweep_table(read_json(SweepFolder(out).results)))
+        failures, results = run_sweep(request, partial(job_progress, flags.quiet, flags.log_file))
+    console.print(sweep_table(results))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     return 1 if failures else 0
 

@@ -95,12 +95,23 @@ def run_job(
     torch.set_num_threads(settings.threads)
     records = RunFolder(run).records
     for target in settings.task.targets:
-        missing = [m for m in settings.measure if not (records / f"{m}-{target}-seed{seed}.json").exists()]
+        missing = missing_measurements(settings, target, seed, run)
         if not missing:
             continue
         problem = problem or make_problem(settings, seed, progress)
         for record in measured(missing, problem, settings, target, seed, run, progress, _save_artifacts):
             record.save(records)
+
+
+def missing_measurements(settings: Settings, target: str, seed: int, run: Path) -> list[str]:
+    """Measurements of a target and seed whose records the run folder lacks."""
+    records = RunFolder(run).records
+    return [name for name in settings.measure if not (records / f"{name}-{target}-seed{seed}.json").exists()]
+
+
+def is_finished(settings: Settings, seed: int, run: Path) -> bool:
+    """Whether the run folder has every record of a seed: what a job writes says more than what it said of itself."""
+    return not any(missing_measurements(settings, target, seed, run) for target in settings.task.targets)
 
 
 def measured(

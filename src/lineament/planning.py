@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import tempfile
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lineament.environment import environment
 from lineament.experiment import AT_OPERATING_POINT, known_tasks, make_problem
 from lineament.measurements import basis_capture, basis_drift, gradient_rank, random_search, steering
 from lineament.measurements.basis_drift import PARTS, lags_up_to
@@ -76,15 +76,8 @@ def _threads(number: int) -> Iterator[None]:
 @contextmanager
 def _throwaway_cache() -> Iterator[None]:
     """Base models made inside the block are gone after it: an untrained one must not fill the user's cache."""
-    before = os.environ.get(CACHE_VARIABLE)
-    with tempfile.TemporaryDirectory(prefix="lineament-plan-") as folder:
-        os.environ[CACHE_VARIABLE] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop(CACHE_VARIABLE)
-            if before is not None:
-                os.environ[CACHE_VARIABLE] = before
+    with tempfile.TemporaryDirectory(prefix="lineament-plan-") as folder, environment(CACHE_VARIABLE, folder):
+        yield
 
 
 def _seconds_per_example(problem: Problem, settings: Settings) -> float:

@@ -294,7 +294,7 @@ def digest(body: Any) -> str:
 
 def to_dict(settings: Any) -> dict[str, Any]:
     """Nested plain dict with lists for tuples, as written to config.toml."""
-    return {item.name: _plain(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+    return {item.name: plain(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
 
 
 def value_of(settings: Any, key: str) -> Any:
@@ -358,7 +358,8 @@ def parse_assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON and TOML have it: lists for tuples, nested settings as dicts."""
     if dataclasses.is_dataclass(value):
         return to_dict(value)
     return list(value) if isinstance(value, tuple) else value

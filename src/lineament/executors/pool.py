@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +16,22 @@ SECONDS_BETWEEN_REPORTS = 0.2
 
 def unseen(task: Task, what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
+
+
+def seldom(
+    send: Callable[[str, int, int], None], seconds: float = SECONDS_BETWEEN_REPORTS
+) -> Callable[[str, int, int], None]:
+    """Progress that is passed on when the work changes, and otherwise a few times a second."""
+    last: tuple[str, float] = ("", 0.0)
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if what != last[0] or now - last[1] >= seconds:
+            last = (what, now)
+            send(what, done, total)
+
+    return report
 
 
 class Pool(Protocol):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -14,11 +13,11 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any
 
-from lineament.executors.pool import SECONDS_BETWEEN_REPORTS, TaskProgress, unseen
+from lineament.environment import environment
+from lineament.executors.pool import TaskProgress, seldom, unseen
 from lineament.executors.tasks import Outcome, Task, attempt
 
 SECONDS_TO_END = 5.0
-OPENMP = "OMP_NUM_THREADS"
 
 
 @dataclass
@@ -84,7 +83,8 @@ class ProcessPool:
         context = multiprocessing.get_context("spawn")
         own, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _interrupts_held(), _one_thread_at_first():
+        # it makes no threads for all cores as it imports; a task then takes as many as it says
+        with _interrupts_held(), environment("OMP_NUM_THREADS", "1"):
             process.start()
         theirs.close()  # so that the end of the worker is the end of the pipe
         self.workers.append(_Worker(process, own))
@@ -134,19 +134,6 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _one_thread_at_first() -> Iterator[None]:
-    """Processes started inside make no threads for all cores as they import; a task then takes as many as it says."""
-    before = os.environ.get(OPENMP)
-    os.environ[OPENMP] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(OPENMP)
-        if before is not None:
-            os.environ[OPENMP] = before
-
-
 def _work(pipe: Connection) -> None:
     """A worker's life: take a task, carry it out, say how it ended."""
     Thread(target=_end_with_parent, daemon=True).start()
@@ -163,19 +150,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def seldom(
-    send: Callable[[str, int, int], None], seconds: float = SECONDS_BETWEEN_REPORTS
-) -> Callable[[str, int, int], None]:
-    """Progress that is passed on when the work changes, and otherwise a few times a second."""
-    last: tuple[str, float] = ("", 0.0)
-
-    def report(what: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if what != last[0] or now - last[1] >= seconds:
-            last = (what, now)
-            send(what, done, total)
-
-    return report

@@ -34,7 +34,6 @@ CANCEL_S = 20.0
 SECONDS_BETWEEN_ROOM = 20.0
 # How many operating points the object store holds for jobs to come; the driver's disk has all of them.
 MOST_SHARED = 32
-DEFAULT_WORKERS = 2
 
 
 class RayPool:
@@ -124,7 +123,7 @@ class RayPool:
 
     def _default_workers(self, options: ExecutorOptions, settings: Settings) -> int:
         if options.ray_address == "local":
-            return DEFAULT_WORKERS
+            return options.n_workers
         return max(1, int(self.ray.cluster_resources().get("CPU", 1)) // settings.threads)
 
     def _board(self) -> Any:
@@ -191,7 +190,7 @@ def _connect(ray: ModuleType, options: ExecutorOptions, threads: int) -> None:
     if address == "local":
         # Ray's own 15 would let anything else on this machine stop the workers
         os.environ.setdefault("RAY_worker_niceness", "0")
-        cores = (options.workers or DEFAULT_WORKERS) * threads
+        cores = options.n_workers * threads
         ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
         return
     if address != "auto":

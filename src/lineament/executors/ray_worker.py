@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lineament.executors.processes import seldom
+from lineament.executors.pool import seldom
 from lineament.executors.tasks import Outcome, Preparation, Task, attempt, base_of
 from lineament.problems.synthetic import cache_folder
 from lineament.records import write_bytes
@@ -76,7 +76,7 @@ def carry_out(task: Task, shared: Shared, token: Path, board: Any, name: str, fo
         os.chdir(folder)
     try:
         return _carried_out(task, shared, token, progress)
-    except Exception as error:
+    except Exception as error:  # the driver would otherwise see a lost worker, without the cause
         return Result(f"{type(error).__name__}: {error}", True, traceback.format_exc(), {}, None)
 
 

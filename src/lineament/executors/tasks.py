@@ -225,16 +225,6 @@ def trains_operating_point(settings: Settings) -> bool:
     return settings.problem == "synthetic" or (settings.recovery.space == "lora" and not settings.model.adapter)
 
 
-def is_finished(job: Job) -> bool:
-    """Whether every record of the job is there."""
-    records = RunFolder(job.run).records
-    return all(
-        (records / f"{measurement}-{target}-{job.name}.json").exists()
-        for target in job.settings.task.targets
-        for measurement in job.settings.measure
-    )
-
-
 def base_of(task: Task) -> Path | None:
     """Where a task's trained base model is cached; None where it has none."""
     return base_file(task.settings, task.seed) if task.settings.problem == "synthetic" else None

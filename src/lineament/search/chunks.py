@@ -88,7 +88,6 @@ class MemberChunk:
             LineamentError: this process cannot make the model, or makes another one than the search's.
         """
         desk = _desk(self.place, self.needs, progress)
-        torch.set_num_threads(self.settings.threads)
         progress("scoring", 0, len(self.draws))
         losses = desk.population.score(self.draws.members(desk.maker), self.per_pass).losses
         write_json(self.file, losses_body(losses))
@@ -161,7 +160,6 @@ def _desk(place: Place, point: Path, progress: Progress) -> _Desk:
 
 
 def _made(place: Place, point: Path, progress: Progress) -> _Desk:
-    torch.set_num_threads(place.settings.threads)
     problem, stored = make_problem(place.settings, place.seed, progress), load_file(point)
     problem.space.write(stored["theta"])
     if (found := problem.model_hash()) != place.weights:

@@ -15,6 +15,7 @@ from lineament.errors import LineamentError
 from lineament.executors.driver import Driver, Failure, JobProgress, nothing, settle_finished
 from lineament.executors.jobs import open_pool
 from lineament.executors.options import ExecutorOptions
+from lineament.executors.standing import Standing, standing
 from lineament.executors.tasks import Job
 from lineament.experiment import make_problem, validate
 from lineament.planning import plan
@@ -23,7 +24,7 @@ from lineament.run_folder import RunFolder
 from lineament.settings import Settings
 from lineament.sweep.folder import SweepFolder
 from lineament.sweep.grid import Cell, Grid
-from lineament.sweep.jobs import Standing, jobs_of, standing
+from lineament.sweep.jobs import jobs_of
 from lineament.sweep.results import write_results
 from lineament.sweep.table import write_tables
 
@@ -46,8 +47,13 @@ class SweepRequest:
     tell: Callable[[list[Failure]], None] = lambda failures: None
 
 
-def sweep(request: SweepRequest, progress: Callable[[], AbstractContextManager[JobProgress]]) -> list[Failure]:
-    """Run what is missing, then write sweep.json, both tables and the report; returns the jobs that were given up.
+def sweep(
+    request: SweepRequest, progress: Callable[[], AbstractContextManager[JobProgress]]
+) -> tuple[list[Failure], dict[str, Any]]:
+    """Run what is missing, then write sweep.json, both tables and the report.
+
+    Returns:
+        The jobs that were given up, and the body of sweep.json.
 
     Raises:
         InputError: before anything is written: a value out of range in any cell, a folder of another sweep, an
@@ -71,8 +77,7 @@ def sweep(request: SweepRequest, progress: Callable[[], AbstractContextManager[J
         with progress() as show:
             failures = Driver(now.missing, request.executor, show, _opener(folder, cells), request.after).run(pool)
         request.tell(failures)
-        write_all(folder)
-    return failures
+        return failures, write_all(folder)
 
 
 def write_all(folder: SweepFolder) -> dict[str, Any]:

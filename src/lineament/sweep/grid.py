@@ -11,7 +11,7 @@ from typing import Any, get_origin
 
 from lineament.errors import InputError, unknown_name
 from lineament.keys import value_words
-from lineament.settings import Settings, digest, flat_keys, from_file, to_dict, updated, value_of
+from lineament.settings import Settings, digest, flat_keys, from_file, plain, to_dict, updated, value_of
 
 # What --vary may not name, and what to say instead.
 NOT_VARIED = {
@@ -65,7 +65,10 @@ class Grid:
 
     def to_dict(self) -> dict[str, Any]:
         """As written to sweep.toml: the base configuration with a table `vary` of dotted keys."""
-        return {**to_dict(self.base), "vary": {key: _plain(values) for key, values in self.vary.items()}}
+        return {
+            **to_dict(self.base),
+            "vary": {key: [plain(value) for value in values] for key, values in self.vary.items()},
+        }
 
 
 def make_grid(base: Settings, vary: Mapping[str, Sequence[Any]], source: str) -> Grid:
@@ -139,7 +142,3 @@ def _words(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(map(str, value)) or "none"
     return value_words(value) or "none"
-
-
-def _plain(values: Sequence[Any]) -> list[Any]:
-    return [list(value) if isinstance(value, tuple) else value for value in values]

@@ -9,9 +9,10 @@ from typing import Any
 
 from lineament.claims import evaluate, write_claims
 from lineament.evidence import paired_by_seed
+from lineament.experiment import is_finished, seeds_of
 from lineament.records import Record, load_records, read_json, write_json
 from lineament.run_folder import RunFolder
-from lineament.settings import Settings
+from lineament.settings import plain
 from lineament.sweep.folder import SweepFolder
 from lineament.sweep.grid import Cell, Grid
 from lineament.verdicts import Claim
@@ -42,9 +43,10 @@ def write_results(folder: SweepFolder) -> dict[str, Any]:
         rank = cell.settings.measurement.headline_rank
         claims = write_claims(run.path, records, rank) if records else []
         per_seed = _per_seed(records, rank)
-        body = _cell_body(cell, records, _seeds_done(run, cell.settings), claims, per_seed)
+        done = [seed for seed in seeds_of(cell.settings) if is_finished(cell.settings, seed, run.path)]
+        body = _cell_body(cell, records, done, claims, per_seed)
         cells.append(body)
-        failed += _failures(cell, run, body["seeds_done"])
+        failed += _failures(cell, run, done)
         values[tuple(cell.values.values())] = cell.name, per_seed
         units.update({claim.id: claim.unit for claim in claims})
     body = {
@@ -52,7 +54,7 @@ def write_results(folder: SweepFolder) -> dict[str, Any]:
         "problem": grid.base.problem,
         "models": sorted({cell["model"] for cell in cells if cell["model"]}),
         "vary": [{"key": key, "values": [plain(value) for value in given]} for key, given in grid.vary.items()],
-        "seeds": list(range(grid.base.seed, grid.base.seed + grid.base.seeds)),
+        "seeds": list(seeds_of(grid.base)),
         "jobs": {
             "planned": len(cells) * grid.base.seeds,
             "done": sum(len(cell["seeds_done"]) for cell in cells),
@@ -64,11 +66,6 @@ def write_results(folder: SweepFolder) -> dict[str, Any]:
     }
     write_json(folder.results, body)
     return body
-
-
-def plain(value: Any) -> Any:
-    """A varied value as JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _cell_body(
@@ -115,13 +112,6 @@ def _per_seed(records: Sequence[Record], rank: int) -> PerSeed:
             if claim.measured is not None:
                 found.setdefault((claim.task, claim.id), {})[seed] = claim.measured
     return found
-
-
-def _seeds_done(run: RunFolder, settings: Settings) -> list[int]:
-    """Seeds that have every record they should: what a job writes says more than what it last said of itself."""
-    names = [f"{measurement}-{target}" for target in settings.task.targets for measurement in settings.measure]
-    seeds = range(settings.seed, settings.seed + settings.seeds)
-    return [seed for seed in seeds if all((run.records / f"{name}-seed{seed}.json").exists() for name in names)]
 
 
 def _failures(cell: Cell, run: RunFolder, done: Sequence[int]) -> list[dict[str, Any]]:
