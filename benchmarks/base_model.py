@@ -12,9 +12,9 @@ import time
 
 import torch
 
-from lineament.presets import resolve
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.settings import updated
+from lineament.settings.presets import resolve
+from lineament.settings.settings import updated
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ import time
 
 import torch
 
-from lineament.perturbations import GaussianMembers
-from lineament.population import Population
-from lineament.presets import resolve
+from lineament.population.members import GaussianMembers
+from lineament.population.population import Population
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.settings import updated
+from lineament.settings.presets import resolve
+from lineament.settings.settings import updated
 from lineament.streams import Streams
 
 

@@ -31,13 +31,13 @@ from torch import nn
 
 from lineament.activations.capture import Place, group_sums, layers_up_to, length_sorted, problem_reader
 from lineament.activations.packed import read_answers
-from lineament.presets import resolve
 from lineament.problems.encoding import PAIR_PROMPT, PROMPT
 from lineament.problems.labelled_data import Pair
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.loading import smollm2_file
 from lineament.problems.problem import Batch
 from lineament.problems.statements import words
+from lineament.settings.presets import resolve
 
 LAYERS = layers_up_to(30, 2 / 3)
 PEER = Path(__file__).with_name("steering_vectors_worker.py")

@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import usual_targets
 from lineament.problems.loading import SMOLLM2, load_model
-from lineament.vectors.trajectories import Recorder
+from lineament.vectors.recording.writer import Recorder
 
 ROWS, LENGTH, RANK, WARM_UP = 16, 32, 8, 2
 CONFIGS: dict[str, Callable[[], Any]] = {"gpt2": GPT2Config, "distilgpt2": lambda: GPT2Config(n_layer=6)}

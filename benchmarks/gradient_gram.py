@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from lineament.presets import resolve
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import Batch
+from lineament.settings.presets import resolve
 from lineament.streams import Streams
 from lineament.vectors.gradients import gradient_gram
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lineament.evidence import Evidence
-from lineament.intervals import Interval, over_seeds
+from lineament.claims.evidence import Evidence
+from lineament.claims.intervals import Interval, over_seeds
 from lineament.records import Figure, Record, load_records
 
 README = Path(__file__).resolve().parents[1] / "README.md"

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from lineament.parameters import ParameterSpace, Space
-from lineament.perturbations import GaussianMembers
-from lineament.population import MOST_TOKENS_PER_PASS, Population
-from lineament.presets import resolve
+from lineament.population.members import GaussianMembers
+from lineament.population.population import MOST_TOKENS_PER_PASS, Population
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import Batch
+from lineament.settings.presets import resolve
 from lineament.streams import Streams
 
 SIGMA = 1e-3

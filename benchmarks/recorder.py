@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from lineament.parameters import ParameterSpace
-from lineament.presets import resolve
 from lineament.problems.language_model import LanguageModelProblem
+from lineament.settings.presets import resolve
 from lineament.streams import Streams
-from lineament.training import make_optimizer
-from lineament.vectors.trajectories import Recorder
+from lineament.study.training import make_optimizer
+from lineament.vectors.recording.writer import Recorder
 
 
 def recording_share(steps: int) -> None:

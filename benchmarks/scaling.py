@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from lineament.measurements.recording.options import AnalysisOptions
+from lineament.measurements.recording.spans import capture_figures, span_figures
 from lineament.parameters import ParameterSpace
-from lineament.recordings.options import AnalysisOptions
-from lineament.recordings.spans import capture_figures, span_figures
 from lineament.vectors.effective import effective_gram
-from lineament.vectors.sketch import Sketch, capture_error, distortion
-from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.recording.sketch import Sketch, capture_error, distortion
+from lineament.vectors.recording.writer import Recorder, Trajectory
 
 WIDTH = 512
 STAGES = ("gram", "captures", "dw_gram")

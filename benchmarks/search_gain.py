@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from lineament.experiment import make_problem
-from lineament.population import Population
-from lineament.search.driver import SearchOptions, plan_locally
-from lineament.search.plan import probe, probe_sigmas
-from lineament.search.target import from_run, make_regions, run_settings
+from lineament.commands.search.driver import SearchOptions, plan_locally
+from lineament.commands.search.plan import probe, probe_sigmas
+from lineament.commands.search.target import from_run, make_regions, run_settings
+from lineament.population.population import Population
+from lineament.runs.job import make_problem
 
 CHUNK = 256
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lineament.intervals import over_seeds
+from lineament.claims.intervals import over_seeds
 from lineament.records import Record, load_records
 
 COUNTS = (2, 16, 64, 256, 1024)

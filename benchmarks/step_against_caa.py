@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from lineament.experiment import make_problem
 from lineament.measurements import steering
-from lineament.run_folder import RunFolder
-from lineament.settings import updated
-from lineament.study import operating_study
+from lineament.runs.folder import RunFolder
+from lineament.runs.job import make_problem
+from lineament.settings.settings import updated
+from lineament.study.study import operating_study
 
 
 def main() -> None:

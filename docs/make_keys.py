@@ -13,8 +13,10 @@ import inspect
 import sys
 from pathlib import Path
 
-from lineament import cli, presets, settings, steer_cli
-from lineament.keys import field_meanings, key_meanings, type_words, value_words
+from lineament import cli
+from lineament.commands.steer import flags as steer_cli
+from lineament.settings import presets, settings
+from lineament.settings.meanings import field_meanings, key_meanings, type_words, value_words
 
 PAGE = Path(__file__).parent / "reference" / "command-line.md"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from lineament import evaluate_claims, load_records
-from lineament.presets import resolve
 from lineament.problems.synthetic_tasks import TASKS, SyntheticTask
-from lineament.run_folder import RunFolder
+from lineament.runs.folder import RunFolder
+from lineament.settings.presets import resolve
 
 
 def running_minimum(x: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ TASKS["minimum"] = SyntheticTask(running_minimum)
 # Small settings, so that training, damage and recovery take seconds. They are too small for a figure to quote.
 
 # %%
-from lineament.experiment import run_job, validate  # noqa: E402  imports lineament.problems.synthetic
+from lineament.runs.job import run_job, validate  # noqa: E402  imports lineament.problems.synthetic
 
 SMALL = {
     "task.names": ["copy", "increment", "minimum"],

@@ -17,7 +17,7 @@ from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import attach_lora
 from lineament.problems.problem import Batch, Problem, Split, at_positions
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.settings import (
+from lineament.settings.settings import (
     LoraSettings,
     ModelSettings,
     RecoverySettings,

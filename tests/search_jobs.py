@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
+from lineament.commands.search.chunks import MemberChunk
 from lineament.errors import LineamentError
 from lineament.problems.problem import Problem
-from lineament.search.chunks import MemberChunk
-from lineament.study import Progress
+from lineament.study.study import Progress
 
 SPOILED = 1
 

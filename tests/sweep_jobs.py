@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lineament.presets import resolve
-from lineament.settings import Settings
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings
 
 SMALLEST = {
     "measure": "gradient_rank",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lineament.presets import resolve
+from lineament.commands.sweep.folder import SweepFolder
+from lineament.commands.sweep.grid import Cell, Grid, make_grid
 from lineament.records import Figure, Record
-from lineament.sweep.folder import SweepFolder
-from lineament.sweep.grid import Cell, Grid, make_grid
+from lineament.settings.presets import resolve
 
 OPTIMIZERS, RATES = ("sgd", "adamw"), (0.001, 0.01, 0.1)
 VARY = {"recovery.optimizer": OPTIMIZERS, "recovery.lr": RATES}

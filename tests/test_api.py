@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lineament
-from lineament import study
 from lineament.api import measure
 from lineament.errors import InputError
-from lineament.experiment import MEASUREMENTS
 from lineament.problems.problem import Batch
-from lineament.settings import DamageSettings
+from lineament.runs.job import MEASUREMENTS
+from lineament.settings.settings import DamageSettings
+from lineament.study import study
 
 N_DIGITS = 8
 TASKS = {"maximum": N_DIGITS, "minimum": N_DIGITS + 1}
@@ -146,7 +146,7 @@ def test_the_model_comes_back_as_it_was(space: str, broken: str, model: Tiny, mo
     if broken == "measuring":
         monkeypatch.setitem(MEASUREMENTS, "gradient_rank", fail)
     if broken == "training":
-        monkeypatch.setattr("lineament.training.recovery_step", fail)
+        monkeypatch.setattr("lineament.study.training.recovery_step", fail)
     given = data(n=10 if broken == "the input" else 200)
     settings = {**SMALL, "recovery.space": space}
     if broken == "never":

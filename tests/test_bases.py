@@ -27,11 +27,11 @@ from lineament.bases import (
 )
 from lineament.errors import InputError, SpaceMismatchError
 from lineament.parameters import Space, Vectors
-from lineament.settings import RecoverySettings
+from lineament.settings.settings import RecoverySettings
 from lineament.streams import Streams
-from lineament.training import make_optimizer, train
+from lineament.study.training import make_optimizer, train
 from lineament.vectors.gradients import HessianOperator
-from lineament.vectors.trajectories import Recorder
+from lineament.vectors.recording.writer import Recorder
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 8), st.integers(0, 2**16)).map(
     lambda drawn: (drawn[0], min(drawn[:2]), drawn[2])

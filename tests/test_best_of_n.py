@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from lineament import best_of_n, theory
-from lineament.best_of_n import mean_best, mean_best_controlled
+from lineament import theory
 from lineament.errors import InputError
+from lineament.population import best_of_n
+from lineament.population.best_of_n import mean_best, mean_best_controlled
 
 pools = st.lists(st.floats(-100, 100), min_size=8, max_size=8).map(np.array)
 rounded = st.lists(st.integers(-2, 2), min_size=8, max_size=8).map(np.array)  # ties

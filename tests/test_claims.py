@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 from test_schemas import schema
 
-from lineament.claims import CLAIMS, evaluate, write_claims
+from lineament.claims.claims import CLAIMS, evaluate, write_claims
+from lineament.claims.verdict import Claim
 from lineament.measurements.families import STATIC
 from lineament.records import Figure, Label, Record, read_json
-from lineament.verdicts import Claim
 
 RANK = 10
 # Per-seed values around a level; three of them give an interval of about +- 0.025 around it.

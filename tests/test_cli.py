@@ -17,10 +17,10 @@ import pytest
 from command_line import arguments, lineament, lineament_here, record_bytes, wait_for
 
 from lineament.cli import main
-from lineament.commands import _print_results
-from lineament.presets import resolve
+from lineament.commands.inspect import _print_results
 from lineament.records import Figure, Record, load_records
-from lineament.settings import flat_keys
+from lineament.settings.presets import resolve
+from lineament.settings.settings import flat_keys
 
 
 def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
@@ -121,7 +121,7 @@ def test_errors_of_the_system_get_fitting_advice(finished: Path, capsys: pytest.
             raise OSError(number, os.strerror(number))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lineament.commands.report", refuse)
+            patch.setattr("lineament.commands.inspect.report", refuse)
             assert main(["report", str(finished)]) == 1
         shown = capsys.readouterr().err
         assert words in shown

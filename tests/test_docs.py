@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import tyro
 
-from lineament import cli, run_cli, settings
-from lineament.claims import CLAIMS
-from lineament.experiment import MEASUREMENTS, validate
+from lineament import cli
+from lineament.claims.claims import CLAIMS
+from lineament.commands.run import flags as run_cli
+from lineament.commands.sweep.grid import make_grid, parse_variation
 from lineament.measurements.capture_bases import BASES
-from lineament.sweep.grid import make_grid, parse_variation
+from lineament.runs.job import MEASUREMENTS, validate
+from lineament.settings import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

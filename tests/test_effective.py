@@ -17,7 +17,7 @@ from lineament.parameters import ParameterSpace, Space
 from lineament.problems.adapters import attach_lora
 from lineament.problems.factor_pairs import FactorPair, factor_pairs
 from lineament.problems.problem import Problem
-from lineament.settings import LoraSettings
+from lineament.settings.settings import LoraSettings
 from lineament.vectors import trajectories
 from lineament.vectors.effective import (
     effective_gram,
@@ -26,8 +26,8 @@ from lineament.vectors.effective import (
     position_gram,
     update_gram,
 )
-from lineament.vectors.sketch import Sketch
-from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.recording.sketch import Sketch
+from lineament.vectors.recording.writer import Recorder, Trajectory
 
 
 def materialised(pairs: list[FactorPair], theta: Tensor) -> np.ndarray:

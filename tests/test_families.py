@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, T5Co
 
 from lineament import cli
 from lineament.errors import InputError
-from lineament.presets import resolve
 from lineament.problems.adapters import USUAL_TARGETS, attach_lora, usual_targets
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.loading import load_model
 from lineament.problems.problem import Batch
-from lineament.settings import LoraSettings, Settings
+from lineament.settings.presets import resolve
+from lineament.settings.settings import LoraSettings, Settings
 from lineament.vectors.gradients import gradient_gram, group_gradients
 
 every_family = pytest.mark.parametrize("family", FAMILIES)

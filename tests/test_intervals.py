@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from lineament.intervals import over_seeds, paired
+from lineament.claims.intervals import over_seeds, paired
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=9)
 

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from lineament.errors import InputError
-from lineament.presets import resolve
 from lineament.problems.adapters import save_adapter
 from lineament.problems.encoding import PROMPT
 from lineament.problems.factor_pairs import factor_pairs
@@ -26,7 +25,8 @@ from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.loading import load_model
 from lineament.problems.problem import Batch
 from lineament.problems.statements import STATEMENT_TASKS
-from lineament.settings import Settings
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings
 from lineament.vectors.effective import position_gram
 from lineament.vectors.gradients import gradient_gram, group_gradients
 

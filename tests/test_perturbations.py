@@ -11,7 +11,7 @@ from torch import nn
 from lineament.bases import random_basis
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
-from lineament.perturbations import BasisMembers, GaussianMembers, LowRankMembers, normal_coefficients
+from lineament.population.members import BasisMembers, GaussianMembers, LowRankMembers, normal_coefficients
 from lineament.streams import Streams
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from problems_table import tiny_settings
 
-from lineament import planning
-from lineament.planning import plan
 from lineament.problems.problem import Problem
-from lineament.settings import Settings, updated
+from lineament.runs import planning
+from lineament.runs.planning import plan
+from lineament.settings.settings import Settings, updated
 
 TINY = updated(tiny_settings(), {"task.targets": ["copy"], "seeds": 3}, "test")
 

@@ -13,18 +13,18 @@ import pytest
 from families import SHORTEST, write_data, write_family
 from sweep_jobs import cell_records, smallest
 
-from lineament.executors.driver import Driver
-from lineament.executors.jobs import open_pool
-from lineament.executors.options import ExecutorOptions
-from lineament.executors.pool import Pool
-from lineament.executors.tasks import Job, Outcome, Task
-from lineament.presets import resolve
+from lineament.commands.sweep.folder import SweepFolder
+from lineament.commands.sweep.grid import Grid, make_grid
+from lineament.commands.sweep.jobs import jobs_of
 from lineament.records import read_json
-from lineament.run_folder import RunFolder
-from lineament.settings import Settings
-from lineament.sweep.folder import SweepFolder
-from lineament.sweep.grid import Grid, make_grid
-from lineament.sweep.jobs import jobs_of
+from lineament.runs.executors.driver import Driver
+from lineament.runs.executors.jobs import open_pool
+from lineament.runs.executors.options import ExecutorOptions
+from lineament.runs.executors.pool import Pool
+from lineament.runs.executors.tasks import Job, Outcome, Task
+from lineament.runs.folder import RunFolder
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings
 
 NAMES = ("serial", "processes", "ray")
 IN_WORKERS = NAMES[1:]

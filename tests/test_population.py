@@ -30,13 +30,13 @@ from transformers import (
 from lineament.activations.blocks import find_blocks
 from lineament.errors import InputError, NonFiniteError, SpaceMismatchError
 from lineament.parameters import ParameterSpace
-from lineament.perturbations import GaussianMembers, LowRankMembers, Members
-from lineament.population import Population, Way, double_precision
-from lineament.presets import resolve
+from lineament.population.members import GaussianMembers, LowRankMembers, Members
+from lineament.population.population import Population, Way, double_precision
 from lineament.problems.adapters import attach_lora
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import Batch, Problem, at_positions
-from lineament.settings import LoraSettings
+from lineament.settings.presets import resolve
+from lineament.settings.settings import LoraSettings
 from lineament.streams import Streams
 from lineament.vectors.gradients import HessianOperator
 
@@ -136,7 +136,7 @@ def test_upper_layers_alone_share_what_lies_below(
     family: str, most_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks below the first perturbed one see each example once, however many members and passes there are."""
-    monkeypatch.setattr("lineament.population.MOST_TOKENS_PER_PASS", most_tokens)
+    monkeypatch.setattr("lineament.population.population.MOST_TOKENS_PER_PASS", most_tokens)
     problem = lora_problem(family)
     upper = [n for n in problem.space.names if ".layers.2." in n or ".h.2." in n]
     problem.space = ParameterSpace(problem.model, upper, "lora_factors")
@@ -339,9 +339,9 @@ def test_real_smollm2_scores_as_one_by_one() -> None:
 MEMORY = """
 import sys
 from pathlib import Path
-from lineament.perturbations import GaussianMembers
-from lineament.population import Population
-from lineament.presets import resolve
+from lineament.population.members import GaussianMembers
+from lineament.population.population import Population
+from lineament.settings.presets import resolve
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.streams import Streams
 

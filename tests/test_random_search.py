@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.bases import random_basis
-from lineament.best_of_n import mean_at_best
 from lineament.measurements.random_search import _departure
 from lineament.measurements.search_dimension import pooled_slope
 from lineament.measurements.search_pools import Searcher
+from lineament.population.best_of_n import mean_at_best
+from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.problems.problem import Batch
-from lineament.search_space import Region, SearchSpace, measured_space
 from lineament.streams import Streams
 from lineament.theory import Curvature
 from lineament.vectors.gradients import HessianOperator

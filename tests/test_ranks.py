@@ -13,17 +13,17 @@ import torch
 from test_measurements import WHOLE, make_study, updates
 from test_schemas import schema
 
-from lineament.claims import evaluate
+from lineament.claims.claims import evaluate
 from lineament.errors import InputError
 from lineament.measurements import basis_capture, random_search, sensitivity
 from lineament.measurements.capture_bases import Workbench, compared_ranks, make_bases
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
 from lineament.records import Figure, Record, read_json
-from lineament.report.figures import best_statics, capture_picture, recover_picture
+from lineament.report.sections.recovery import best_statics, capture_picture, recover_picture
+from lineament.report.sections.tables import missing_reasons, space_table
 from lineament.report.series import data_table, undefined_notes
-from lineament.report.tables import missing_reasons, space_table
-from lineament.study import Study
+from lineament.study.study import Study
 
 CAPTURE_CLAIMS = {
     "static_plane_misses",

@@ -18,11 +18,11 @@ from command_line import lineament, lineament_here
 from sweep_jobs import cell_records, sets, smallest
 from test_pools import jobs_in, run, worker_pids
 
-from lineament.executors.jobs import open_pool
-from lineament.executors.options import ExecutorOptions
-from lineament.executors.tasks import Job
+from lineament.commands.sweep.grid import make_grid
 from lineament.records import read_json
-from lineament.sweep.grid import make_grid
+from lineament.runs.executors.jobs import open_pool
+from lineament.runs.executors.options import ExecutorOptions
+from lineament.runs.executors.tasks import Job
 
 VARY = {"recovery.optimizer": ["sgd", "adamw"], "damage.kind": ["wrong_labels", "ascent", "gaussian", "uniform_labels"]}
 
@@ -157,8 +157,8 @@ def test_a_job_that_no_node_has_room_for_any_more_is_named(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray itself would wait for such a node for ever."""
-    monkeypatch.setattr("lineament.executors.ray_pool.SECONDS_BETWEEN_ROOM", 1.0)
-    monkeypatch.setattr("lineament.executors.ray_pool._require_room", lambda *_: None)
+    monkeypatch.setattr("lineament.runs.executors.ray_pool.SECONDS_BETWEEN_ROOM", 1.0)
+    monkeypatch.setattr("lineament.runs.executors.ray_pool._require_room", lambda *_: None)
     large = Job(smallest(threads="4"), 0, tmp_path / "out", "large")
     with open_pool(ExecutorOptions("ray", 1, cluster.address), tmp_path, large.settings) as pool:
         (failure,) = run(pool, "ray", [large], retries=0)

@@ -22,8 +22,8 @@ from lineament.parameters import ParameterSpace
 from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import read_json
 from lineament.vectors import rows, trajectories
-from lineament.vectors.sketch import Sketch
-from lineament.vectors.trajectories import Recorder, Trajectory, finished
+from lineament.vectors.recording.sketch import Sketch
+from lineament.vectors.recording.writer import Recorder, Trajectory, finished
 
 
 class Training:

@@ -12,15 +12,21 @@ from scipy import stats
 from torch import nn
 
 from lineament import cli
-from lineament.advice import advise
+from lineament.claims.advice import advise
 from lineament.errors import InputError
+from lineament.measurements.recording.analysis import (
+    Companions,
+    analyze,
+    find_recordings,
+    momentum_gap_rows,
+    steps_per_row,
+)
+from lineament.measurements.recording.options import AnalysisOptions
+from lineament.measurements.recording.planes import compared_windows, fitting_window, plane_figures
+from lineament.measurements.recording.spans import first_to_reach
 from lineament.parameters import ParameterSpace, Space
-from lineament.recordings.analysis import Companions, analyze, find_recordings, momentum_gap_rows, steps_per_row
-from lineament.recordings.options import AnalysisOptions
-from lineament.recordings.planes import compared_windows, fitting_window, plane_figures
-from lineament.recordings.spans import first_to_reach
 from lineament.records import Record, load_records
-from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.recording.writer import Recorder, Trajectory
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 OPTIONS = AnalysisOptions(window=4, plane_rank=1)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lineament.intervals import over_seeds
+from lineament.claims.intervals import over_seeds
 from lineament.records import Figure, Label, Record, load_records, read_json
 from lineament.report.drawing import draw
-from lineament.report.dynamics import half_life_text, spectrum_picture, window_texts
-from lineament.report.figures import best_statics, capture_picture
+from lineament.report.sections.dynamics import half_life_text, spectrum_picture, window_texts
+from lineament.report.sections.recovery import best_statics, capture_picture
+from lineament.report.sections.tables import later_table
 from lineament.report.series import number
-from lineament.report.tables import later_table
 from lineament.report.verdicts import PARTS, meaning
 
 

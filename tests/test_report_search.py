@@ -13,9 +13,9 @@ from lineament import theory
 from lineament.records import Record
 from lineament.report.drawing import draw
 from lineament.report.page import render
-from lineament.report.search_figures import counts_picture, theorem_picture
-from lineament.report.search_subspaces import density_picture, dimension_picture, own_sigma_picture
-from lineament.report.search_tables import (
+from lineament.report.sections.random_search import counts_picture, theorem_picture
+from lineament.report.sections.search_subspaces import density_picture, dimension_picture, own_sigma_picture
+from lineament.report.sections.search_tables import (
     density_table,
     departure_table,
     geometry_table,

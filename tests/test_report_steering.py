@@ -32,16 +32,16 @@ from steering_records import (
 from lineament.records import Record
 from lineament.report.drawing import draw
 from lineament.report.page import render
-from lineament.report.series import Line, Picture, data_table, undefined_notes
-from lineament.report.steering_effects import dose_picture, effect_picture
-from lineament.report.steering_figures import cosine_picture, draws_picture, linearity_picture, ranges
-from lineament.report.steering_tables import (
+from lineament.report.sections.steering import cosine_picture, draws_picture, linearity_picture, ranges
+from lineament.report.sections.steering_effects import dose_picture, effect_picture
+from lineament.report.sections.steering_tables import (
     accuracy_table,
     agreement_table,
     calibrated_table,
     collateral_table,
     steering_tables,
 )
+from lineament.report.series import Line, Picture, data_table, undefined_notes
 
 PICTURES = (cosine_picture, draws_picture, linearity_picture, dose_picture, effect_picture)
 FACTOR = float(np.mean([1 + shift for _, shift in SEEDS]))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lineament.errors import InputError
-from lineament.presets import resolve
 from lineament.records import read_json
-from lineament.run_folder import MOST_DIFFERENCES_SHOWN, RunFolder, differences
-from lineament.settings import Settings
+from lineament.runs.folder import MOST_DIFFERENCES_SHOWN, RunFolder, differences
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings
 
 QUICK = resolve("synthetic", "quick", [])
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_a_folder_is_refused_before_anything_is_made(tmp_path: Pa
 
 
 def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lineament.run_folder.os.access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr("lineament.runs.folder.os.access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(InputError, match=f"writing in {tmp_path} is not allowed"):
         RunFolder(tmp_path / "run").check(QUICK, resume=False)
 
@@ -144,7 +144,7 @@ def test_the_configuration_covers_every_measurement_that_the_folder_holds(tmp_pa
 
 def test_the_first_start_stays_in_the_provenance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for start in range(3):
-        monkeypatch.setattr("lineament.run_folder.provenance", lambda settings, n=start: {"started": n, "commit": "c"})
+        monkeypatch.setattr("lineament.runs.folder.provenance", lambda settings, n=start: {"started": n, "commit": "c"})
         RunFolder(tmp_path).open(QUICK, resume=start > 0)
     found = read_json(tmp_path / "provenance.json")
     assert found["started"] == 0

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from sweep_records import write_sweep
 
-from lineament.claims import CLAIMS, write_claims
+from lineament.claims.claims import CLAIMS, write_claims
+from lineament.commands.sweep.results import write_results
 from lineament.measurements.families import STATIC
 from lineament.records import Figure, Record, read_json
-from lineament.sweep.results import write_results
 
 RANK = 10
 CAPTURES = {

@@ -16,20 +16,20 @@ from test_random_search import Bowl
 
 from lineament import theory
 from lineament.bases import random_basis
+from lineament.commands.search.driver import SearchOptions, _spend, choose, probe_cost, run_search
+from lineament.commands.search.methods import METHODS, Position
+from lineament.commands.search.plan import local_plan, probe, probe_sigmas
+from lineament.commands.search.target import Target
 from lineament.errors import InputError, NonFiniteError
-from lineament.population import Population
-from lineament.presets import resolve
+from lineament.population.population import Population
+from lineament.population.region import Region, measured_space
 from lineament.problems.adapters import load_adapter, save_adapter
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.loading import load_model
 from lineament.problems.problem import at_positions
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.search.driver import SearchOptions, _spend, choose, probe_cost, run_search
-from lineament.search.methods import METHODS, Position
-from lineament.search.plan import local_plan, probe, probe_sigmas
-from lineament.search.target import Target
-from lineament.search_space import Region, measured_space
-from lineament.settings import Settings
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings
 from lineament.streams import Streams
 from lineament.vectors.gradients import HessianOperator
 

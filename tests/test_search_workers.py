@@ -18,22 +18,22 @@ from hypothesis import strategies as st
 from problems_table import moved, tiny_settings
 from search_jobs import Killed, Refused
 
+from lineament.commands.search import chunks, command, workers
+from lineament.commands.search.chunks import MemberChunk
+from lineament.commands.search.driver import SearchOptions, _spend
+from lineament.commands.search.methods import METHODS
+from lineament.commands.search.target import Target, make_regions
+from lineament.commands.search.workers import pieces, spread, workers_settings
 from lineament.errors import LineamentError
-from lineament.executors.options import ExecutorOptions
-from lineament.executors.pool import Pool
-from lineament.executors.processes import ProcessPool
-from lineament.executors.ray_worker import carry_out, read_shared
-from lineament.executors.serial import SerialPool
-from lineament.executors.tasks import base_of
-from lineament.population import Population
+from lineament.population.population import Population
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.search import chunks, command, workers
-from lineament.search.chunks import MemberChunk
-from lineament.search.driver import SearchOptions, _spend
-from lineament.search.methods import METHODS
-from lineament.search.target import Target, make_regions
-from lineament.search.workers import pieces, spread, workers_settings
-from lineament.settings import updated
+from lineament.runs.executors.options import ExecutorOptions
+from lineament.runs.executors.pool import Pool
+from lineament.runs.executors.processes import ProcessPool
+from lineament.runs.executors.ray_worker import carry_out, read_shared
+from lineament.runs.executors.serial import SerialPool
+from lineament.runs.executors.tasks import base_of
+from lineament.settings.settings import updated
 
 # Three generations of 40, 40 and 36 members, 8 to a pass.
 SEARCH = ("--budget", "200", "--population", "40", "--probe", "4", "--threads", "1", "--examples", "32", "--rank", "5")
@@ -60,7 +60,7 @@ def processes(finished: Path) -> Iterator[Pool]:
 @pytest.fixture
 def ray(finished: Path, tmp_path: Path) -> Iterator[Pool]:
     """Ray on this machine with two workers."""
-    from lineament.executors.ray_pool import RayPool
+    from lineament.runs.executors.ray_pool import RayPool
 
     pool = RayPool(ExecutorOptions("ray", 2), tmp_path, updated(tiny_settings("lora"), {"threads": 1}, "test"))
     yield pool

@@ -11,8 +11,8 @@ import pytest
 import tomli_w
 
 from lineament.errors import InputError
-from lineament.presets import DEFAULT_TARGETS, PRESETS, resolve
-from lineament.settings import Settings, flat_keys, flattened, from_file, parse_assignment, to_dict, updated
+from lineament.settings.presets import DEFAULT_TARGETS, PRESETS, resolve
+from lineament.settings.settings import Settings, flat_keys, flattened, from_file, parse_assignment, to_dict, updated
 
 EXTENDS_A_RUN = {"seed", "seeds", "measure"}
 

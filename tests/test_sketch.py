@@ -13,8 +13,8 @@ from torch import nn
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
 from lineament.vectors import sketch as module
-from lineament.vectors.sketch import Sketch, capture_error, distortion
-from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.recording.sketch import Sketch, capture_error, distortion
+from lineament.vectors.recording.writer import Recorder, Trajectory
 
 N_PARAMS = 400
 

@@ -13,10 +13,10 @@ import torch
 from test_language_model import tiny_gpt2
 
 from lineament.cli import main
+from lineament.commands.steer.make import parse_layers
+from lineament.commands.steer.source import SteeredModel
 from lineament.errors import InputError
 from lineament.problems.statements import words
-from lineament.steer.make import parse_layers
-from lineament.steer.source import SteeredModel
 from lineament.steering.formats import read_vector
 from lineament.steering.vector import SteeringVector, load_vector, save_vector
 
@@ -82,7 +82,7 @@ def loaded_once() -> Iterator[None]:
     once = functools.cache(SteeredModel)
     with pytest.MonkeyPatch.context() as patch:
         for tool in ("make", "evaluate", "generate"):
-            patch.setattr(f"lineament.steer.{tool}.SteeredModel", once)
+            patch.setattr(f"lineament.commands.steer.{tool}.SteeredModel", once)
         yield
 
 

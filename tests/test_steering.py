@@ -21,13 +21,13 @@ from lineament.measurements.steering_effects import _ratio_figure
 from lineament.parameters import ParameterSpace
 from lineament.problems.problem import Batch, at_positions
 from lineament.records import Record
-from lineament.settings import SteeringSettings
+from lineament.settings.settings import SteeringSettings
 from lineament.steering.directions import caa, cosine, pca_of_differences, probe_direction
 from lineament.steering.effects import NeutralText, answers, calibrate
 from lineament.steering.steered import steered
 from lineament.steering.vector import SteeringVector
 from lineament.streams import Streams
-from lineament.study import OperatingStudy, operating_study
+from lineament.study.study import OperatingStudy, operating_study
 
 
 def classes(n: int = 4000, width: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -24,11 +24,11 @@ from steering_records import (
     without_reference,
 )
 
-from lineament.claims import evaluate
+from lineament.claims.claims import evaluate
+from lineament.claims.verdict import Claim
+from lineament.commands.terminal import claims_table
 from lineament.records import Record
 from lineament.report.verdicts import meaning, verdict_row
-from lineament.terminal import claims_table
-from lineament.verdicts import Claim
 
 FACTOR = float(np.mean([1 + shift for _, shift in SEEDS]))
 

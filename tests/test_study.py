@@ -13,10 +13,10 @@ from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import Problem
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.settings import DamageSettings, OperatingSettings
+from lineament.settings.settings import DamageSettings, OperatingSettings
 from lineament.streams import Streams
-from lineament.study import EARLY_STEPS, damaged_point
-from lineament.training import reach_operating_point
+from lineament.study.study import EARLY_STEPS, damaged_point
+from lineament.study.training import reach_operating_point
 
 SETTINGS = replace(
     tiny_settings("full"),

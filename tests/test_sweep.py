@@ -13,14 +13,14 @@ import tomli_w
 from command_line import lineament, lineament_here
 from sweep_jobs import cell_records, sets, smallest
 
-from lineament.executors.standing import standing
-from lineament.presets import resolve
+from lineament.commands.sweep.folder import SweepFolder
+from lineament.commands.sweep.grid import Grid, cell_name, make_grid
+from lineament.commands.sweep.jobs import jobs_of
 from lineament.records import read_json
-from lineament.run_folder import RunFolder
-from lineament.settings import Settings, to_dict
-from lineament.sweep.folder import SweepFolder
-from lineament.sweep.grid import Grid, cell_name, make_grid
-from lineament.sweep.jobs import jobs_of
+from lineament.runs.executors.standing import standing
+from lineament.runs.folder import RunFolder
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings, to_dict
 
 VARY = ("--vary", "recovery.optimizer=sgd,adamw", "--vary", "recovery.lr=1e-3,1e-2")
 

@@ -16,18 +16,18 @@ from selenium.webdriver.support.ui import WebDriverWait
 from sweep_records import FAILURE, N_SEEDS, VARY, base, write_sweep
 from test_report import browser, drawn, marks, size
 
+from lineament.commands.sweep.results import write_results
 from lineament.errors import InputError
 from lineament.records import read_json, write_json
-from lineament.report.claim_grid import ClaimGrid, claim_grids, settings_words
 from lineament.report.series import data_table
-from lineament.report.sweep_figures import (
+from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids, settings_words
+from lineament.report.sweep.figures import (
     SERIES_MOST,
     SERIES_SHOWN,
     claim_pictures,
     difference_tables,
 )
-from lineament.report.sweep_page import COLUMNS_MOST, FAILURES_MOST, ROWS_MOST, render_sweep, write_sweep_report
-from lineament.sweep.results import write_results
+from lineament.report.sweep.page import COLUMNS_MOST, FAILURES_MOST, ROWS_MOST, render_sweep, write_sweep_report
 
 __all__ = ["browser"]  # the fixture of the run's report
 FIRST, LAST = "optimizer=sgd,lr=0.001", "optimizer=adamw,lr=0.1"

@@ -29,13 +29,13 @@ from sweep_records import (
     write_sweep,
 )
 
+from lineament.claims.intervals import over_seeds
+from lineament.commands.sweep import results
+from lineament.commands.sweep.folder import SweepFolder
+from lineament.commands.sweep.results import write_results
+from lineament.commands.sweep.table import write_tables
 from lineament.errors import InputError, LineamentError
-from lineament.intervals import over_seeds
 from lineament.records import TEMPORARY_PREFIX, load_records, read_json
-from lineament.sweep import results
-from lineament.sweep.folder import SweepFolder
-from lineament.sweep.results import write_results
-from lineament.sweep.table import write_tables
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from transformers import AutoModelForCausalLM
 
 from lineament import cli
 from lineament.errors import InputError
-from lineament.presets import resolve
 from lineament.problems.data_files import read_rows
 from lineament.problems.labelled_data import Choice, Completion, Passage, read_contrast, read_labelled
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import IGNORED, SPLITS, Batch, corrupted
+from lineament.settings.presets import resolve
 from lineament.vectors.gradients import group_gradients
 
 SENTENCES = [f"{i} {WORDS[i % 2]} is {WORDS[i % 3 % 2]} and {WORDS[1]}. " for i in range(900)]

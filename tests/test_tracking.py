@@ -10,11 +10,11 @@ import pytest
 from command_line import lineament_here
 from sweep_jobs import sets
 
-from lineament.executors.tasks import Job
 from lineament.records import read_json
-from lineament.run_folder import RunFolder
-from lineament.tracking import tracking
-from lineament.tracking.job_log import job_log
+from lineament.runs.executors.tasks import Job
+from lineament.runs.folder import RunFolder
+from lineament.runs.tracking import tracking
+from lineament.runs.tracking.job_log import job_log
 
 VARY = ("--vary", "recovery.lr=1e-3,1e-2")
 
@@ -118,6 +118,7 @@ def test_without_the_package_nothing_is_written(name: str, tmp_path: Path, monke
 
 
 def test_trackers_are_not_imported_unasked() -> None:
-    code = "import sys, lineament.commands; print([m for m in ('tensorboard', 'mlflow', 'ray') if m in sys.modules])"
+    loaded = "print([m for m in ('tensorboard', 'mlflow', 'ray') if m in sys.modules])"
+    code = f"import sys, lineament.commands.inspect; {loaded}"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -12,14 +12,14 @@ import torch
 from problems_table import CASES, QuadraticProblem, quadratic, tiny_settings, trained_settings, transformer_full
 from torch import Tensor
 
-from lineament import training
 from lineament.errors import InputError, NonFiniteError
 from lineament.problems.problem import Batch, Evaluation, Problem, corrupted
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
-from lineament.settings import DamageKind, DamageSettings, OperatingSettings, RecoverySettings
+from lineament.settings.settings import DamageKind, DamageSettings, OperatingSettings, RecoverySettings
 from lineament.streams import Streams
-from lineament.training import (
+from lineament.study import training
+from lineament.study.training import (
     damage,
     make_optimizer,
     mixed_batches,
@@ -29,7 +29,7 @@ from lineament.training import (
     task_batches,
     train,
 )
-from lineament.vectors.trajectories import Recorder
+from lineament.vectors.recording.writer import Recorder
 
 KINDS = typing.get_args(DamageKind)
 LENGTH = 4

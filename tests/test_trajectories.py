@@ -18,7 +18,7 @@ from lineament.errors import InputError, LineamentError, SpaceMismatchError
 from lineament.parameters import ParameterSpace, Space, Vectors
 from lineament.records import read_json
 from lineament.vectors import rows, trajectories
-from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.recording.writer import Recorder, Trajectory
 from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
 
 N_PARAMS = 60

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from lineament.errors import InputError
-from lineament.experiment import validate, validate_on
-from lineament.presets import PRESETS, resolve
-from lineament.settings import flat_keys
-from lineament.validation import RANGES, SEARCH_RANGES, STEERING_RANGES
+from lineament.runs.job import validate, validate_on
+from lineament.runs.validation import RANGES, SEARCH_RANGES, STEERING_RANGES
+from lineament.settings.presets import PRESETS, resolve
+from lineament.settings.settings import flat_keys
 
 SEARCH, STEERING = {"measure": "random_search"}, {"measure": "steering"}
 BAD: list[tuple[str, Any, str]] = [

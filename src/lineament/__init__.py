@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from lineament.activations.capture import Place as Place
     from lineament.activations.capture import problem_reader as problem_reader
     from lineament.activations.capture import read_rows as read_rows
-    from lineament.advice import advise as advise
     from lineament.api import Results as Results
     from lineament.api import measure as measure
     from lineament.bases import Basis as Basis
@@ -28,32 +27,34 @@ if TYPE_CHECKING:
     from lineament.bases import random_basis as random_basis
     from lineament.bases import top_directions as top_directions
     from lineament.bases import top_eigenvectors as top_eigenvectors
-    from lineament.best_of_n import mean_best as mean_best
-    from lineament.claims import evaluate as evaluate_claims  # noqa: F401
+    from lineament.claims.advice import advise as advise
+    from lineament.claims.claims import evaluate as evaluate_claims  # noqa: F401
+    from lineament.claims.verdict import Claim as Claim
     from lineament.errors import InputError as InputError
     from lineament.errors import LineamentError as LineamentError
     from lineament.errors import SpaceMismatchError as SpaceMismatchError
     from lineament.integrations.checkpoints import record_checkpoints as record_checkpoints
     from lineament.integrations.trainer_callback import LineamentCallback as LineamentCallback
+    from lineament.measurements.recording.analysis import analyze as analyze_recording  # noqa: F401
+    from lineament.measurements.recording.options import AnalysisOptions as AnalysisOptions
     from lineament.parameters import ParameterSpace as ParameterSpace
     from lineament.parameters import Space as Space
     from lineament.parameters import Vectors as Vectors
-    from lineament.perturbations import BasisMembers as BasisMembers
-    from lineament.perturbations import GaussianMembers as GaussianMembers
-    from lineament.perturbations import LowRankMembers as LowRankMembers
-    from lineament.population import Population as Population
-    from lineament.population import Scores as Scores
+    from lineament.population.best_of_n import mean_best as mean_best
+    from lineament.population.members import BasisMembers as BasisMembers
+    from lineament.population.members import GaussianMembers as GaussianMembers
+    from lineament.population.members import LowRankMembers as LowRankMembers
+    from lineament.population.population import Population as Population
+    from lineament.population.population import Scores as Scores
+    from lineament.population.region import Region as Region
     from lineament.problems.in_memory import InMemoryProblem as InMemoryProblem
     from lineament.problems.problem import Batch as Batch
     from lineament.problems.problem import Problem as Problem
     from lineament.problems.stored_adapters import StoredAdapter as StoredAdapter
     from lineament.problems.stored_adapters import read_adapter as read_adapter
-    from lineament.recordings.analysis import analyze as analyze_recording  # noqa: F401
-    from lineament.recordings.options import AnalysisOptions as AnalysisOptions
     from lineament.records import Figure as Figure
     from lineament.records import Record as Record
     from lineament.records import load_records as load_records
-    from lineament.search_space import Region as Region
     from lineament.steering.formats import from_layer_activations as from_layer_activations
     from lineament.steering.formats import read_vector as read_vector
     from lineament.steering.steered import steered as steered
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from lineament.steering.weight_step import jacobian_shift as jacobian_shift
     from lineament.steering.weight_step import weight_edit as weight_edit
     from lineament.streams import Streams as Streams
-    from lineament.study import Study as Study
+    from lineament.study.study import Study as Study
     from lineament.vectors.adapter_algebra import adapter_cosine as adapter_cosine
     from lineament.vectors.adapter_algebra import adapter_inner as adapter_inner
     from lineament.vectors.adapter_algebra import adapter_norm as adapter_norm
@@ -78,12 +79,11 @@ if TYPE_CHECKING:
     from lineament.vectors.gradients import HessianOperator as HessianOperator
     from lineament.vectors.gradients import gradient_gram as gradient_gram
     from lineament.vectors.gradients import group_gradients as group_gradients
-    from lineament.vectors.sketch import Sketch as Sketch
-    from lineament.vectors.sketch import capture_error as capture_error
-    from lineament.vectors.trajectories import Recorder as Recorder
-    from lineament.vectors.trajectories import Trajectory as Trajectory
+    from lineament.vectors.recording.sketch import Sketch as Sketch
+    from lineament.vectors.recording.sketch import capture_error as capture_error
+    from lineament.vectors.recording.writer import Recorder as Recorder
+    from lineament.vectors.recording.writer import Trajectory as Trajectory
     from lineament.vectors.trajectory_gram import TrajectoryGram as TrajectoryGram
-    from lineament.verdicts import Claim as Claim
 
 # Public name -> (module, name there), in pipeline order.
 PUBLIC: dict[str, tuple[str, str]] = {
@@ -103,18 +103,18 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "gradient_gram": ("vectors.gradients", "gradient_gram"),
     "HessianOperator": ("vectors.gradients", "HessianOperator"),
     "estimate_curvature": ("vectors.curvature", "estimate_curvature"),
-    "Recorder": ("vectors.trajectories", "Recorder"),
-    "Trajectory": ("vectors.trajectories", "Trajectory"),
-    "Sketch": ("vectors.sketch", "Sketch"),
-    "capture_error": ("vectors.sketch", "capture_error"),
+    "Recorder": ("vectors.recording.writer", "Recorder"),
+    "Trajectory": ("vectors.recording.writer", "Trajectory"),
+    "Sketch": ("vectors.recording.sketch", "Sketch"),
+    "capture_error": ("vectors.recording.sketch", "capture_error"),
     "TrajectoryGram": ("vectors.trajectory_gram", "TrajectoryGram"),
     "effective_gram": ("vectors.effective", "effective_gram"),
     "effective_spectrum": ("vectors.effective", "effective_spectrum"),
     "LineamentCallback": ("integrations.trainer_callback", "LineamentCallback"),
     "record_checkpoints": ("integrations.checkpoints", "record_checkpoints"),
-    "AnalysisOptions": ("recordings.options", "AnalysisOptions"),
-    "analyze_recording": ("recordings.analysis", "analyze"),
-    "advise": ("advice", "advise"),
+    "AnalysisOptions": ("measurements.recording.options", "AnalysisOptions"),
+    "analyze_recording": ("measurements.recording.analysis", "analyze"),
+    "advise": ("claims.advice", "advise"),
     "StoredAdapter": ("problems.stored_adapters", "StoredAdapter"),
     "read_adapter": ("problems.stored_adapters", "read_adapter"),
     "save_stored_adapter": ("vectors.adapter_algebra", "save_stored_adapter"),
@@ -135,12 +135,12 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "capture": ("bases", "capture"),
     "overlap": ("bases", "overlap"),
     "principal_angles": ("bases", "principal_angles"),
-    "GaussianMembers": ("perturbations", "GaussianMembers"),
-    "BasisMembers": ("perturbations", "BasisMembers"),
-    "LowRankMembers": ("perturbations", "LowRankMembers"),
-    "Population": ("population", "Population"),
-    "Scores": ("population", "Scores"),
-    "Region": ("search_space", "Region"),
+    "GaussianMembers": ("population.members", "GaussianMembers"),
+    "BasisMembers": ("population.members", "BasisMembers"),
+    "LowRankMembers": ("population.members", "LowRankMembers"),
+    "Population": ("population.population", "Population"),
+    "Scores": ("population.population", "Scores"),
+    "Region": ("population.region", "Region"),
     "SteeringVector": ("steering.vector", "SteeringVector"),
     "save_vector": ("steering.vector", "save_vector"),
     "read_vector": ("steering.formats", "read_vector"),
@@ -149,13 +149,13 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "finite_shift": ("steering.weight_step", "finite_shift"),
     "weight_edit": ("steering.weight_step", "weight_edit"),
     "steered": ("steering.steered", "steered"),
-    "mean_best": ("best_of_n", "mean_best"),
-    "Study": ("study", "Study"),
+    "mean_best": ("population.best_of_n", "mean_best"),
+    "Study": ("study.study", "Study"),
     "Figure": ("records", "Figure"),
     "Record": ("records", "Record"),
     "load_records": ("records", "load_records"),
-    "Claim": ("verdicts", "Claim"),
-    "evaluate_claims": ("claims", "evaluate"),
+    "Claim": ("claims.verdict", "Claim"),
+    "evaluate_claims": ("claims.claims", "evaluate"),
     "LineamentError": ("errors", "LineamentError"),
     "InputError": ("errors", "InputError"),
     "SpaceMismatchError": ("errors", "SpaceMismatchError"),

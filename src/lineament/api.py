@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lineament.claims import evaluate
+from lineament.claims.claims import evaluate
+from lineament.claims.verdict import Claim
 from lineament.errors import InputError
-from lineament.experiment import measured, validate_on
 from lineament.parameters import hash_tensors
 from lineament.problems.adapters import attach_lora, linear_names
 from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.problem import Batch
 from lineament.records import Record, delete_leftovers, read_json, write_json
-from lineament.run_folder import EXTENDING, RunFolder, differences, require_unused, require_writable
-from lineament.settings import Settings, flattened, to_dict, updated
+from lineament.runs.folder import EXTENDING, RunFolder, differences, require_unused, require_writable
+from lineament.runs.job import measured, validate_on
+from lineament.settings.settings import Settings, flattened, to_dict, updated
 from lineament.streams import Streams
-from lineament.verdicts import Claim
 
 IDENTITY = "identity.json"
 

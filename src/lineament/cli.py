@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lineament import __version__
+from lineament.commands.job_flags import ExecutorFlags
+from lineament.commands.recordings.flags import Advise, Analyze, RecordFromCheckpoints
+from lineament.commands.recordings.flags import run as run_recording
+from lineament.commands.run.flags import Run, Sweep
+from lineament.commands.run.flags import run as run_jobs
+from lineament.commands.steer.flags import Steer
+from lineament.commands.steer.flags import run as run_steer
 from lineament.errors import LineamentError
-from lineament.job_flags import ExecutorFlags
-from lineament.recording_cli import Advise, Analyze, RecordFromCheckpoints
-from lineament.recording_cli import run as run_recording
-from lineament.run_cli import Run, Sweep
-from lineament.run_cli import run as run_jobs
-from lineament.settings import Settings, flat_keys, flattened, to_dict
-from lineament.steer_cli import Steer
-from lineament.steer_cli import run as run_steer
+from lineament.settings.settings import Settings, flat_keys, flattened, to_dict
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _commands() -> Any:
 
 def _dispatch(command: Any) -> int:
     # torch and transformers take seconds to import; --help and usage errors do without them
-    from lineament import commands
+    from lineament.commands import inspect as commands
 
     match command:
         case Run() | Sweep():
@@ -242,9 +242,9 @@ def _dispatch(command: Any) -> int:
 
 
 def _search(options: Search) -> int:
-    from lineament import commands
-    from lineament.search.command import Request
-    from lineament.search.driver import SearchOptions
+    from lineament.commands import inspect as commands
+    from lineament.commands.search.command import Request
+    from lineament.commands.search.driver import SearchOptions
 
     chosen = SearchOptions(
         method=options.method,
@@ -271,7 +271,7 @@ def _search(options: Search) -> int:
 
 
 def _print_keys() -> int:
-    from lineament.keys import key_meanings, type_words, value_words
+    from lineament.settings.meanings import key_meanings, type_words, value_words
 
     defaults = dict(flattened(to_dict(Settings())))
     meanings = key_meanings()

@@ -22,7 +22,7 @@ from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
 from lineament.problems.stored_adapters import StoredAdapter, read_adapter
 from lineament.records import read_json
-from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.recording.writer import Recorder, Trajectory
 
 STEP = re.compile(r"(\d+)$")
 ADAPTER, MODEL, SHARDS = "adapter_config.json", "model.safetensors", "model.safetensors.index.json"

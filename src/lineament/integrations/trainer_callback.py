@@ -16,8 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace, SpaceKind
-from lineament.vectors.sketch import Sketch
-from lineament.vectors.trajectories import Recorder, Trajectory
+from lineament.vectors.recording.sketch import Sketch
+from lineament.vectors.recording.writer import Recorder, Trajectory
 
 SHARDED = (
     "{what} shards parameters over processes, so that none of them holds the values that are to be recorded. Record "

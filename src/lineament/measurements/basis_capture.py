@@ -36,7 +36,7 @@ from lineament.measurements.sensitivity import DEFINITION as GRID_DEFINITION
 from lineament.measurements.sensitivity import grid_figures
 from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import Figure, Label, Record
-from lineament.study import Study
+from lineament.study.study import Study
 from lineament.vectors.effective import update_gram
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 

@@ -17,7 +17,7 @@ from scipy.optimize import isotonic_regression
 from lineament.bases import Basis, overlap, principal_angles, top_directions
 from lineament.measurements.measurement import make_record
 from lineament.records import Figure, Label, Record
-from lineament.study import Study
+from lineament.study.study import Study
 from lineament.vectors.gradients import group_gradients
 
 NAME = "basis_drift"

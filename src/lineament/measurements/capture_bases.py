@@ -26,8 +26,8 @@ from lineament.errors import InputError
 from lineament.measurements.families import STATIC
 from lineament.parameters import Vectors
 from lineament.problems.problem import Corruption
-from lineament.study import Study
-from lineament.training import (
+from lineament.study.study import Study
+from lineament.study.training import (
     BatchAt,
     corrupted_batches,
     make_optimizer,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lineament.records import Figure, Label
-from lineament.study import Study
+from lineament.study.study import Study
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
 MOMENTUM_GAP_STEPS = 10

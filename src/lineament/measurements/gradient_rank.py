@@ -19,7 +19,7 @@ from lineament.bases import Basis, principal_angles, top_directions
 from lineament.measurements.measurement import make_record
 from lineament.parameters import Vectors
 from lineament.records import Figure, Label, Record
-from lineament.study import Study
+from lineament.study.study import Study
 from lineament.vectors.gradients import group_gradients
 
 NAME = "gradient_rank"

@@ -20,8 +20,8 @@ from lineament.measurements.capture_bases import usable_ranks, why_unusable
 from lineament.parameters import Vectors
 from lineament.problems.problem import Evaluation
 from lineament.records import Figure, Label
-from lineament.study import Study
-from lineament.training import make_optimizer, task_batches
+from lineament.study.study import Study
+from lineament.study.training import make_optimizer, task_batches
 
 # Adam moves each coordinate by about lr per step: these factors times lr sqrt(n_params / k) give steps as long as the
 # recovery's own, a third and three times that. Gradient descent is not rescaled by the number of coordinates.

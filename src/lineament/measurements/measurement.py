@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lineament.records import Figure, Record
-from lineament.study import OperatingStudy
+from lineament.study.study import OperatingStudy
 
 
 def make_record(

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.bases import Basis, from_vectors
-from lineament.best_of_n import mean_at_best
 from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks, why_left_out, why_unusable
 from lineament.measurements.measurement import make_record
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import dimension_figures
 from lineament.measurements.search_pools import Pool, Searcher
+from lineament.population.best_of_n import mean_at_best
+from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.problems.problem import Batch, corrupted
 from lineament.records import Figure, Label, Record
-from lineament.search_space import Region, SearchSpace, measured_space
-from lineament.study import Study
+from lineament.study.study import Study
 from lineament.vectors.gradients import HessianOperator, mean_gradient
 
 NAME = "random_search"

@@ -15,9 +15,9 @@ from scipy import stats
 from lineament import theory
 from lineament.bases import Basis, random_basis
 from lineament.measurements.search_pools import Searcher
+from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.records import Figure, Label
-from lineament.search_space import Region, SearchSpace, measured_space
-from lineament.study import Study
+from lineament.study.study import Study
 from lineament.vectors.gradients import HessianOperator, mean_gradient
 
 # All subspaces stay where curvature should cost at most this share of the linear gain at the common length.

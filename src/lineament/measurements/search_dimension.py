@@ -17,11 +17,11 @@ from torch import Tensor
 from lineament import theory
 from lineament.errors import InputError, NonFiniteError
 from lineament.measurements.search_pools import Searcher
+from lineament.population.region import Region, measured_space
 from lineament.problems.problem import Problem
 from lineament.records import Figure, Label
-from lineament.search_space import Region, measured_space
-from lineament.settings import Settings
-from lineament.study import Study, damaged_point
+from lineament.settings.settings import Settings
+from lineament.study.study import Study, damaged_point
 from lineament.vectors.gradients import HessianOperator
 
 COSTS = (0.01, 0.1, 0.5)

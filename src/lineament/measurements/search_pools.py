@@ -12,11 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
-from lineament.best_of_n import Measured, mean_best, mean_best_controlled
-from lineament.perturbations import Members
-from lineament.population import Objective, Population, cross_entropy_by_example, double_precision
+from lineament.population.best_of_n import Measured, mean_best, mean_best_controlled
+from lineament.population.members import Members
+from lineament.population.population import Objective, Population, cross_entropy_by_example, double_precision
+from lineament.population.region import SearchSpace
 from lineament.problems.problem import Batch, Problem
-from lineament.search_space import SearchSpace
 from lineament.streams import Streams
 
 # Below this sigma, losses in float32 lose the gain to rounding (protocol, section 4).

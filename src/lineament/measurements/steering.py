@@ -25,7 +25,7 @@ from lineament.records import Figure, Label, Record
 from lineament.steering.contrast import Contrast, folds_of, make_contrast, positive_label
 from lineament.steering.directions import LEAST_AGREEMENT, cosine, pca_of_differences, probe_direction
 from lineament.steering.weight_step import StepKind, finite_shift, jacobian_shift, step_direction
-from lineament.study import OperatingStudy
+from lineament.study.study import OperatingStudy
 from lineament.vectors.gradients import mean_gradient
 
 NAME = "steering"

@@ -17,7 +17,7 @@ from lineament.steering.contrast import Contrast
 from lineament.steering.effects import Answers, Calibration, NeutralText, answers, calibrate
 from lineament.steering.steered import steered
 from lineament.steering.vector import SteeringVector
-from lineament.study import OperatingStudy
+from lineament.study.study import OperatingStudy
 
 # Steering is tried up to this multiple of the activations' CAA norm; beyond, "unreachable" is said.
 LARGEST_DOSE = 32.0

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from lineament.errors import InputError, unknown_name
 from lineament.parameters import ParameterSpace, hash_tensors
-from lineament.settings import Settings
+from lineament.settings.settings import Settings
 
 Split = Literal["train", "validation", "evaluation", "held_out"]
 # The fixed sets of a task.

@@ -9,20 +9,20 @@ from typing import Any
 
 from lineament.errors import InputError
 from lineament.records import Record, load_records, write_bytes
-from lineament.report import (
+from lineament.report import words
+from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
+from lineament.report.sections import (
     dynamics,
-    figures,
-    recording_figures,
-    search_figures,
+    random_search,
+    recording,
+    recovery,
     search_subspaces,
     search_tables,
+    steering,
     steering_effects,
-    steering_figures,
     steering_tables,
     tables,
-    words,
 )
-from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
 from lineament.report.series import Picture, Table, of
 from lineament.report.verdicts import verdict_row
 
@@ -160,17 +160,17 @@ def _section(name: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
     makers: dict[str, Callable[[], tuple[list[Picture | None], list[Table | None]]]] = {
         "basis_capture": lambda: (
             [
-                figures.capture_picture(records, rank),
-                figures.recover_picture(records, rank),
-                *figures.grid_pictures(records, rank),
+                recovery.capture_picture(records, rank),
+                recovery.recover_picture(records, rank),
+                *recovery.grid_pictures(records, rank),
             ],
             [tables.later_table(records, rank), tables.space_table(records, rank), tables.krylov_table(records)],
         ),
         "basis_drift": lambda: ([dynamics.drift_picture(records), dynamics.drift_loss_picture(records)], []),
         "random_search": lambda: (
             [
-                search_figures.theorem_picture(records),
-                search_figures.counts_picture(records),
+                random_search.theorem_picture(records),
+                random_search.counts_picture(records),
                 search_subspaces.density_picture(records),
                 search_subspaces.own_sigma_picture(records),
                 search_subspaces.dimension_picture(records),
@@ -179,9 +179,9 @@ def _section(name: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
         ),
         "steering": lambda: (
             [
-                steering_figures.cosine_picture(records),
-                steering_figures.draws_picture(records),
-                steering_figures.linearity_picture(records),
+                steering.cosine_picture(records),
+                steering.draws_picture(records),
+                steering.linearity_picture(records),
                 steering_effects.dose_picture(records),
                 steering_effects.effect_picture(records),
             ],
@@ -189,11 +189,11 @@ def _section(name: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
         ),
         "recording": lambda: (
             [
-                recording_figures.span_picture(records),
-                recording_figures.planes_picture(records),
-                recording_figures.staleness_picture(records),
+                recording.span_picture(records),
+                recording.planes_picture(records),
+                recording.staleness_picture(records),
             ],
-            recording_figures.recording_tables(records),
+            recording.recording_tables(records),
         ),
         "gradient_rank": lambda: ([dynamics.spectrum_picture(records)], [tables.spectrum_table(records)]),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lineament.intervals import over_seeds
+from lineament.claims.intervals import over_seeds
 from lineament.records import Figure, Label, Record
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from lineament.errors import InputError
 from lineament.parameters import Space
 from lineament.problems.factor_pairs import FactorPair
-from lineament.vectors.recorded import Trajectory
-from lineament.vectors.rows import MOST_BYTES_HELD
+from lineament.vectors.recording.reader import Trajectory
+from lineament.vectors.recording.rows import MOST_BYTES_HELD
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 

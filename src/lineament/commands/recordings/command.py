@@ -1,0 +1,191 @@
+"""`lineament analyze`, `advise` and `record-from-checkpoints` as functions. Results go to stdout, the rest to "
+"stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lineament.claims.advice import Advice, advise
+from lineament.commands.terminal import job_progress
+from lineament.errors import InputError
+from lineament.integrations.checkpoints import record_checkpoints
+from lineament.measurements.recording.analysis import NAME, Companions, analyze, find_recordings
+from lineament.measurements.recording.options import AnalysisOptions
+from lineament.problems.stored_adapters import read_adapter
+from lineament.records import Record, write_json
+from lineament.report.page import write_report
+from lineament.runs.folder import RunFolder, require_writable
+from lineament.vectors.recording.writer import Trajectory
+
+console = Console(highlight=False, soft_wrap=False)
+ADVICE = "advice.json"
+BASES = {"null": "null_noise_prefix", "other": "control_other_data"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is analyzed, with what beside it, and where it goes; fields as the flags of the command line."""
+
+    paths: tuple[Path, ...]
+    out: Path | None
+    null: Path | None
+    other: Path | None
+    end: Path | None
+    options: AnalysisOptions
+    threads: int
+
+    @property
+    def folder(self) -> Path:
+        """Where records and report go."""
+        return self.out or self.paths[0] / "analysis"
+
+
+def show_analysis(request: Request, quiet: bool) -> int:
+    """Analyze, write records, advice and report, and print what was found."""
+    records = analyzed(request, quiet)
+    _print(records, request.folder)
+    return 0
+
+
+def show_advice(request: Request, as_json: bool, quiet: bool) -> int:
+    """Print the advice; recordings that are not analyzed yet are analyzed first."""
+    records = analyzed(request, quiet)
+    if as_json:
+        print(json.dumps(_bodies(records), indent=1))
+    else:
+        _print(records, request.folder)
+    return 0
+
+
+def record(folder: Path, out: Path, start: Path | None, allow_gaps: bool, dtype: str, quiet: bool) -> int:
+    """A recording from checkpoints."""
+    rows = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    with job_progress(quiet) as show:
+        made = record_checkpoints(
+            folder, out, start=start, allow_gaps=allow_gaps, dtype=rows, progress=partial(show, folder.name)
+        )
+    last = made.first_step + made.steps[-1]
+    print(f"{made.folder}: {made.n_steps} updates of {made.space.n_params:,} parameters, to step {last}")
+    return 0
+
+
+def analyzed(request: Request, quiet: bool) -> list[Record]:
+    """Records of every recording asked for, made again where something they depend on has changed."""
+    found = _recordings(request)
+    companions = _companions(request, found[0][2])
+    require_writable(request.folder)
+    torch.set_num_threads(request.threads)
+    folder, records = RunFolder(request.folder), []
+    with folder.locked(), job_progress(quiet) as show:
+        for target, seed, path in found:
+            progress: Callable[[str, int, int], None] = partial(show, f"{target}, seed {seed}")
+            records.append(analyze(Trajectory(path), target, seed, request.options, companions, progress))
+            records[-1].save(folder.records)
+        write_json(request.folder / ADVICE, {"schema": 1, "advice": _bodies(records)})
+        _drop_others(folder.records, records)
+        write_report(request.folder)
+    return records
+
+
+def _recordings(request: Request) -> list[tuple[str, int, Path]]:
+    """(target, seed, folder) of each; several bare recordings are replicates of one target, numbered in their order."""
+    if not request.paths:
+        raise InputError("name at least one recording or run folder.")
+    found = [place for path in request.paths for place in find_recordings(path)]
+    bare = [path for path in request.paths if (path / "index.json").is_file()]
+    if len(bare) == len(request.paths):
+        task = str(Trajectory(bare[0]).about.get("task", "recording"))
+        return [(task, number, path) for number, path in enumerate(bare)]
+    names = [(target, seed) for target, seed, _ in found]
+    if len(set(names)) < len(names):
+        raise InputError("two of the recordings have the same target and seed; analyze them one run at a time.")
+    return found
+
+
+def _companions(request: Request, first: Path) -> Companions:
+    given = {"null": request.null, "other": request.other}
+    nulls = {BASES[name]: Trajectory(path) for name, path in given.items() if path is not None}
+    for other in nulls.values():
+        Trajectory(first).space.require(other.space, f"{first} and {other.folder}")
+    if request.end is None:
+        return Companions(nulls)
+    stored, trajectory = read_adapter(request.end), Trajectory(first)
+    by_name = dict(zip(stored.names, stored.tensors, strict=True))
+    held = {name: tuple(tensor.shape) for name, tensor in by_name.items()}
+    if held != {name: tuple(shape) for name, shape in trajectory.tensors}:
+        raise InputError(f"{request.end} is an adapter of another shape than the recording {first}.")
+    flat = torch.cat([by_name[name].double().reshape(-1) for name, _ in trajectory.tensors])
+    return Companions(nulls, flat.numpy())
+
+
+def _drop_others(folder: Path, records: Sequence[Record]) -> None:
+    """Records of an earlier analysis of something else must not stand in this report."""
+    kept = {record.name for record in records}
+    for path in folder.glob(f"{NAME}-*"):
+        if path.stem not in kept:
+            path.unlink()
+
+
+def _bodies(records: Sequence[Record]) -> list[dict[str, object]]:
+    return [{"target": target, **asdict(line)} for target, own in _by_target(records) for line in advise(own)]
+
+
+def _by_target(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
+    ordered = sorted(records, key=lambda record: record.target)
+    for target, own in groupby(ordered, key=lambda record: record.target):
+        yield target, list(own)
+
+
+def _print(records: Sequence[Record], out: Path) -> None:
+    for target, own in _by_target(records):
+        first = own[0]
+        noun = "recording" if len(own) == 1 else "recordings"
+        lengths = sorted({record.value("recorded", what="steps") or 0 for record in own})
+        steps = f"{lengths[0]:g}" if len(lengths) == 1 else f"{lengths[0]:g} to {lengths[-1]:g}"
+        console.print(
+            f"[bold]{target}[/]: {len(own)} {noun}, {steps} steps of {first.n_params:,} parameters ({first.space})"
+        )
+        for topic, grouped in groupby(advise(own), key=lambda line: (line.topic, line.figure.partition("(")[0])):
+            lines = list(grouped)
+            console.print(_table(topic, lines))
+            for reason in dict.fromkeys(line.reason for line in lines if line.reason and not _censored(line)):
+                console.print(f"[dim]-: {reason}[/]")
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _table(topic: tuple[str, str], lines: Sequence[Advice]) -> Table:
+    units = dict.fromkeys(line.unit for line in lines)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(f"{topic[0]}\n[dim]{topic[1]}, {', '.join(units)}[/]", overflow="fold")
+    for name in ("value", "95 %", "null"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(line.text, _value(line), _interval(line), "-" if line.null is None else f"{line.null:.3g}")
+    return table
+
+
+def _censored(line: Advice) -> bool:
+    return (line.reason or "").startswith((">", "<"))
+
+
+def _value(line: Advice) -> str:
+    if line.value is None:
+        return (line.reason or "").partition(" (")[0] if _censored(line) else "-"
+    return f"{line.value:.3g}"
+
+
+def _interval(line: Advice) -> str:
+    if line.low is None or line.high is None:
+        return f"[dim]{line.interval}[/]" if line.value is not None else "-"
+    note = "" if line.interval != "within the run" else " [dim]within run[/]"
+    return f"\\[{line.low:.3g}, {line.high:.3g}]{note}"

@@ -1,0 +1,282 @@
+"""A search from plan to winner: every generation is written when it is scored, so an interrupted search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lineament import theory
+from lineament.commands.search.chunks import losses_body, read_losses
+from lineament.commands.search.methods import METHODS, Generation, Method, Position
+from lineament.commands.search.plan import PROBE_FACTORS, LocalPlan, Probe, local_plan, probe, probe_sigmas
+from lineament.commands.search.target import Target
+from lineament.errors import InputError, NonFiniteError
+from lineament.population.population import Population, ranked
+from lineament.population.region import Region, measured_space
+from lineament.problems.problem import IGNORED, Batch, Evaluation, answers
+from lineament.records import write_json
+from lineament.vectors.gradients import HessianOperator, mean_gradient
+
+# Called with (what is being done, evaluations done, evaluations in all).
+Progress = Callable[[str, int, int], None]
+# Scores a generation: called with its number, the generation, and where to report the count of members scored.
+Score = Callable[[int, Generation, Callable[[int], None]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search may spend and how.
+
+    Attributes:
+        budget: member evaluations in all, the probe's included.
+        population: members per generation.
+        sigma: standard deviation per coordinate; None lets plan and probe choose.
+        probe_draws: draws per region and sigma of the probe; 0 spends nothing and trusts the local plan.
+        examples: examples that members are scored on.
+        keep: how many members are kept, and vote.
+    """
+
+    method: str = "one_shot"
+    budget: int = 2000
+    population: int = 64
+    sigma: float | None = None
+    probe_draws: int = 16
+    examples: int = 16
+    keep: int = 8
+    gradients: bool = True
+    curvature_error: float = 0.2
+    most_probes: int = 32
+    memory_bytes: int = 2**30
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the search will do, and the gain it foretells on the scored batch and on fresh data."""
+
+    region: str
+    sigma: float
+    n: int
+    source: str
+    gain: float | None
+    low: float | None
+    high: float | None
+    fresh_gain: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found.
+
+    Attributes:
+        gain: of the winner on the scored batch, nats per target token.
+        positions: the kept members, best first.
+        held_out: base, winner -> held-out evaluation; vote -> accuracy of the kept members' majority.
+    """
+
+    choice: Choice
+    gain: float
+    n_evaluations: int
+    n_failed: int
+    losses: tuple[float, ...]
+    positions: tuple[Position, ...]
+    base: Evaluation
+    winner: Evaluation
+    vote_accuracy: float
+
+
+def plan_locally(target: Target, regions: Sequence[Region], batch: Batch, options: SearchOptions) -> list[LocalPlan]:
+    """Gradient and curvature of every region at the point, and what the best of `budget` draws should gain there."""
+    streams = target.streams
+    operator = HessianOperator(target.problem, batch)
+    fresh = mean_gradient(target.problem, target.problem.fixed(target.task, "validation"))
+    plans = []
+    for region in regions:
+        space = measured_space(operator, region, streams, options.curvature_error, options.most_probes)
+        plans.append(local_plan(space, fresh, options.budget))
+    operator.release()
+    return plans
+
+
+def choose(
+    target: Target,
+    regions: Sequence[Region],
+    plans: Sequence[LocalPlan],
+    population: Population,
+    options: SearchOptions,
+    progress: Progress,
+) -> tuple[Choice, list[Probe]]:
+    """Region and sigma with the largest foretold gain: by the probe, or by the local plan where nothing is probed."""
+    by_name = {plan.space.name: plan for plan in plans}
+    left = options.budget - probe_cost(regions, options)
+    probes: list[Probe] = []
+    if not options.probe_draws:
+        return _planned(plans, regions, options), []
+    numbers = range(options.probe_draws)
+    for place, region in enumerate(regions):
+        progress(f"probing {region.name}", place, len(regions))
+        sigmas = [options.sigma] if options.sigma else probe_sigmas(region, by_name.get(region.name))
+        found = [probe(population, region, target.streams, sigma, numbers, left) for sigma in sigmas]
+        probes += [item for item in found if item is not None]
+    if not probes:
+        raise NonFiniteError("every probed member failed: the objective is not finite anywhere near this point.")
+    best = max(probes, key=lambda item: item.gain)
+    # The largest of several noisy predictions errs upwards: the chosen one is made again from fresh draws.
+    region = next(item for item in regions if item.name == best.region)
+    fresh = range(options.probe_draws, 2 * options.probe_draws)
+    again = probe(population, region, target.streams, best.sigma, fresh, left) or best
+    return _probed(again, by_name.get(best.region), left), probes
+
+
+def probe_cost(regions: Sequence[Region], options: SearchOptions) -> int:
+    """Evaluations that the probe spends: every region and sigma once, the chosen one twice."""
+    return options.probe_draws * (1 + len(regions) * (1 if options.sigma else len(PROBE_FACTORS)))
+
+
+def run_search(
+    target: Target,
+    region: Region,
+    choice: Choice,
+    population: Population,
+    options: SearchOptions,
+    folder: Path,
+    progress: Progress,
+    score: Score | None = None,
+) -> Outcome:
+    """Spend the budget, keep the best members, and evaluate the winner and the vote on held-out data.
+
+    Args:
+        score: how generations are scored; default by `population`, in this process.
+    """
+    streams = target.streams
+    method = METHODS[options.method](region, streams, choice.sigma, population.base)
+    losses, positions = _spend(method, population, choice.n, options, folder, progress, score)
+    finite = ranked(losses)
+    if not finite:
+        raise NonFiniteError(f"all {len(losses)} members scored {losses[0]}; there is no winner.")
+    order = finite[: options.keep]
+    kept = tuple(positions[i] for i in order)
+    progress("evaluating on held-out data", 0, 1)
+    deltas = torch.stack([position.delta(region, streams) for position in kept])
+    held_out = target.problem.fixed(target.task, "held_out")
+    base = target.problem.evaluate(held_out)
+    theta = target.problem.space.read()
+    with target.problem.space.temporarily(theta + deltas[0].to(theta)):
+        winner = target.problem.evaluate(held_out)
+    return Outcome(
+        choice,
+        float(population.base - losses[order[0]]),
+        len(losses),
+        len(losses) - len(finite),
+        tuple(float(losses[i]) for i in order),
+        kept,
+        base,
+        winner,
+        vote_accuracy(target, deltas, held_out),
+    )
+
+
+def vote_accuracy(target: Target, deltas: Tensor, batch: Batch) -> float:
+    """Accuracy of the members' majority answer per target token; ties go to the answer of the better member."""
+    problem, theta, votes = target.problem, target.problem.space.read(), []
+    for delta in deltas:
+        found = []
+        with problem.space.temporarily(theta + delta.to(theta)), torch.no_grad():
+            for part in batch.chunks(problem.chunk):
+                part = part.to(problem.device)
+                found.append(answers(problem.logits(part), batch.choices)[part.targets != IGNORED])
+        votes.append(torch.cat(found))
+    ballots = torch.stack(votes)
+    # How many members agree with each member's answer; the first of the most popular ones wins.
+    agreement = (ballots[:, None] == ballots[None]).sum(dim=1)
+    winner = ballots.gather(0, agreement.argmax(dim=0, keepdim=True))[0]
+    targets = batch.targets[batch.targets != IGNORED].to(winner.device)
+    return float((winner == targets).double().mean())
+
+
+def _spend(
+    method: Method,
+    population: Population,
+    n: int,
+    options: SearchOptions,
+    folder: Path,
+    progress: Progress,
+    score: Score | None = None,
+) -> tuple[np.ndarray, list[Position]]:
+    losses: list[float] = []
+    positions: list[Position] = []
+    number = 0
+    while len(losses) < n:
+        size = min(options.population, n - len(losses))
+        generation = method.ask(size)
+        file = folder / "generations" / f"{number:05d}.json"
+        if file.exists():
+            scored = read_losses(file)
+        elif score is None:
+            scored = population.score(generation.members).losses
+            write_json(file, losses_body(scored))
+        else:
+            scored = score(number, generation, _counted(progress, len(losses), n))
+            write_json(file, losses_body(scored))
+        method.tell(scored)
+        losses += scored.tolist()
+        positions += generation.positions
+        number += 1
+        if number == 1 and not np.isfinite(scored).any():
+            raise NonFiniteError(f"all {len(scored)} members of the first generation failed; lower sigma.")
+        progress("searching", len(losses), n)
+    return np.asarray(losses), positions
+
+
+def _counted(progress: Progress, before: int, n: int) -> Callable[[int], None]:
+    """Where a generation reports how many of its members are scored, `before` others having been."""
+    return lambda done: progress("searching", before + done, n)
+
+
+def _probed(found: Probe, plan: LocalPlan | None, n: int) -> Choice:
+    fresh = found.gain * plan.transfer if plan else None
+    return Choice(found.region, found.sigma, n, "probe", found.gain, found.low, found.high, fresh)
+
+
+def _planned(plans: Sequence[LocalPlan], regions: Sequence[Region], options: SearchOptions) -> Choice:
+    """Without a probe: the largest second-order gain, at the given sigma or at each region's own best."""
+    n = options.budget
+    known = [
+        (theory.second_order_gain(sigma, plan.space.at, n), sigma, plan)
+        for plan in plans
+        if (sigma := options.sigma or plan.best_sigma) is not None
+    ]
+    if known:
+        gain, sigma, plan = max(known, key=lambda item: item[0])
+        return Choice(plan.space.name, sigma, n, "local plan", gain, None, None, gain * plan.transfer)
+    if options.sigma is not None:
+        return Choice(regions[0].name, options.sigma, n, "given sigma", None, None, None, None)
+    raise InputError("no region has a best sigma (curvature helps, or no gradients): give --sigma or a probe.")
+
+
+def saved(outcome: Outcome, plans: Sequence[LocalPlan], probes: Sequence[Probe]) -> dict[str, Any]:
+    """The JSON of a finished search: plan, probe, choice, outcome and the kept members in numbers."""
+    return {
+        "schema": 1,
+        "plans": [
+            {
+                "region": plan.space.name,
+                "dimension": plan.space.dimension,
+                **asdict(plan.space.at),
+                "best_sigma": plan.best_sigma,
+                "gain": plan.gain,
+                "density": plan.density,
+                "transfer": plan.transfer,
+            }
+            for plan in plans
+        ],
+        "probes": [asdict(item) for item in probes],
+        "choice": asdict(outcome.choice),
+        "outcome": {key: value for key, value in asdict(outcome).items() if key not in ("choice", "positions")},
+        "members": [asdict(position) for position in outcome.positions],
+    }

@@ -1,0 +1,161 @@
+"""What is searched: a model at a point, its task, and the regions that draws may come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from lineament.bases import Basis, from_vectors, krylov, random_basis, top_directions
+from lineament.errors import InputError, unknown_name
+from lineament.parameters import Space, Vectors
+from lineament.population.region import Region
+from lineament.problems.problem import Batch, Problem
+from lineament.problems.stored_adapters import read_adapter
+from lineament.runs.folder import RunFolder
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings
+from lineament.streams import Streams
+from lineament.vectors.gradients import HessianOperator, group_gradients
+from lineament.vectors.recording.writer import Trajectory, finished
+
+BASES = ("full", "gradient", "prefix", "krylov", "random")
+NEED_GRADIENTS = ("gradient", "krylov")
+POINTS = ("broken", "star", "start")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A problem whose model stands at the point to be searched around.
+
+    Attributes:
+        recording: the run's recorded recovery, for the prefix basis; None without a run.
+    """
+
+    problem: Problem
+    task: str
+    settings: Settings
+    seed: int
+    point: str
+    recording: Path | None = None
+
+    @property
+    def streams(self) -> Streams:
+        """Streams of searches around this target."""
+        return Streams(self.seed).child("search tool", self.task, self.point)
+
+    def batch(self, n: int, stream: str) -> Batch:
+        """n training examples of the task from a named stream."""
+        return self.problem.sample(self.task, n, self.streams.generator(stream))
+
+
+def run_settings(run: Path, task: str | None, seed: int | None) -> tuple[Settings, str, int]:
+    """Settings, task and seed that a run folder stands for; `InputError` for what the run does not hold."""
+    settings = RunFolder(run).settings()
+    task, seed = task or settings.task.targets[0], settings.seed if seed is None else seed
+    if task not in settings.task.targets:
+        raise unknown_name(f"task of {run}", task, settings.task.targets)
+    if not (run / "stages" / f"damage-{task}-seed{seed}.safetensors").exists():
+        raise InputError(
+            f"{run} holds no damaged point of task {task!r}, seed {seed}; its seeds start at {settings.seed}."
+        )
+    return settings, task, seed
+
+
+def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: int, point: str) -> Target:
+    """A target at a point of a run: `broken`, `star` or `start`."""
+    if point not in POINTS:
+        raise unknown_name("point", point, POINTS)
+    file = f"damage-{task}-seed{seed}" if point == "broken" else f"operating-seed{seed}"
+    problem.space.write(load_file(run / "stages" / f"{file}.safetensors")[point])
+    recording = run / "recording" / f"{task}-seed{seed}"
+    return Target(problem, task, settings, seed, point, recording if finished(recording) else None)
+
+
+def adapter_settings(model: str, adapter: Path, seed: int) -> Settings:
+    """Settings of a language-model problem at a PEFT folder's adapter; `InputError` for one that is no plain LoRA."""
+    read_adapter(adapter)
+    changes: dict[str, Any] = {"model.name": model, "model.adapter": str(adapter), "seed": seed}
+    return resolve("lm", "quick", [(str(adapter), changes)])
+
+
+def from_adapter(settings: Settings, problem: Problem, task: str, adapter: Path) -> Target:
+    """A target at the point of a PEFT adapter folder."""
+    problem.require_task(task)
+    assert problem.operating_point is not None
+    problem.space.write(problem.operating_point)
+    return Target(problem, task, settings, settings.seed, adapter.name)
+
+
+def make_regions(target: Target, names: Sequence[str], rank: int, *, gradients: bool) -> list[Region]:
+    """Regions by name, or from a basis file; those that need gradients are refused without them."""
+    regions = []
+    for name in names:
+        if name not in BASES and not Path(name).suffix == ".safetensors":
+            raise unknown_name("basis", name, (*BASES, "FILE.safetensors"))
+        if name in NEED_GRADIENTS and not gradients:
+            raise InputError(f"basis {name!r} needs gradients; choose full, random, prefix or a basis file.")
+        basis = None if name == "full" else _basis(target, name, rank)
+        regions.append(Region(Path(name).stem, target.problem.space, basis))
+    return regions
+
+
+def default_bases(target: Target, *, gradients: bool) -> tuple[str, ...]:
+    """Every basis that the target allows, except krylov, which costs a Hessian product per direction."""
+    names = ["full", "random"]
+    if gradients:
+        names.append("gradient")
+    if target.recording:
+        names.append("prefix")
+    return tuple(names)
+
+
+def _basis(target: Target, name: str, rank: int) -> Basis:
+    problem, space = target.problem, target.problem.space.space
+    if name == "random":
+        return random_basis(space, rank, target.streams.generator("random basis"))
+    if name == "gradient":
+        m = target.settings.measurement
+        rows = group_gradients(problem, target.batch(4 * rank * m.minibatch, "gradient basis"), m.minibatch)
+        return top_directions(rows, rank, "gradient")
+    if name == "krylov":
+        operator = HessianOperator(problem, target.batch(target.settings.measurement.curvature_batch, "krylov basis"))
+        found = krylov(operator.__matmul__, operator.gradient, rank, space)
+        operator.release()
+        return found
+    if name == "prefix":
+        if target.recording is None:
+            raise InputError("basis 'prefix' needs a run with a recorded recovery; give a run folder.")
+        trajectory = Trajectory(target.recording)
+        return from_vectors(trajectory.updates(1, min(rank, trajectory.n_steps)), "prefix")
+    return load_basis(Path(name), space, target)
+
+
+def load_basis(path: Path, space: Space, target: Target) -> Basis:
+    """A basis file of this space; `InputError` naming both where it is another's."""
+    if not path.exists():
+        raise InputError(f"the basis file {path} does not exist.")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            columns, metadata = stored.get_tensor("columns"), stored.metadata() or {}
+    except SafetensorError as error:
+        raise InputError(f"{path} is no basis file of safetensors with `columns`: {error}.") from None
+    own = Space(metadata.get("kind", "full"), len(columns), metadata.get("layout", "?"))
+    space.require(own, f"the model and the basis file {path.name}")
+    model, here = metadata.get("model"), _start_hash(target)
+    if model and here and model != here:
+        raise InputError(f"{path} was made on another model (hash {model}) than this one (hash {here}).")
+    return from_vectors(Vectors(columns.T, space), path.stem)
+
+
+def _start_hash(target: Target) -> str | None:
+    """The model's hash at theta_start, as basis files carry it; None where theta_start is not known."""
+    file = target.recording and target.recording.parents[1] / "stages" / f"operating-seed{target.seed}.safetensors"
+    if not file or not file.exists():
+        return None
+    with target.problem.space.temporarily(load_file(file)["start"]):
+        return target.problem.model_hash()

@@ -1,0 +1,144 @@
+"""A grid of settings: every combination of the varied values is a cell, and every cell is a run of its own."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_origin
+
+from lineament.errors import InputError, unknown_name
+from lineament.settings.meanings import value_words
+from lineament.settings.settings import Settings, digest, flat_keys, from_file, plain, to_dict, updated, value_of
+
+# What --vary may not name, and what to say instead.
+NOT_VARIED = {
+    "seed": "seeds are replicates: choose them with --seeds and --set seed=...",
+    "seeds": "seeds are replicates: choose them with --seeds and --set seed=...",
+    "measure": "every cell makes the same measurements: choose them with --measure",
+    "problem": "a sweep has one problem",
+    "preset": "a sweep starts from one preset",
+}
+MOST_NAME_CHARACTERS = 120
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the varied values.
+
+    Attributes:
+        name: what tells it from the other cells, fit for a folder's name.
+        values: dotted key -> this cell's value.
+        settings: the whole configuration of this cell.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep runs: a base configuration and the values that keys take instead of it.
+
+    Attributes:
+        vary: dotted key -> its values, in the order given.
+    """
+
+    base: Settings
+    vary: Mapping[str, tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        """How many cells there are."""
+        n = 1
+        for values in self.vary.values():
+            n *= len(values)
+        return n
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell; the key given last changes fastest."""
+        for combination in itertools.product(*self.vary.values()):
+            values = dict(zip(self.vary, combination, strict=True))
+            yield Cell(cell_name(values), values, updated(self.base, values, "the grid"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As written to sweep.toml: the base configuration with a table `vary` of dotted keys."""
+        return {
+            **to_dict(self.base),
+            "vary": {key: [plain(value) for value in values] for key, values in self.vary.items()},
+        }
+
+
+def make_grid(base: Settings, vary: Mapping[str, Sequence[Any]], source: str) -> Grid:
+    """A grid with its keys and values checked and typed.
+
+    Args:
+        vary: dotted key -> values. Of a key that is a list, each value is a list, or a text with `+` between parts.
+        source: named in errors.
+
+    Raises:
+        InputError: no key, an unknown one or one that is no setting to vary; no value, one of the wrong type or twice.
+    """
+    if not vary:
+        raise InputError(f"an empty grid (from {source}): name at least one key to vary, e.g. recovery.optimizer.")
+    return Grid(base, {key: _values(base, key, given, source) for key, given in vary.items()})
+
+
+def grid_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Dotted keys of a TOML file with a grid: (those of the base configuration, those of its table `vary`)."""
+    body = from_file(path)
+    vary = {key.removeprefix("vary."): values for key, values in body.items() if key.startswith("vary.")}
+    return {key: value for key, value in body.items() if not key.startswith("vary.")}, vary
+
+
+def parse_variation(text: str) -> tuple[str, tuple[str, ...]]:
+    """`key=a,b` of --vary."""
+    key, equals, values = text.partition("=")
+    if not equals:
+        raise InputError(f"--vary {text!r} has no '='. Write --vary key=a,b, e.g. --vary recovery.optimizer=sgd,adamw.")
+    return key.strip(), tuple(part.strip() for part in values.split(",") if part.strip())
+
+
+def cell_name(values: Mapping[str, Any]) -> str:
+    """`optimizer=sgd,lr=0.001`: last parts of keys where they differ, whole keys where not; long ones are cut."""
+    last = [key.rpartition(".")[2] for key in values]
+    shown = [short if last.count(short) == 1 else key for key, short in zip(values, last, strict=True)]
+    text = ",".join(f"{name}={_words(value)}" for name, value in zip(shown, values.values(), strict=True))
+    safe = re.sub(r"[^\w.,=+-]", "-", text, flags=re.ASCII)
+    if safe == text and len(text) <= MOST_NAME_CHARACTERS:
+        return text
+    return f"{safe[:MOST_NAME_CHARACTERS]}-{digest(text)[:6]}"  # distinct texts stay distinct
+
+
+def _values(base: Settings, key: str, given: Any, source: str) -> tuple[Any, ...]:
+    types = flat_keys()
+    if key not in types:
+        raise unknown_name(f"key to vary (from {source}; `lineament keys` lists all)", key, types)
+    if key in NOT_VARIED:
+        raise InputError(f"{key} cannot be varied (from {source}): {NOT_VARIED[key]}.")
+    if not isinstance(given, list | tuple):
+        raise InputError(f"{key} = {given!r} (from {source}): a list of values is needed, e.g. {key} = [...].")
+    if not given:
+        raise InputError(f"an empty grid (from {source}): {key} has no values.")
+    listed = get_origin(types[key]) is tuple
+    values = tuple(_typed(base, key, _parts(value) if listed else value, source) for value in given)
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise InputError(f"{key} is given {value_words(value)} twice (from {source}); name each value once.")
+    return values
+
+
+def _typed(base: Settings, key: str, value: Any, source: str) -> Any:
+    return value_of(updated(base, {key: value}, source), key)
+
+
+def _parts(value: Any) -> Any:
+    return value.split("+") if isinstance(value, str) else value
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(str, value)) or "none"
+    return value_words(value) or "none"

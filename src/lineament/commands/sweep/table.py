@@ -1,0 +1,151 @@
+"""A sweep as two Parquet tables that data frames read: every figure of every record, and every claim of every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import stats
+
+from lineament.claims.intervals import LEVEL
+from lineament.commands.sweep.folder import SweepFolder
+from lineament.commands.sweep.grid import Cell, Grid
+from lineament.records import Record, load_records, read_json, written_whole
+from lineament.settings.settings import flat_keys
+
+Row = dict[str, Any]
+# Half the width of a normal interval in standard errors.
+NORMAL_HALF = float(stats.norm.ppf(0.5 + LEVEL / 2))
+TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+RECORD_COLUMNS = {
+    "problem": TEXT,
+    "model": TEXT,
+    "measurement": TEXT,
+    "target": TEXT,
+    "seed": WHOLE,
+    "space": TEXT,
+    "n_params": WHOLE,
+    "quantity": TEXT,
+}
+FIGURE_COLUMNS = {
+    "value": REAL,
+    "stderr": REAL,
+    "low": REAL,
+    "high": REAL,
+    "null_value": REAL,
+    "unit": TEXT,
+    "reason": TEXT,
+    "config_hash": TEXT,
+}
+CLAIM_COLUMNS = {
+    "task": TEXT,
+    "claim": TEXT,
+    "space": TEXT,
+    "rank": WHOLE,
+    "measured": REAL,
+    "low": REAL,
+    "high": REAL,
+    "level": REAL,
+    "null_value": REAL,
+    "paper": REAL,
+    "unit": TEXT,
+    "verdict": TEXT,
+    "n_seeds": WHOLE,
+    "reason": TEXT,
+}
+
+
+def write_tables(folder: SweepFolder) -> None:
+    """Write SWEEP/records.parquet from the records and SWEEP/claims.parquet from sweep.json.
+
+    One cell's records are in memory at a time. The same records give the same bytes.
+
+    Raises:
+        LineamentError: there is no sweep.json yet, a record is not readable, or the disk refuses to write.
+    """
+    grid = folder.grid()
+    varied = {"cell": TEXT, **{key: _varied_type(key) for key in grid.vary}}
+    labels = {f"label.{name}": kind for name, kind in sorted(_label_types(folder, grid).items())}
+    columns = {**varied, **RECORD_COLUMNS, **labels, **FIGURE_COLUMNS}
+    _write(folder.records_table, columns, (_record_rows(folder, cell, labels) for cell in grid.cells()))
+    claims = {cell["name"]: cell["claims"] for cell in read_json(folder.results)["cells"]}
+    rows = [row for cell in grid.cells() for row in _claim_rows(cell, claims.get(cell.name, ()))]
+    # Few rows for each cell: with a row group of its own for each, the file would be mostly headers.
+    _write(folder.claims_table, {**varied, **CLAIM_COLUMNS}, [rows])
+
+
+def _write(path: Path, columns: Mapping[str, Any], groups: Iterable[Iterable[Row]]) -> None:
+    """One row group for each of `groups` that has rows."""
+    schema = pa.schema(list(columns.items()))
+    with written_whole(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for rows in groups:
+            table = pa.Table.from_pylist(list(rows), schema=schema)
+            if table.num_rows:
+                writer.write_table(table, row_group_size=table.num_rows)
+
+
+def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, Any]) -> Iterator[Row]:
+    varied = _varied(cell)
+    for record in _records(folder, cell):
+        shared = {
+            **varied,
+            **{name: getattr(record, name) for name in (*RECORD_COLUMNS, "config_hash") if name != "quantity"},
+        }
+        for figure in record.figures:
+            arm = None if figure.stderr is None or figure.value is None else NORMAL_HALF * figure.stderr
+            named = {f"label.{name}": value for name, value in figure.labels.items()}
+            yield {
+                **shared,
+                **{name: _as_text(value) if labels[name] == TEXT else value for name, value in named.items()},
+                "quantity": figure.quantity,
+                "value": figure.value,
+                "stderr": figure.stderr,
+                "low": None if arm is None or figure.value is None else figure.value - arm,
+                "high": None if arm is None or figure.value is None else figure.value + arm,
+                "null_value": figure.null,
+                "unit": figure.unit,
+                "reason": figure.reason,
+            }
+
+
+def _claim_rows(cell: Cell, claims: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    for claim in claims:
+        same = {name: claim[name] for name in CLAIM_COLUMNS if name not in ("claim", "null_value")}
+        yield {**_varied(cell), **same, "claim": claim["id"], "null_value": claim["null"]}
+
+
+def _records(folder: SweepFolder, cell: Cell) -> list[Record]:
+    return load_records(folder.run(cell).records, with_arrays=False)
+
+
+def _varied(cell: Cell) -> Row:
+    return {"cell": cell.name, **{key: _varied_value(value) for key, value in cell.values.items()}}
+
+
+def _varied_value(value: Any) -> Any:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _varied_type(key: str) -> Any:
+    """Column type of a settings key: lists and named choices are texts."""
+    kind = flat_keys()[key]
+    types: dict[Any, Callable[[], Any]] = {bool: pa.bool_, int: pa.int64, float: pa.float64}
+    return TEXT if get_origin(kind) is not None else types.get(kind, pa.string)()
+
+
+def _label_types(folder: SweepFolder, grid: Grid) -> dict[str, Any]:
+    """Label name -> column type that holds all its values: whole numbers, numbers, or texts."""
+    kinds: dict[str, set[type]] = {}
+    for cell in grid.cells():
+        for record in _records(folder, cell):
+            for figure in record.figures:
+                for name, value in figure.labels.items():
+                    kinds.setdefault(name, set()).add(type(value))
+    return {name: WHOLE if found == {int} else REAL if found <= {int, float} else TEXT for name, found in kinds.items()}
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)

@@ -1,0 +1,183 @@
+"""What a person sees: progress on stderr, tables on stdout. Plain lines when stderr is not a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from lineament.claims.verdict import Claim
+from lineament.runs.executors.driver import ALL_JOBS, ENDED, JobProgress
+
+VERDICT_WORDS = {"supported": "supported", "not_supported": "NOT supported", "inconclusive": "inconclusive"}
+VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": "yellow"}
+SECONDS_BETWEEN_LINES = 5.0
+# A longer reason would push the other columns off 80 characters; the report has it whole.
+REASON_WIDTH = 20
+# Of a larger grid the terminal shows counts; the report and the tables have every cell.
+MOST_CELLS_SHOWN = 12
+
+
+@contextmanager
+def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgress]:
+    """A callback that shows each job's present work on stderr, and as plain lines in `log_file`.
+
+    On a terminal: bars with time left. Elsewhere: sparse plain lines.
+    """
+    with ExitStack() as stack:
+        shown: list[JobProgress] = []
+        if log_file:
+            shown.append(_Lines(Console(file=stack.enter_context(log_file.open("a")), soft_wrap=True)))
+        if not quiet:
+            console = Console(stderr=True)
+            shown.append(_Bars(stack.enter_context(_bars(console))) if console.is_terminal else _Lines(console))
+
+        def progress(label: str, what: str, done: int, total: int) -> None:
+            for show in shown:
+                show(label, what, done, total)
+
+        yield progress
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+class _Bars:
+    """A bar for every job that runs, and one for all jobs."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars, self.tasks, self.doing = bars, dict[str, TaskID](), dict[str, str]()
+
+    def __call__(self, label: str, what: str, done: int, total: int) -> None:
+        if what == ENDED:
+            self._remove(label)
+            return
+        text = f"{label}: {what}"
+        if label not in self.tasks:
+            self.tasks[label] = self.bars.add_task(text, total=total)
+        stage = what.split(" ")[0]
+        if self.doing.get(label) != stage:
+            self.doing[label] = stage
+            if label != ALL_JOBS:
+                self.bars.reset(self.tasks[label])
+        self.bars.update(self.tasks[label], description=text, completed=done, total=total)
+
+    def _remove(self, label: str) -> None:
+        if label in self.tasks:
+            self.bars.remove_task(self.tasks.pop(label))
+            del self.doing[label]
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self.console, self.started = console, time.monotonic()
+        self.last: dict[str, tuple[str, float]] = {}
+
+    def __call__(self, label: str, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        doing, when = self.last.get(label, ("", 0.0))
+        if doing != what or now - when > 4 * SECONDS_BETWEEN_LINES:
+            self.last[label] = (what, now)
+            self.console.print(
+                f"[{now - self.started:6.0f} s] {label}: {what} ({done}/{total})", highlight=False, markup=False
+            )
+        if what == ENDED:
+            self.last.pop(label, None)
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """The verdicts, readable at 80 columns; the task has a column only when there are several."""
+    tasks = sorted({claim.task for claim in claims})
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("claim", no_wrap=True)
+    if len(tasks) > 1:
+        table.add_column("task", no_wrap=True)
+    table.add_column("measured [95 %]", no_wrap=True)
+    table.add_column("null", justify="right", no_wrap=True)
+    table.add_column("paper", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for claim in claims:
+        style = VERDICT_STYLES[claim.verdict]
+        table.add_row(
+            claim.id,
+            *([claim.task] if len(tasks) > 1 else []),
+            _with_interval(claim),
+            _number(claim.null),
+            _number(claim.paper),
+            f"[{style}]{VERDICT_WORDS[claim.verdict]}[/]",
+        )
+    return table
+
+
+def _with_interval(claim: Claim) -> str:
+    measured = _number(claim.measured)
+    if claim.low is None or claim.high is None:
+        return f"{measured} [dim]{shorten(claim.reason or '', REASON_WIDTH, placeholder=' ...')}[/]"
+    return f"{measured} \\[{_number(claim.low)}, {_number(claim.high)}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}" if abs(value) < 0.01 else f"{value:.2f}"
+
+
+def sweep_table(results: Mapping[str, Any]) -> Table:
+    """Claims of a sweep's cells below each other; of many cells, how often each verdict was given."""
+    cells = results["cells"]
+    if len(cells) > MOST_CELLS_SHOWN:
+        return _verdict_counts(cells)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("claim, in each cell", overflow="fold")
+    for name, justify in (("measured [95 %]", "left"), ("null", "right"), ("verdict", "left")):
+        table.add_column(name, no_wrap=True, justify=justify)  # type: ignore[arg-type]
+    tasks = {claim["task"] for cell in cells for claim in cell["claims"]}
+    by_claim: dict[tuple[str, str], list[tuple[str, Claim]]] = {}
+    known = {field.name for field in fields(Claim)}
+    for cell in cells:
+        for body in cell["claims"]:
+            claim = Claim(**{key: value for key, value in body.items() if key in known})
+            by_claim.setdefault((claim.id, claim.task), []).append((cell["name"], claim))
+    for (name, task), found in by_claim.items():
+        table.add_row(f"[bold]{name}[/]{f' ({task})' if len(tasks) > 1 else ''}")
+        for where, claim in found:
+            word = f"[{VERDICT_STYLES[claim.verdict]}]{VERDICT_WORDS[claim.verdict]}[/]"
+            table.add_row(f"  {escape(where)}", _with_interval(claim), _number(claim.null), word)
+    return table
+
+
+def _verdict_counts(cells: Sequence[Mapping[str, Any]]) -> Table:
+    counts: dict[str, Counter[str]] = {}
+    for cell in cells:
+        for claim in cell["claims"]:
+            counts.setdefault(claim["id"], Counter())[claim["verdict"]] += 1
+    table = Table("claim", *VERDICT_WORDS.values(), box=SIMPLE_HEAD, title=f"verdicts over {len(cells)} cells")
+    for name, found in counts.items():
+        table.add_row(name, *(str(found[verdict]) for verdict in VERDICT_WORDS))
+    return table

@@ -1,0 +1,205 @@
+"""Drift of the plane that successive recorded rows span: overlap against lag, and its half-life.
+
+A window of w rows gives two planes, of its even and its odd rows. overlap(t, t') is the mean over planes of one window
+with planes of the other; the ceiling is the geometric mean of the two windows' own overlaps, equally many rows in each
+plane; floor k / n_params (protocol, section 3). Rows are minibatch gradients where they were recorded, else updates.
+Updates that are near in time share momentum: they are compared at lags >= w + 3 / (1 - beta1) only, and their ceiling,
+which shares it too, makes their half-life a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from lineament.measurements.basis_drift import NO_CEILING, half_life
+from lineament.measurements.recording.options import AnalysisOptions
+from lineament.records import Figure, Label
+from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
+
+# Windows that are compared, at most; more would repeat what neighbours say.
+MOST_WINDOWS = 48
+# Groups of starting times that are left out in turn for the spread within a run.
+GROUPS = 5
+PHASES = ("all", "early", "late")
+DEFINITIONS = {
+    "plane_overlap": "|U_t^T U_t'|_F^2 / k of planes of recorded rows (gradients or updates) in windows a lag apart, "
+    "mean over starting times (protocol 3); null: the floor k / n_params",
+    "plane_ceiling": "geometric mean of the two windows' own overlaps, between planes of their even and odd rows",
+    "plane_rescaled": "(overlap - floor) / (ceiling - floor)",
+    "plane_half_life": "lag in optimizer steps at which the isotonic fit of the rescaled overlap first falls to 1/2; "
+    "error: jackknife over starting times of this run; early: windows that start in the first third, late: later",
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Two planes of a window's rows, with their coefficients on every row, U^T r_t."""
+
+    start: int
+    planes: tuple[StepBasis, StepBasis]
+    rows: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class WindowPair:
+    """Two compared windows, with lag in rows."""
+
+    start: int
+    lag: int
+    overlap: float
+    ceiling: float
+
+
+def plane_figures(
+    gram: TrajectoryGram, rows: str, steps_per_row: int | None, gap: int, options: AnalysisOptions
+) -> list[Figure]:
+    """Overlap against lag and half-lives of one recording.
+
+    Args:
+        rows: what the Gram matrix is of, `gradients` or `updates`.
+        steps_per_row: optimizer steps between rows; None if they differ.
+        gap: rows beyond the window that share something with it (momentum).
+    """
+    options = replace(options, window=fitting_window(gram.n_steps, gap, options))
+    which: dict[str, Label] = {"rows": rows, "width": options.window, "rank": options.plane_rank}
+    shortest = options.window + gap
+    if steps_per_row is None:
+        return _undefined(which, "the recorded rows are not equally many steps apart")
+    if gram.n_steps < options.window + 2 * shortest:
+        needed = options.window + 2 * shortest
+        reason = f"{gram.n_steps} rows, where planes of rank {options.plane_rank} and this momentum need {needed}"
+        return _undefined(which, reason)
+    floor = options.plane_rank / gram.space.n_params
+    pairs = compared_windows(gram, options, shortest)
+    third = gram.n_steps // 3
+    figures: list[Figure] = []
+    for phase in PHASES:
+        own = [p for p in pairs if phase == "all" or (p.start < third) == (phase == "early")]
+        labels: dict[str, Label] = {**which, "from": phase}
+        figures += _lag_figures(own, floor, steps_per_row, labels)
+        figures.append(_half_life(own, floor, steps_per_row, labels))
+    return figures
+
+
+def fitting_window(n_rows: int, gap: int, options: AnalysisOptions) -> int:
+    """The options' window, or in a short recording the longest of which three lie `gap` rows apart.
+
+    It has at least as many rows as its two planes have directions together.
+    """
+    fitting = (n_rows - 2 * gap) // 3 // 2 * 2
+    return max(2 * options.plane_rank, min(options.window, fitting))
+
+
+def compared_windows(gram: TrajectoryGram, options: AnalysisOptions, shortest: int) -> list[WindowPair]:
+    """All pairs of windows on an even grid that are at least `shortest` rows apart, up to half of the run."""
+    width, last = options.window, gram.n_steps - options.window
+    stride = max(1, width // 2, -(-last // MOST_WINDOWS))
+    windows = [_window(gram, start, options) for start in range(0, last + 1, stride)]
+    own = {window.start: _overlap(window, window, crossed=False) for window in windows}
+    found = []
+    for i, first in enumerate(windows):
+        for second in windows[i + 1 :]:
+            lag = second.start - first.start
+            if shortest <= lag <= max(shortest, gram.n_steps // 2):
+                ceiling = float(np.sqrt(own[first.start] * own[second.start]))
+                found.append(WindowPair(first.start, lag, _overlap(first, second, crossed=True), ceiling))
+    return found
+
+
+def _window(gram: TrajectoryGram, start: int, options: AnalysisOptions) -> Window:
+    even, odd = (
+        gram.top_of(range(start + 1 + offset, start + 1 + options.window, 2), options.plane_rank) for offset in (0, 1)
+    )
+    return Window(start, (even, odd), (gram.coefficients(even).values, gram.coefficients(odd).values))
+
+
+def _overlap(first: Window, second: Window, *, crossed: bool) -> float:
+    """Mean overlap of the planes of two windows, or of one window's even with its odd plane."""
+    chosen = [(i, j) for i in (0, 1) for j in (0, 1)] if crossed else [(0, 1)]
+    values = []
+    for i, j in chosen:
+        rank = min(first.planes[i].rank, second.planes[j].rank)
+        values.append(float(np.square(first.rows[i] @ second.planes[j].weights).sum()) / rank)
+    return float(np.mean(values))
+
+
+def _rescaled(pairs: Sequence[WindowPair], floor: float) -> tuple[float | None, float]:
+    """(mean rescaled overlap, mean ceiling); None where the ceiling is within 3 standard errors of the floor."""
+    ceilings = np.array([pair.ceiling for pair in pairs])
+    ceiling = float(ceilings.mean())
+    error = float(ceilings.std(ddof=1) / np.sqrt(len(ceilings))) if len(ceilings) > 1 else 0.0
+    room = ceiling - floor
+    if not room > 3 * error or not room > 0:
+        return None, ceiling
+    return (float(np.mean([pair.overlap for pair in pairs])) - floor) / room, ceiling
+
+
+def _by_lag(pairs: Sequence[WindowPair]) -> dict[int, list[WindowPair]]:
+    found: dict[int, list[WindowPair]] = {}
+    for pair in sorted(pairs, key=lambda pair: pair.lag):
+        found.setdefault(pair.lag, []).append(pair)
+    return found
+
+
+def _lag_figures(
+    pairs: Sequence[WindowPair], floor: float, steps_per_row: int, which: dict[str, Label]
+) -> list[Figure]:
+    figures = []
+    for lag, own in _by_lag(pairs).items():
+        labels: dict[str, Label] = {**which, "lag": lag * steps_per_row}
+        overlaps = np.array([pair.overlap for pair in own])
+        error = float(overlaps.std(ddof=1) / np.sqrt(len(own))) if len(own) > 1 else None
+        rescaled, ceiling = _rescaled(own, floor)
+        figures += [
+            Figure("plane_overlap", float(overlaps.mean()), "fraction", error, floor, labels),
+            Figure("plane_ceiling", ceiling, "fraction", labels=labels),
+            Figure("plane_rescaled", rescaled, "fraction", None, 0.0, labels, None if rescaled else NO_CEILING),
+        ]
+    return figures
+
+
+def _half_life(pairs: Sequence[WindowPair], floor: float, steps_per_row: int, labels: dict[str, Label]) -> Figure:
+    value, shortest, largest = _crossing(pairs, floor)
+    if largest == 0:
+        return Figure("plane_half_life", None, "steps", labels=labels, reason="undefined: no ceiling above the floor")
+    if value is None:
+        reason = f"> {largest * steps_per_row} (largest lag; it does not cross)"
+        return Figure("plane_half_life", None, "steps", labels=labels, reason=reason)
+    if value < shortest:  # the fit's first point is (0, 1), which was not measured
+        reason = f"< {shortest * steps_per_row} (shortest lag; it crosses before)"
+        return Figure("plane_half_life", None, "steps", labels=labels, reason=reason)
+    error = _jackknife(pairs, floor)
+    scaled = None if error is None else error * steps_per_row
+    return Figure("plane_half_life", value * steps_per_row, "steps", scaled, labels=labels)
+
+
+def _crossing(pairs: Sequence[WindowPair], floor: float) -> tuple[float | None, int, int]:
+    """(half-life in rows or None, shortest and largest lag with a defined overlap or 0)."""
+    known = [(lag, value) for lag, own in _by_lag(pairs).items() if (value := _rescaled(own, floor)[0]) is not None]
+    if not known:
+        return None, 0, 0
+    lags, values = zip(*known, strict=True)
+    return half_life(np.array(lags), np.array(values)), int(lags[0]), int(lags[-1])
+
+
+def _jackknife(pairs: Sequence[WindowPair], floor: float) -> float | None:
+    """Standard error of the half-life from leaving out groups of successive starting times; None if one has none."""
+    starts = np.array(sorted({pair.start for pair in pairs}))
+    edges = np.linspace(0, len(starts), min(GROUPS, len(starts)) + 1).round().astype(int)
+    values = []
+    for low, high in pairwise(edges):
+        left_out = set(starts[low:high].tolist())
+        value, _, _ = _crossing([pair for pair in pairs if pair.start not in left_out], floor)
+        if value is None:
+            return None
+        values.append(value)
+    n = len(values)
+    return float(np.sqrt((n - 1) / n * np.square(np.array(values) - np.mean(values)).sum())) if n > 1 else None
+
+
+def _undefined(which: dict[str, Label], reason: str) -> list[Figure]:
+    return [Figure("plane_half_life", None, "steps", labels={**which, "from": p}, reason=reason) for p in PHASES]

@@ -1,0 +1,74 @@
+"""How many directions a run really used: over its steps, and inside each adapted weight against the rank paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lineament.measurements.gradient_rank import spectrum_statistics
+from lineament.measurements.recording.options import AnalysisOptions
+from lineament.problems.factor_pairs import FactorPair
+from lineament.records import Figure, Label
+from lineament.streams import Streams
+from lineament.vectors.trajectory_gram import TrajectoryGram
+
+DEFINITIONS = {
+    "run_rank": "effective rank of the recorded updates u_1..u_T: participation ratio, entropy rank, k90 or stable "
+    "rank of their uncentred Gram matrix, raw rows (protocol 1)",
+    "module_rank": "the same of the singular values of dW_end - dW_start of one adapted weight; at most twice the LoRA "
+    "rank, which is `paid`; null: mean over 20 draws of Gaussian factors of the same shapes",
+    "mean_module_rank": "mean of module_rank over the adapted weights",
+}
+STATISTICS = ("participation_ratio", "k90", "entropy_rank")
+NULL_DRAWS = 20
+
+
+def run_rank_figures(gram: TrajectoryGram, space_of: str) -> list[Figure]:
+    """Effective ranks of the updates."""
+    found = spectrum_statistics(np.linalg.eigvalsh(gram.gram))
+    return [
+        Figure("run_rank", value, "directions", labels={"statistic": name, "space_of": space_of, "n": gram.n_steps})
+        for name, value in found.items()
+    ]
+
+
+def module_rank_figures(
+    pairs: Sequence[FactorPair], spectra: Mapping[str, np.ndarray], options: AnalysisOptions
+) -> list[Figure]:
+    """Effective ranks of what each adapted weight's dW moved by, and their means.
+
+    Args:
+        spectra: module -> singular values of dW_end - dW_start.
+    """
+    figures: list[Figure] = []
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in STATISTICS}
+    nulls: dict[tuple[int, int, int], dict[str, float]] = {}
+    for pair in pairs:
+        shape = (pair.b_shape[0], pair.a_shape[0], pair.a_shape[1])
+        if shape not in nulls:
+            nulls[shape] = _gaussian_null(*shape, options)
+        ranks = spectrum_statistics(np.square(spectra[pair.module]))
+        for name in STATISTICS:
+            labels: dict[str, Label] = {"module": pair.module, "statistic": name, "paid": pair.a_shape[0]}
+            figures.append(Figure("module_rank", ranks[name], "directions", None, nulls[shape][name], labels))
+            if np.isfinite(ranks[name]):
+                found[name].append((ranks[name], nulls[shape][name]))
+    paid = float(np.mean([pair.a_shape[0] for pair in pairs]))
+    for name, values in found.items():
+        labels = {"statistic": name, "paid": paid, "modules": len(pairs)}
+        mean, null = np.mean(values, axis=0).tolist() if values else (None, None)
+        reason = None if values else "no adapted weight moved"
+        figures.append(Figure("mean_module_rank", mean, "directions", None, null, labels, reason))
+    return figures
+
+
+def _gaussian_null(d_out: int, rank: int, d_in: int, options: AnalysisOptions) -> dict[str, float]:
+    """Mean statistics of B A for Gaussian factors; the singular values come from the factors' triangles."""
+    generator = Streams(options.seed).child("recording").generator("rank null", d_out, rank, d_in)
+    drawn = []
+    for _ in range(NULL_DRAWS):
+        b = np.asarray(np.linalg.qr(generator.standard_normal((d_out, rank)), mode="r"))
+        a = np.asarray(np.linalg.qr(generator.standard_normal((d_in, rank)), mode="r"))
+        drawn.append(spectrum_statistics(np.square(np.linalg.svd(b @ a.T, compute_uv=False))))
+    return {name: float(np.mean([d[name] for d in drawn])) for name in STATISTICS}

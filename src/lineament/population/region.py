@@ -1,0 +1,98 @@
+"""Where random search draws: the whole parameter space or a basis, with the local geometry that predicts its gains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lineament.bases import Basis
+from lineament.parameters import ParameterSpace
+from lineament.population.members import BasisMembers, GaussianMembers, Members, normal_coefficients
+from lineament.streams import Streams
+from lineament.theory import Curvature
+from lineament.vectors.curvature import curvature_in_basis, estimate_curvature
+from lineament.vectors.gradients import HessianOperator
+
+
+@dataclass(frozen=True)
+class Region:
+    """The set that draws come from.
+
+    Attributes:
+        name: `full` or a basis's name; part of the key of its draws.
+        basis: None for the whole space.
+    """
+
+    name: str
+    parameters: ParameterSpace
+    basis: Basis | None = None
+
+    def __post_init__(self) -> None:
+        if self.basis is not None:
+            self.parameters.space.require(self.basis.space, f"the model and basis {self.name!r}")
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates that are drawn."""
+        return self.parameters.n_params if self.basis is None else self.basis.rank
+
+    def inside(self, vector: Tensor) -> Tensor:
+        """U^T v, or v itself."""
+        return vector if self.basis is None else self.basis.columns.T @ vector
+
+    def members(self, streams: Streams, numbers: Sequence[int], sigma: float, *, antithetic: bool = False) -> Members:
+        """Draws sigma z (or sigma U c) by number; a draw depends on (streams, name, number) alone."""
+        own = streams.child("draws", self.name)
+        if self.basis is None:
+            return GaussianMembers(self.parameters, own, numbers, sigma, antithetic)
+        rows = normal_coefficients(own, numbers, self.basis.rank, sigma, antithetic=antithetic)
+        return BasisMembers(self.basis, rows)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A region with gradient and curvature inside it, on one batch at one point.
+
+    Attributes:
+        at: gradient norm and curvature inside the region.
+        gradient: U^T g, or g itself, float64.
+        trace_stderr: standard error of tr H (0 inside a basis, where it is exact).
+    """
+
+    region: Region
+    at: Curvature
+    gradient: Tensor
+    trace_stderr: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The region's name."""
+        return self.region.name
+
+    @property
+    def dimension(self) -> int:
+        """The region's dimension."""
+        return self.region.dimension
+
+    def first_order_gains(self, members: Members, chunk: int = 64) -> Tensor:
+        """-g . delta_i of every member, (n,) float64."""
+        if isinstance(members, BasisMembers):
+            return -torch.from_numpy(members.coefficients) @ self.gradient
+        gradient = self.gradient.to(torch.float32)
+        starts = range(0, len(members), chunk)
+        return -torch.cat([members.deltas(s, min(len(members), s + chunk)) @ gradient for s in starts]).double()
+
+
+def measured_space(
+    operator: HessianOperator, region: Region, streams: Streams, relative_error: float, most_probes: int
+) -> SearchSpace:
+    """Geometry of a region: exact inside a basis, by Hutchinson probes in the whole space."""
+    if region.basis is not None:
+        gradient = region.inside(operator.gradient)
+        return SearchSpace(region, curvature_in_basis(operator, region.basis), gradient)
+    generator = streams.generator("probes")
+    found = estimate_curvature(operator, generator, relative_error=relative_error, max_probes=most_probes)
+    return SearchSpace(region, found.curvature(), operator.gradient, found.trace.stderr)

@@ -1,0 +1,231 @@
+"""The run folder: configuration, state, provenance, lock and log (contracts: run folder)."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from lineament.errors import InputError
+from lineament.records import (
+    TEMPORARY_PREFIX,
+    TEMPORARY_SUFFIX,
+    delete_leftovers,
+    read_json,
+    write_bytes,
+    write_json,
+)
+from lineament.settings.settings import Settings, flattened, from_file, to_dict, updated
+
+PACKAGES = ("lineament", "torch", "numpy", "scipy", "transformers", "peft", "safetensors")
+# Keys that extend a run instead of making it another one.
+EXTENDING = ("seed", "seeds", "measure")
+LOCK = "lock"
+# A sweep keeps its grid under this name, and its runs in the folder beside it.
+SWEEP_FILE, CELLS = "sweep.toml", "cells"
+MOST_DIFFERENCES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The whole resolved configuration."""
+        return self.path / "config.toml"
+
+    @property
+    def records(self) -> Path:
+        """Folder of records."""
+        return self.path / "records"
+
+    @property
+    def state(self) -> Path:
+        """planned / running / done / failed per job."""
+        return self.path / "state.json"
+
+    def settings(self) -> Settings:
+        """The settings the run was made with; `InputError` if this is no run folder."""
+        if not self.config.exists():
+            raise InputError(f"{self.path} is no run folder: it has no config.toml.")
+        body = from_file(self.config)
+        if "problem" not in body:  # an empty file would otherwise pass for a run of the defaults
+            raise InputError(f"{self.path} is no run folder: its config.toml names no problem.")
+        return updated(Settings(), body, str(self.config))
+
+    def check(self, settings: Settings, resume: bool) -> None:
+        """Refuse, before anything is written, a folder that these settings may not go to.
+
+        Raises:
+            InputError: the folder holds another configuration (the difference is named), holds this one and
+                `resume` was not asked for, holds something else, or cannot be a folder that is written to.
+        """
+        if self.config.exists():
+            self._require_same(settings)
+            spanned(self.settings(), settings, self.path)
+            if not resume:
+                raise InputError(f"{self.path} already holds this run. Add --resume to go on with it or extend it.")
+        else:
+            require_unused(self.path)
+        require_writable(self.path)
+
+    def open(self, settings: Settings, resume: bool) -> None:
+        """Create the folder for these settings, or take it up again; call it under the lock.
+
+        Seeds and measurements that the folder holds already stay in its configuration, and its first start stays in
+        its provenance.
+
+        Raises:
+            InputError: as `check`; another process may have written since.
+        """
+        self.check(settings, resume)
+        delete_leftovers(self.path)
+        write_bytes(self.config, tomli_w.dumps(to_dict(self._extended(settings))).encode())
+        write_json(self.path / "provenance.json", self._provenance(settings))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock; `InputError` when another process has it. A killed owner's lock is free again.
+
+        The run of a sweep's cell is written under the sweep's lock.
+        """
+        sweep = self.path.parent.parent
+        if self.path.parent.name == CELLS and (sweep / SWEEP_FILE).exists():
+            with RunFolder(sweep).locked():
+                yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("a") as handle:  # appending: whatever has this name keeps its content
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"another process is writing {self.path}; wait for it or choose another folder."
+                ) from None
+            yield
+
+    def mark(self, job: str, status: str, message: str | None = None, **more: float) -> None:
+        """Set one job's state; `more` says how it went, e.g. seconds and attempts."""
+        body: dict[str, Any] = read_json(self.state) if self.state.exists() else {"schema": 1, "jobs": {}}
+        body["jobs"][job] = {"status": status, **({"message": message} if message else {}), **more}
+        write_json(self.state, body)
+
+    def log(self, line: str) -> None:
+        """Append a dated line to log.txt."""
+        with (self.path / "log.txt").open("a") as stream:
+            stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n")
+
+    def _require_same(self, settings: Settings) -> None:
+        old = dict(flattened(to_dict(self.settings())))
+        new = {key: value for key, value in flattened(to_dict(settings)) if key not in EXTENDING}
+        if changed := differences(old, new):
+            raise InputError(
+                f"{self.path} holds a run with another configuration ({changed}). Choose another --out, or the same "
+                "configuration to continue it."
+            )
+
+    def _extended(self, settings: Settings) -> Settings:
+        """These settings with the seeds and measurements that the folder's configuration has already."""
+        return spanned(self.settings(), settings, self.path) if self.config.exists() else settings
+
+    def _provenance(self, settings: Settings) -> Mapping[str, Any]:
+        """Of the first start, with those of later ones under `resumed`, numbered from 1."""
+        path, now = self.path / "provenance.json", provenance(settings)
+        if not path.exists():
+            return now
+        first = read_json(path)
+        resumed = first.get("resumed", {})
+        return {**first, "resumed": {**resumed, str(len(resumed) + 1): now}}
+
+
+def spanned(held: Settings, more: Settings, path: Path) -> Settings:
+    """`more` with the seeds and measurements of `held` too; a configuration says `seed` and `seeds`: one range.
+
+    Raises:
+        InputError: a gap between the seeds of both.
+    """
+    if more.seed > held.seed + held.seeds or more.seed + more.seeds < held.seed:
+        raise InputError(
+            f"{path} holds seeds {_seed_range(held)}, which {_seed_range(more)} do not adjoin; the seeds of a run are "
+            "one range. Choose another --out, or seeds that overlap or adjoin those."
+        )
+    first, stop = min(held.seed, more.seed), max(held.seed + held.seeds, more.seed + more.seeds)
+    measure = tuple(dict.fromkeys([*held.measure, *more.measure]))
+    return replace(more, seed=first, seeds=stop - first, measure=measure)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first few keys of `new` that are otherwise in `old`, in words; empty when there are none."""
+    changed = [key for key in new if old.get(key) != new[key]]
+    shown = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in changed[:MOST_DIFFERENCES_SHOWN]]
+    more = len(changed) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def require_unused(folder: Path, option: str = "--out") -> None:
+    """`InputError` if the folder, given by `option`, exists and holds anything but a run that is only starting."""
+    if folder.is_dir() and not all(_is_of_a_start(path) for path in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no run. Choose another {option}.")
+
+
+def require_writable(folder: Path, option: str = "--out") -> None:
+    """`InputError` unless the folder, or the one that it would be made in, is a folder that may be written to."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest} is a file; {option} names a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"writing in {nearest} is not allowed. Allow it, or choose another {option}.")
+
+
+def _is_of_a_start(path: Path) -> bool:
+    """Our lock is an empty file, and a run killed at its first write leaves an unfinished one."""
+    unfinished = path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(TEMPORARY_SUFFIX)
+    return path.is_file() and (unfinished or (path.name == LOCK and path.stat().st_size == 0))
+
+
+def _seed_range(settings: Settings) -> str:
+    return f"{settings.seed}..{settings.seed + settings.seeds - 1}"
+
+
+def provenance(settings: Settings) -> Mapping[str, Any]:
+    """Everything that may differ between two equal runs: versions, commit, machine, threads, time."""
+    return {
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "commit": _commit(),
+        "device": settings.device,
+        "threads_per_job": settings.threads,
+        "cpu_count": os.cpu_count(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def version(package: str) -> str | None:
+    """Installed version of a package, if it is there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the source tree, when this is one."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

@@ -1,0 +1,57 @@
+"""What a tracker is given of a finished job, read from its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lineament.claims.claims import evaluate
+from lineament.records import Record, read_json
+from lineament.runs.executors.tasks import Job
+from lineament.settings.meanings import value_words
+from lineament.settings.settings import flattened, to_dict
+
+CURVES = ("loss", "accuracy")
+
+
+@dataclass(frozen=True)
+class JobLog:
+    """One job's part of the run.
+
+    Attributes:
+        name: distinct within the run or sweep, with `/` between folders, e.g. `cells/optimizer=sgd/seed3`.
+        settings: dotted key -> value as --set takes it.
+        figures: `claims/ID/TASK` -> the seed's value of the claim.
+        curves: `recovery/loss/TASK`, `recovery/accuracy/TASK` -> value at every step, from step 0.
+    """
+
+    name: str
+    settings: Mapping[str, str]
+    figures: Mapping[str, float]
+    curves: Mapping[str, tuple[float, ...]]
+
+
+def job_log(job: Job, out: Path) -> JobLog:
+    """The log of a job whose records are complete.
+
+    Args:
+        out: the run or sweep that the job belongs to.
+    """
+    settings = {key: value_words(value) for key, value in flattened(to_dict(job.settings))}
+    settings["seed"] = str(job.seed)
+    records = [Record.load(path) for path in sorted((job.run / "records").glob(f"*-{job.name}.json"))]
+    claims = evaluate(records, job.settings.measurement.headline_rank)
+    figures = {f"claims/{c.id}/{c.task}": c.measured for c in claims if c.measured is not None}
+    name = (job.run.relative_to(out) / job.name).as_posix()
+    return JobLog(name, settings, figures, _curves(job))
+
+
+def _curves(job: Job) -> dict[str, tuple[float, ...]]:
+    found: dict[str, tuple[float, ...]] = {}
+    for target in job.settings.task.targets:
+        file = job.run / "stages" / f"recovery-{target}-{job.name}.json"
+        if file.exists():  # not where only the operating point was measured, nor where the stage stayed on its node
+            body = read_json(file)
+            found |= {f"recovery/{curve}/{target}": tuple(body[curve]) for curve in CURVES}
+    return found

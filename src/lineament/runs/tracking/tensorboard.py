@@ -1,0 +1,36 @@
+"""Jobs as TensorBoard runs: `tensorboard --logdir OUT/tensorboard`."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from lineament.errors import InputError
+from lineament.runs.tracking.job_log import JobLog
+
+
+def require_installed() -> None:
+    """`InputError` without TensorBoard."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--track tensorboard needs TensorBoard: `pip install tensorboard`.")
+
+
+def open_tracker(out: Path) -> Callable[[JobLog], None]:
+    """A function that writes a job's event file below OUT/tensorboard, in place of an earlier one."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    def log(job: JobLog) -> None:
+        folder = out / "tensorboard" / job.name
+        shutil.rmtree(folder, ignore_errors=True)
+        with SummaryWriter(str(folder)) as writer:
+            for name, values in job.curves.items():
+                for step, value in enumerate(values):
+                    writer.add_scalar(name, value, step)
+            for name, value in job.figures.items():
+                writer.add_scalar(name, value, 0)
+            figures = dict(job.figures)
+            writer.add_hparams(dict(job.settings), figures, run_name=".")
+
+    return log

@@ -1,0 +1,102 @@
+"""Named starting points for settings, and how a run's settings come about: defaults < preset < file < --set < flag.
+
+Fixed by base accuracy and recovery alone, before any capture was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lineament.errors import unknown_name
+from lineament.settings.settings import Settings, updated
+
+EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search", "steering"]
+# How a language model is trained, damaged and recovered, whatever is measured.
+LM_RECIPE: dict[str, Any] = {
+    "threads": 2,
+    "task.evaluation_examples": 64,
+    "operating.batch": 48,
+    "damage.steps": 20,
+    "damage.lr": 1e-3,
+    "damage.batch": 24,
+    "recovery.batch": 16,
+    "recovery.lr": 1e-3,
+    "recovery.steps": 120,
+    "steering.neutral_examples": 16,
+}
+# A full grid of random search would take half a day on a language model and two cores.
+LM_SEARCH: dict[str, Any] = {
+    "search.examples": 8,
+    "search.draws": 128,
+    "search.counts": [1, 2, 4, 8, 16, 32, 64],
+    "search.costs": [0.01, 0.5],
+    "search.spaces": ["full", "random", "static_broken", "prefix"],
+    "search.informed": [
+        "static_star",
+        "static_broken",
+        "static_all_tasks",
+        "control_preconditioned",
+        "control_other_data",
+        "prefix",
+    ],
+    "search.density_draws": 128,
+    "search.curvature_error": 0.2,
+    "search.most_probes": 40,
+    "search.lora_ranks": [1],
+}
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("synthetic", "quick"): {
+        "task.names": ["copy", "reverse", "sort", "increment", "parity", "maximum"],
+        "training.steps": 500,
+    },
+    ("synthetic", "full"): {
+        "measure": EVERY_MEASUREMENT,
+        "measurement.inside_all": True,
+        "measurement.grid": True,
+    },
+    ("lm", "quick"): {
+        "seeds": 1,
+        **LM_RECIPE,
+        "operating.steps": 120,
+        "measurement.curvature_batch": 16,
+        "measurement.lanczos_steps": 24,
+        "measurement.task_vector_steps": 10,
+        "measurement.inside_batch": 8,
+        "measurement.drift_gradients": 12,
+        **LM_SEARCH,
+    },
+    ("lm", "full"): {
+        "measure": EVERY_MEASUREMENT,
+        **LM_RECIPE,
+        "operating.steps": 200,
+        "measurement.curvature_batch": 32,
+        "measurement.inside_all": True,
+        "measurement.grid": True,
+        **LM_SEARCH,
+    },
+}
+# How a data set of a hub is named on the command line: hf:NAME[:CONFIG][:SPLIT].
+HUB = "hf:"
+DEFAULT_TARGETS = {"synthetic": ("sort",), "lm": ("words",)}
+DEFAULT_MODELS = {"synthetic": "synthetic", "lm": "smollm2-135m"}
+
+
+def data_name(source: str) -> str:
+    """Name of the task that a data file, folder or data set becomes."""
+    return source.removeprefix(HUB).split(":")[0].rsplit("/", 1)[-1] if source.startswith(HUB) else Path(source).stem
+
+
+def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """Settings from defaults < preset < each of `layers` (source, dotted keys) in order."""
+    if (problem, preset) not in PRESETS:
+        raise unknown_name("preset", preset, {name for _, name in PRESETS})
+    base = {"problem": problem, "preset": preset, "model.name": DEFAULT_MODELS[problem]}
+    settings = updated(Settings(), {**base, **PRESETS[problem, preset]}, f"preset {preset}")
+    for source, changes in layers:
+        settings = updated(settings, changes, source)
+    if not settings.task.targets:
+        own = (data_name(settings.task.data),) if settings.task.data else DEFAULT_TARGETS[problem]
+        settings = updated(settings, {"task.targets": own}, "defaults")
+    return settings

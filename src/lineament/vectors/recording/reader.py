@@ -1,0 +1,256 @@
+"""Recordings as they lie on disk: rows of one space in files, read in pieces and never whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lineament.bases import Basis
+from lineament.errors import InputError, LineamentError
+from lineament.parameters import Vectors
+from lineament.problems.factor_pairs import FactorPair
+from lineament.vectors.recording.index import RecordingIndex
+from lineament.vectors.recording.rows import RowReader, column_blocks, cross_products, stacked_gram
+from lineament.vectors.trajectory_gram import Coefficients, OutsideVector, StepBasis, TrajectoryGram
+
+START, GRADIENTS = "start.safetensors", "gradients"
+
+
+class Recorded:
+    """Rows of one space on disk, one per recorded step, and what can be asked of them a piece at a time.
+
+    Attributes:
+        index: what the recording says about itself. space: where rows live.
+        sketch: the map that rows went through; None for whole rows.
+    """
+
+    def __init__(self, folder: Path, index: RecordingIndex) -> None:
+        self.folder, self.index, self.space, self.sketch = folder, index, index.space, index.sketch
+        self.reader = RowReader(folder, len(index.steps), index.width, index.dtype, index.rows_per_file)
+
+    @property
+    def n_steps(self) -> int:
+        """Number of rows."""
+        return self.reader.n_rows
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the rows on disk."""
+        return self.index.dtype
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of row files."""
+        return self.reader.n_files
+
+    def block(self, number: int) -> Tensor:
+        """Rows of file `number`, (at most 50, n_params), or of the sketch's size, in the precision on disk."""
+        return self.reader.block(number)
+
+    def updates(self, first: int, last: int) -> Vectors:
+        """Rows first .. last, 1-based and inclusive, (last - first + 1, n_params), in float32 or float64."""
+        self._require_whole_rows("single rows")
+        if not 1 <= first <= last <= self.n_steps:
+            raise InputError(f"updates {first}..{last} of a recording with {self.n_steps} steps.")
+        rows = self.reader.rows(first - 1, last)
+        return Vectors(rows.float() if rows.dtype == torch.bfloat16 else rows, self.space)
+
+    def combine(self, weights: np.ndarray | StepBasis) -> Vectors:
+        """Directions sum_t weights[t, j] u_(t+1) for weights (n, n_vectors), n <= n_steps, or those of a basis."""
+        self._require_whole_rows("directions")
+        if isinstance(weights, StepBasis):
+            self.space.require(weights.space, "the recording and a basis")
+            weights = weights.weights
+        if len(weights) > self.n_steps:
+            raise InputError(f"{len(weights)} updates of a recording with {self.n_steps} steps.")
+        return Vectors(self._weighted_sums(weights), self.space)
+
+    def gram(self) -> TrajectoryGram:
+        """All inner products of rows, in float64; every file is read once, a range of parameters at a time.
+
+        Of a sketched recording these are the sketch's inner products (`Sketch` gives their error).
+        """
+        return TrajectoryGram(stacked_gram([self.reader]).numpy(), self.space)
+
+    def cross_gram(
+        self, other: Recorded, rows_self: slice = slice(None), rows_other: slice = slice(None)
+    ) -> np.ndarray:
+        """Inner products of these rows with those of another recording of the space, (n, m) float64.
+
+        Args:
+            rows_self, rows_other: slices of consecutive rows, counted from 0.
+
+        Raises:
+            SpaceMismatchError: the recordings live in different spaces.
+            InputError: they were sketched by different maps.
+        """
+        self._require_comparable(other)
+        return cross_products(self.reader, other.reader, rows_self, rows_other).numpy()
+
+    @staticmethod
+    def joint_gram(recordings: Sequence[Recorded]) -> TrajectoryGram:
+        """Gram matrix of the rows of several recordings of one space, stacked in their order.
+
+        Step t of recording i is row (n_steps of those before) + t: a basis of one run's updates captures another's.
+
+        Raises:
+            InputError: no recordings, or different sketches. SpaceMismatchError: different spaces.
+        """
+        if not recordings:
+            raise InputError("a joint Gram matrix of no recordings.")
+        for other in recordings[1:]:
+            recordings[0]._require_comparable(other)
+        return TrajectoryGram(stacked_gram([r.reader for r in recordings]).numpy(), recordings[0].space)
+
+    def end_inner_products(self, vector: Tensor) -> OutsideVector:
+        """Inner products of all rows with any vector (n_params,), such as an adapter's end point minus theta_0.
+
+        `TrajectoryGram.capture_outside` tells from them how much of the vector a basis made of rows holds. For a
+        sketched recording the vector is sketched too.
+        """
+        if vector.shape != (self.space.n_params,):
+            raise InputError(f"a vector of shape {tuple(vector.shape)} does not fit {self.space}.")
+        seen = self.sketch.apply(vector) if self.sketch else vector.detach().cpu()
+        products = torch.zeros(self.n_steps, dtype=torch.float64)
+        squared_norm = 0.0
+        for part in column_blocks(len(seen), self.n_steps + 1):
+            piece = seen[part].double()
+            products += self.reader.columns(part) @ piece
+            squared_norm += float(piece @ piece)
+        return OutsideVector(products.numpy(), squared_norm, self.space)
+
+    def coefficients(self, basis: Basis) -> Coefficients:
+        """U^T u_t for every step."""
+        self._require_whole_rows("coefficients in a basis")
+        self.space.require(basis.space, f"the recording and basis {basis.label!r}")
+        parts = [basis.columns.T @ rows.T for _, rows in self.reader.blocks()]
+        values = torch.cat(parts, dim=1) if parts else torch.empty(basis.rank, 0, dtype=torch.float64)
+        return Coefficients(values.numpy(), self.space)
+
+    def sum_of_rows(self, n_rows: int) -> Tensor:
+        """Sum of the first n_rows rows as they are on disk, sketched or not, in float64."""
+        return self._weighted_sums(np.ones((n_rows, 1)))[0]
+
+    def _weighted_sums(self, weights: np.ndarray) -> Tensor:
+        matrix = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float64))
+        total = torch.zeros(matrix.shape[1], self.reader.width, dtype=torch.float64)
+        for start, rows in self.reader.blocks(len(matrix)):
+            total += matrix[start : start + len(rows)].T @ rows
+        return total
+
+    def _require_whole_rows(self, what: str) -> None:
+        if self.sketch is not None:
+            raise InputError(
+                f"{self.folder} holds rows sketched to {self.sketch.size} numbers: {what} cannot be told from it, only "
+                "inner products. Record without a sketch."
+            )
+
+    def _require_comparable(self, other: Recorded) -> None:
+        self.space.require(other.space, "two recordings")
+        if self.sketch != other.sketch:
+            raise InputError(
+                f"{self.folder} has rows of sketch {self.sketch} and {other.folder} of {other.sketch}; rows are "
+                "comparable only through one map."
+            )
+
+
+class Trajectory(Recorded):
+    """A recording, closed or as far as it was last flushed.
+
+    Raises:
+        LineamentError: the folder holds no recording, a file is missing or torn, or its schema is unknown; the message
+            names the file.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__(Path(folder), RecordingIndex.read(Path(folder)))
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """For every row the number of optimizer steps after which it was taken, counted from the recording's start."""
+        return self.index.steps
+
+    @property
+    def first_step(self) -> int:
+        """Global number of optimizer steps at the recording's start."""
+        return self.index.first_step
+
+    @property
+    def closed(self) -> bool:
+        """Whether the recording was finished."""
+        return self.index.closed
+
+    @property
+    def about(self) -> dict[str, str | float | int]:
+        """What was said about the training."""
+        return dict(self.index.about)
+
+    @property
+    def tensors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(name, shape) of the tensors in the flat vector, in order; empty in recordings of schema 1."""
+        return self.index.tensors
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Adapted module -> scale of dW = scale B A; empty where the space is no LoRA factors."""
+        return dict(self.index.scales)
+
+    @property
+    def gradients(self) -> Recorded | None:
+        """The gradient rows, one for each update row; None where none were stored."""
+        return Recorded(self.folder / GRADIENTS, self.index) if self.index.gradients else None
+
+    def pairs(self) -> list[FactorPair]:
+        """The LoRA factor pairs of the flat vector, without the model."""
+        return _factor_pairs(self)
+
+    def start(self) -> Tensor:
+        """theta_0, (n_params,), in the model's precision."""
+        file = self.folder / START
+        try:
+            with safe_open(file, framework="pt") as stored:
+                theta: Tensor = stored.get_tensor("theta")
+        except (SafetensorError, OSError) as error:
+            raise LineamentError(f"{file} cannot be read as the start of a recording: {error}.") from None
+        return theta
+
+    def position(self, step: int) -> Tensor:
+        """theta_0 + u_1 + .. + u_step, after row `step`, summed in float64, (n_params,)."""
+        self._require_whole_rows("positions")
+        theta = self.start().double()
+        if step:
+            theta += self.combine(np.ones(step)[:, None]).rows[0]
+        return theta
+
+    def positions(self) -> Tensor:
+        """theta_0 .. theta_T, (n_steps + 1, n_params) float64; one block of rows is held beside them."""
+        self._require_whole_rows("positions")
+        thetas = torch.empty(self.n_steps + 1, self.space.n_params, dtype=torch.float64)
+        thetas[0] = self.start()
+        for number in range(self.n_blocks):
+            for step, row in enumerate(self.block(number), start=number * self.reader.rows_per_file):
+                torch.add(thetas[step], row, out=thetas[step + 1])
+        return thetas
+
+
+def _factor_pairs(trajectory: Trajectory) -> list[FactorPair]:
+    starts = np.cumsum([0, *(int(np.prod(shape)) for _, shape in trajectory.tensors)])
+    where = {
+        name: (slice(int(start), int(stop)), shape)
+        for (name, shape), start, stop in zip(trajectory.tensors, starts, starts[1:], strict=False)
+    }
+    pairs = []
+    for name, (a, a_shape) in where.items():
+        if ".lora_A." in name:
+            module = name.split(".lora_A.")[0]
+            b, b_shape = where[name.replace(".lora_A.", ".lora_B.")]
+            pairs.append(FactorPair(module, a, b, a_shape, b_shape, trajectory.scales[module]))  # type: ignore[arg-type]
+    if not pairs:
+        why = "its index is of schema 1, without names" if not trajectory.tensors else f"it is {trajectory.space}"
+        raise InputError(f"{trajectory.folder} tells of no LoRA factors: {why}.")
+    return pairs
