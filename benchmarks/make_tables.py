@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lineament.claims.evidence import Evidence
 from lineament.claims.intervals import Interval, over_seeds
-from lineament.records import Figure, Record, load_records
+from lineament.records import Quantity, Record, load_records
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 WORDS = {"supported": "supported", "not_supported": "**not supported**", "inconclusive": "inconclusive"}
@@ -97,7 +97,7 @@ def captures_table(run: Path) -> str:
     return "\n".join(lines)
 
 
-def _figures(records: Iterable[Record], measurement: str, quantity: str, **labels: str | int) -> list[Figure]:
+def _figures(records: Iterable[Record], measurement: str, quantity: str, **labels: str | int) -> list[Quantity]:
     return [next(r.select(quantity, **labels)) for r in records if r.measurement == measurement]
 
 

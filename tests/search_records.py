@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lineament import theory
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 
 COSTS = (0.01, 0.1, 0.5)
 COUNTS = (1, 2, 8, 64)
@@ -23,11 +23,11 @@ def search_records(*, helps: bool = False, factor: float = 1.0) -> list[Record]:
 
 def unrecovered(seed: int = 0) -> Record:
     """What the measurement writes for a seed that did not recover."""
-    gone = Figure("gain", None, "nats per target token", reason="not recovered within 60 steps")
+    gone = Quantity("gain", None, "nats per target token", reason="not recovered within 60 steps")
     return record(seed, [gone])
 
 
-def record(seed: int, figures: list[Figure]) -> Record:
+def record(seed: int, figures: list[Quantity]) -> Record:
     """A record of the measurement with these figures."""
     return Record(
         measurement="random_search",
@@ -38,8 +38,8 @@ def record(seed: int, figures: list[Figure]) -> Record:
         space="lora_factors",
         n_params=4000,
         config_hash="abc",
-        figures=tuple(figures),
-        definitions={figure.quantity: "made up" for figure in figures},
+        quantities=tuple(figures),
+        definitions={figure.name: "made up" for figure in figures},
     )
 
 
@@ -60,69 +60,69 @@ def _record(seed: int, norm: float, factor: float, helps: bool) -> Record:
     return record(seed, figures)
 
 
-def _space(name: str, at: theory.Curvature, factor: float) -> Iterator[Figure]:
-    yield Figure("gradient_norm", at.gradient_norm, "nats per unit", labels={"space": name})
-    yield Figure("trace", at.trace, "nats per unit squared", labels={"space": name})
-    yield Figure("along_gradient", at.along_gradient, "nats per unit squared", labels={"space": name})
-    yield Figure("frobenius_norm", at.frobenius_norm, "nats per unit squared", labels={"space": name})
+def _space(name: str, at: theory.Curvature, factor: float) -> Iterator[Quantity]:
+    yield Quantity("gradient_norm", at.gradient_norm, "nats per unit", labels={"space": name})
+    yield Quantity("trace", at.trace, "nats per unit squared", labels={"space": name})
+    yield Quantity("along_gradient", at.along_gradient, "nats per unit squared", labels={"space": name})
+    yield Quantity("frobenius_norm", at.frobenius_norm, "nats per unit squared", labels={"space": name})
     best = theory.best_sigma(at, N)
     why = None if best else "no best sigma: curvature helps"
-    yield Figure("best_sigma", best, "per parameter", labels={"space": name, "n": N}, reason=why)
+    yield Quantity("best_sigma", best, "per parameter", labels={"space": name, "n": N}, reason=why)
     for cost in COSTS:
         sigma = theory.sigma_of_curvature_cost(cost, at, N)
         assert sigma is not None
         labels: dict[str, Label] = {"space": name, "cost": cost, "sigma": sigma}
-        yield Figure("failed_members", 0.0, "members", labels=labels)
-        yield Figure("one_draw_deviation", 0.5 if cost < 0.1 else 4.0, "standard errors", labels=labels)
+        yield Quantity("failed_members", 0.0, "members", labels=labels)
+        yield Quantity("one_draw_deviation", 0.5 if cost < 0.1 else 4.0, "standard errors", labels=labels)
         for n in COUNTS:
             gain = factor * theory.second_order_gain(sigma, at, n)
             which: dict[str, Label] = {**labels, "n": n}
-            yield Figure("gain", gain, "nats per target token", labels=which)
+            yield Quantity("gain", gain, "nats per target token", labels=which)
             if n > 1:
                 linear = gain / theory.linear_gain(sigma, at.gradient_norm, n)
-                yield Figure("ratio_linear", linear, "ratio", None, 3 * linear, which)
-                yield Figure("ratio_second_order", factor, "ratio", labels=which)
-                yield Figure("ratio_flat", factor, "ratio", labels=which)
+                yield Quantity("ratio_linear", linear, "ratio", null=3 * linear, labels=which)
+                yield Quantity("ratio_second_order", factor, "ratio", labels=which)
+                yield Quantity("ratio_flat", factor, "ratio", labels=which)
     expected = theory.sigma_of_curvature_cost(0.1, at, N)
     ends: dict[str, Label] = {"space": name, "n": N}
     if name == "full":
-        yield Figure("departure_sigma", expected, "per parameter", None, expected, ends)
+        yield Quantity("departure_sigma", expected, "per parameter", null=expected, labels=ends)
     else:
         reason = "within 10 % at every measured sigma"
-        yield Figure("departure_sigma", None, "per parameter", None, expected, ends, reason)
-    yield Figure("transferred_gain", 0.8 * factor, "nats per target token", None, 1.0, ends)
-    yield Figure("transfer_ratio_to_prediction", factor, "ratio", labels=ends)
+        yield Quantity("departure_sigma", None, "per parameter", null=expected, labels=ends, reason=reason)
+    yield Quantity("transferred_gain", 0.8 * factor, "nats per target token", null=1.0, labels=ends)
+    yield Quantity("transfer_ratio_to_prediction", factor, "ratio", labels=ends)
 
 
-def _points(factor: float) -> Iterator[Figure]:
+def _points(factor: float) -> Iterator[Quantity]:
     for point, trace in {"broken": -30.0, "half recovered": 20.0 * (1.0 - factor), "star": 5.0}.items():
-        yield Figure("point_trace", trace, "nats per unit squared", labels={"point": point})
+        yield Quantity("point_trace", trace, "nats per unit squared", labels={"point": point})
         for prediction in ("linear", "second_order", "flat"):
             labels: dict[str, Label] = {"point": point, "prediction": prediction, "sigma": 0.1}
-            yield Figure("point_ratio", factor, "ratio", labels=labels)
+            yield Quantity("point_ratio", factor, "ratio", labels=labels)
 
 
-def _density(norm: float, factor: float) -> Iterator[Figure]:
+def _density(norm: float, factor: float) -> Iterator[Quantity]:
     unit = "nats per target token"
     for name, share in SUBSPACES.items():
         which: dict[str, Label] = {"subspace": name, "n": N}
         predicted = norm * share
-        yield Figure("equal_norm_gain", factor * predicted, unit, None, predicted, {**which, "length": 0.01})
-        yield Figure("density", share**2, "squared nats", None, 0.01, {"subspace": name, "rank": 5})
-        yield Figure("enrichment", share**2, "ratio", None, 1.0, {"subspace": name, "rank": 5})
+        yield Quantity("equal_norm_gain", factor * predicted, unit, null=predicted, labels={**which, "length": 0.01})
+        yield Quantity("density", share**2, "squared nats", null=0.01, labels={"subspace": name, "rank": 5})
+        yield Quantity("enrichment", share**2, "ratio", null=1.0, labels={"subspace": name, "rank": 5})
         if name == "static_star":
-            yield Figure("own_sigma_gain", None, unit, labels=which, reason="no best sigma: curvature helps")
+            yield Quantity("own_sigma_gain", None, unit, labels=which, reason="no best sigma: curvature helps")
         else:
-            yield Figure("own_sigma_gain", factor * share, unit, None, share, {**which, "sigma": 0.1})
+            yield Quantity("own_sigma_gain", factor * share, unit, null=share, labels={**which, "sigma": 0.1})
     for subspaces in ("informed", "with random"):
-        yield Figure("density_rank_correlation", 0.9, "rank correlation", None, 0.3, {"subspaces": subspaces})
+        yield Quantity("density_rank_correlation", 0.9, "rank correlation", null=0.3, labels={"subspaces": subspaces})
 
 
-def _sizes(factor: float) -> Iterator[Figure]:
+def _sizes(factor: float) -> Iterator[Quantity]:
     for variant, n_params in SIZES.items():
         for cost in COSTS:
             labels: dict[str, Label] = {"variant": variant, "n_params": n_params, "cost": cost}
-            yield Figure("dimension_ratio", factor, "ratio", labels=labels)
-    yield Figure("dimension_ratio", None, "ratio", labels={"variant": "width 128"}, reason="loss was not finite")
+            yield Quantity("dimension_ratio", factor, "ratio", labels=labels)
+    yield Quantity("dimension_ratio", None, "ratio", labels={"variant": "width 128"}, reason="loss was not finite")
     for costs in ("all", *map(str, COSTS)):
-        yield Figure("dimension_slope", 0.01, "per log parameter", None, -0.5, {"costs": costs})
+        yield Quantity("dimension_slope", 0.01, "per log parameter", null=-0.5, labels={"costs": costs})

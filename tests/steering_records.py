@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import sqrt
 
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 
 KL = 0.05
 DOSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
@@ -44,23 +44,23 @@ def without_reference(seed: int = 0) -> Record:
     """What the measurement writes for a seed in which no CAA vector is a reference."""
     why = "no layer's CAA vector agrees with itself to 0.95"
     figures = [
-        Figure("best_layer_cosine", None, "cosine", labels={"step": kind}, reason=why) for kind in ("raw", "adam")
+        Quantity("best_layer_cosine", None, "cosine", labels={"step": kind}, reason=why) for kind in ("raw", "adam")
     ]
     figures += _reference(LAYERS, 0.8) + [
-        Figure(
+        Quantity(
             "step_cosine",
             0.1,
             "cosine",
-            None,
-            0.3,
-            {"layer": layer, "step": "raw", "shift": "jacobian", "reference": False},
+            stderr=None,
+            null=0.3,
+            labels={"layer": layer, "step": "raw", "shift": "jacobian", "reference": False},
         )
         for layer in range(1, LAYERS + 1)
     ]
     return record(seed, figures)
 
 
-def record(seed: int, figures: Sequence[Figure]) -> Record:
+def record(seed: int, figures: Sequence[Quantity]) -> Record:
     """A record of the measurement with these figures."""
     return Record(
         measurement="steering",
@@ -71,8 +71,8 @@ def record(seed: int, figures: Sequence[Figure]) -> Record:
         space="lora_factors",
         n_params=4000,
         config_hash="0" * 16,
-        figures=tuple(figures),
-        definitions={figure.quantity: "made up" for figure in figures},
+        quantities=tuple(figures),
+        definitions={figure.name: "made up" for figure in figures},
     )
 
 
@@ -94,7 +94,7 @@ def effect_at(name: str, layer: int, best: int) -> float:
 def _record(seed: int, n_layers: int, peak: float, null: float, step: float, words: bool) -> Record:
     best, factor = best_of(seed, n_layers), 1 + SEEDS[seed][1]
     figures = [
-        Figure("task_accuracy", 0.9, "fraction"),
+        Quantity("task_accuracy", 0.9, "fraction"),
         *_reference(n_layers),
         *_cosines(n_layers, best, peak, null, words),
         *_draws(null),
@@ -105,64 +105,66 @@ def _record(seed: int, n_layers: int, peak: float, null: float, step: float, wor
     return record(seed, figures)
 
 
-def _reference(n_layers: int, agreement: float | None = None) -> list[Figure]:
+def _reference(n_layers: int, agreement: float | None = None) -> list[Quantity]:
     """Halves disagree at the first layer only, unless told otherwise."""
     found = []
     for layer in range(1, n_layers + 1):
         which: dict[str, Label] = {"layer": layer}
         halves = agreement or (0.9 if layer == 1 else 0.99)
-        found.append(Figure("split_half_agreement", halves, "cosine", labels=which))
-        found.append(Figure("caa_norm", 2.0 * layer, "activation units", labels=which))
-        found.append(Figure("activation_rms_norm", 8.0, "activation units", labels=which))
+        found.append(Quantity("split_half_agreement", halves, "cosine", labels=which))
+        found.append(Quantity("caa_norm", 2.0 * layer, "activation units", labels=which))
+        found.append(Quantity("activation_rms_norm", 8.0, "activation units", labels=which))
         for method, value in (("pca", 0.9), ("probe", 0.5)):
-            found.append(Figure("method_cosine", value, "cosine", labels={"method": method, **which}))
+            found.append(Quantity("method_cosine", value, "cosine", labels={"method": method, **which}))
     return found
 
 
-def _cosines(n_layers: int, best: int, peak: float, null: float, words: bool) -> Iterator[Figure]:
+def _cosines(n_layers: int, best: int, peak: float, null: float, words: bool) -> Iterator[Quantity]:
     for step, shift, factor in (("raw", "jacobian", 1.0), ("raw", "finite", 0.9), ("adam", "jacobian", 0.5)):
         claimed = (step, shift) == ("raw", "jacobian")
         for layer in range(1, n_layers + 1):
             yes: Label = str(layer > 1) if words else layer > 1
             labels: dict[str, Label] = {"layer": layer, "step": step, "shift": shift, "reference": yes}
             value = factor * cosine_at(layer, best, peak)
-            yield Figure("step_cosine", value, "cosine", 0.01, 0.8 * null if claimed else None, labels)
+            yield Quantity(
+                "step_cosine", value, "cosine", stderr=0.01, null=0.8 * null if claimed else None, labels=labels
+            )
     n_below = N_RANDOM + N_SHUFFLED if peak > null else 5
     for step, factor in (("raw", 1.0), ("adam", 0.5)):
         which: dict[str, Label] = {"step": step, "layer": best, "n_below": n_below}
-        yield Figure("best_layer_cosine", factor * peak, "cosine", 0.01, null, which)
+        yield Quantity("best_layer_cosine", factor * peak, "cosine", stderr=0.01, null=null, labels=which)
 
 
-def _draws(null: float) -> Iterator[Figure]:
+def _draws(null: float) -> Iterator[Quantity]:
     """Evenly spread up to the largest, which is a random weight direction."""
     for kind, n, largest in (("random_weights", N_RANDOM, null), ("shuffled_labels", N_SHUFFLED, 0.9 * null)):
         for draw in range(n):
             labels: dict[str, Label] = {"null": kind, "draw": draw}
-            yield Figure("null_best_layer_cosine", largest * (draw + 1) / n, "cosine", labels=labels)
+            yield Quantity("null_best_layer_cosine", largest * (draw + 1) / n, "cosine", labels=labels)
 
 
-def _linearity(n_layers: int, best: int) -> Iterator[Figure]:
+def _linearity(n_layers: int, best: int) -> Iterator[Quantity]:
     """Exact for small steps; elsewhere than at the best layer, half as long a step is as bad."""
     for layer in range(1, n_layers + 1):
         for size in SIZES:
             length = size if layer == best else 2 * size
             labels: dict[str, Label] = {"layer": layer, "size": size}
-            yield Figure("linearity_cosine", 1 / sqrt(1 + length**2), "cosine", labels=labels)
-            yield Figure("linearity_norm_ratio", 1 / (1 + length), "ratio", labels=labels)
+            yield Quantity("linearity_cosine", 1 / sqrt(1 + length**2), "cosine", labels=labels)
+            yield Quantity("linearity_norm_ratio", 1 / (1 + length), "ratio", labels=labels)
 
 
-def _doses(best: int, factor: float, random_sign: int) -> Iterator[Figure]:
+def _doses(best: int, factor: float, random_sign: int) -> Iterator[Quantity]:
     for name, strength in STRENGTH.items():
         for dose in DOSES:
             labels: dict[str, Label] = {"vector": name, "layer": best, "dose": dose}
             labels |= {"draw": 0} if name == "random" else {}
             change = factor * strength * dose * (random_sign if name == "random" else 1)
-            yield Figure("dose_logit_difference", change, "nats", 0.1, labels=labels)
-            yield Figure("dose_accuracy", -0.1 * abs(dose), "fraction", 0.01, labels=labels)
-            yield Figure("dose_kl", KL * PRICE[name] * dose**2, "nats per token", labels=labels)
+            yield Quantity("dose_logit_difference", change, "nats", stderr=0.1, labels=labels)
+            yield Quantity("dose_accuracy", -0.1 * abs(dose), "fraction", stderr=0.01, labels=labels)
+            yield Quantity("dose_kl", KL * PRICE[name] * dose**2, "nats per token", labels=labels)
 
 
-def _calibrated(n_layers: int, best: int, factor: float, weaker: float, words: bool) -> Iterator[Figure]:
+def _calibrated(n_layers: int, best: int, factor: float, weaker: float, words: bool) -> Iterator[Quantity]:
     """At the best layer and the last; in the last, random directions never reach the KL."""
     for layer in sorted({best, n_layers}):
         for name in STRENGTH:
@@ -170,24 +172,26 @@ def _calibrated(n_layers: int, best: int, factor: float, weaker: float, words: b
                 labels: dict[str, Label] = {"vector": name, "layer": layer, "kl": KL}
                 labels |= {} if draw is None else {"draw": draw}
                 if name == "random" and layer == n_layers:
-                    yield Figure(
+                    yield Quantity(
                         "calibrated_dose", None, "multiples of the CAA norm", labels=labels, reason=UNREACHABLE
                     )
                     continue
                 dose, sign = 1 / sqrt(PRICE[name]), 1 if draw is None else RANDOM_SIGNS[draw]
                 effect = sign * factor * dose * effect_at(name, layer, best) * (weaker if name == "step" else 1.0)
-                yield Figure("calibrated_dose", dose, "multiples of the CAA norm", labels=labels)
-                yield Figure("calibrated_effect", effect, "nats", 0.1, labels=labels)
+                yield Quantity("calibrated_dose", dose, "multiples of the CAA norm", labels=labels)
+                yield Quantity("calibrated_effect", effect, "nats", stderr=0.1, labels=labels)
                 if draw is None:
                     yield from _collateral(name, labels)
         yes: Label = str(layer == best) if words else layer == best
         null = RANDOM_RATIO if layer == best else None
         ratio = (RATIO if layer == best else 0.6) * weaker * factor
-        yield Figure("effect_ratio", ratio, "ratio", 0.02, null, {"layer": layer, "kl": KL, "best": yes})
+        yield Quantity(
+            "effect_ratio", ratio, "ratio", stderr=0.02, null=null, labels={"layer": layer, "kl": KL, "best": yes}
+        )
 
 
-def _collateral(name: str, labels: dict[str, Label]) -> Iterator[Figure]:
+def _collateral(name: str, labels: dict[str, Label]) -> Iterator[Quantity]:
     harm = {"caa": 0.01, "step": 0.02}[name] * int(labels["layer"])
     for task in ("copy", "reverse"):
-        yield Figure("collateral_accuracy", -harm, "fraction", labels={**labels, "task": task})
-        yield Figure("collateral_loss", 2 * harm, "nats per target token", labels={**labels, "task": task})
+        yield Quantity("collateral_accuracy", -harm, "fraction", labels={**labels, "task": task})
+        yield Quantity("collateral_loss", 2 * harm, "nats per target token", labels={**labels, "task": task})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lineament.commands.sweep.folder import SweepFolder
 from lineament.commands.sweep.grid import Cell, Grid, make_grid
-from lineament.records import Figure, Record
+from lineament.records import Quantity, Record
 from lineament.settings.presets import resolve
 
 OPTIMIZERS, RATES = ("sgd", "adamw"), (0.001, 0.01, 0.1)
@@ -37,10 +37,12 @@ def basis_drift(cell: Cell, seed: int) -> Record:
     value = overlap(str(cell.values["recovery.optimizer"]), float(cell.values["recovery.lr"]), seed)
     null = 0.05 + 0.02 * RATES.index(cell.values["recovery.lr"])
     figures = [
-        Figure("overlap_at_claim_lag", value, "fraction", 0.01, null, {"from": "broken", "lag": 20}),
-        Figure("half_life", None, "steps", labels={"from": "broken"}, reason="> 40 (largest lag)"),
-        Figure("drift_rate", 0.02 + 0.001 * seed, "per step", labels={"phase": "before", "step_size": 0.5}),
-        Figure("drift_rate", 0.01, "per step", labels={"phase": "after", "step_size": 1}),
+        Quantity(
+            "overlap_at_claim_lag", value, "fraction", stderr=0.01, null=null, labels={"from": "broken", "lag": 20}
+        ),
+        Quantity("half_life", None, "steps", labels={"from": "broken"}, reason="> 40 (largest lag)"),
+        Quantity("drift_rate", 0.02 + 0.001 * seed, "per step", labels={"phase": "before", "step_size": 0.5}),
+        Quantity("drift_rate", 0.01, "per step", labels={"phase": "after", "step_size": 1}),
     ]
     return _record("basis_drift", cell, seed, figures)
 
@@ -49,7 +51,7 @@ def gradient_rank(cell: Cell, seed: int) -> Record:
     """The share of directions, lower than for shuffled labels."""
     which = {"point": "broken", "gradients": "minibatch", "centred": "False", "unit_norm": "False", "n": 64}
     figures = [
-        Figure("k90_share", share + 0.01 * seed, "fraction", labels={**which, "labels": labels})
+        Quantity("k90_share", share + 0.01 * seed, "fraction", labels={**which, "labels": labels})
         for labels, share in {"true": 0.2, "shuffled": 0.6}.items()
     ]
     return _record("gradient_rank", cell, seed, figures)
@@ -78,7 +80,7 @@ def write_cell(folder: SweepFolder, cell: Cell, failed: int | None = None) -> No
         run.mark(f"seed{seed}", "done")
 
 
-def _record(measurement: str, cell: Cell, seed: int, figures: list[Figure]) -> Record:
+def _record(measurement: str, cell: Cell, seed: int, figures: list[Quantity]) -> Record:
     return Record(
         measurement=measurement,
         target=cell.settings.task.targets[0],
@@ -88,6 +90,6 @@ def _record(measurement: str, cell: Cell, seed: int, figures: list[Figure]) -> R
         space="lora_factors",
         n_params=1000,
         config_hash=cell.settings.hash(),
-        figures=tuple(figures),
-        definitions={figure.quantity: "what it is" for figure in figures},
+        quantities=tuple(figures),
+        definitions={figure.name: "what it is" for figure in figures},
     )

@@ -14,7 +14,7 @@ from test_schemas import schema
 from lineament.claims.claims import CLAIMS, evaluate, write_claims
 from lineament.claims.verdict import Claim
 from lineament.measurements.families import STATIC
-from lineament.records import Figure, Label, Record, read_json
+from lineament.records import Label, Quantity, Record, read_json
 
 RANK = 10
 # Per-seed values around a level; three of them give an interval of about +- 0.025 around it.
@@ -26,7 +26,7 @@ def near(level: float, n: int = 3) -> list[float]:
     return [level + shift for shift in SPREAD[:n]]
 
 
-def made(figures: Sequence[list[Figure]], measurement: str, space: str = "lora_factors") -> list[Record]:
+def made(figures: Sequence[list[Quantity]], measurement: str, space: str = "lora_factors") -> list[Record]:
     """One record per seed."""
     return [
         Record(measurement, "sort", seed, "synthetic", "toy", space, 1000, "0" * 16, tuple(own), {})
@@ -34,12 +34,20 @@ def made(figures: Sequence[list[Figure]], measurement: str, space: str = "lora_f
     ]
 
 
-def per_seed(make: Callable[..., list[Figure]], *columns: Values) -> list[list[Figure]]:
+def per_seed(make: Callable[..., list[Quantity]], *columns: Values) -> list[list[Quantity]]:
     return [make(*values) for values in zip(*columns, strict=True)]
 
 
-def figure(quantity: str, value: float | None, null: float | None = None, **labels: Label) -> Figure:
-    return Figure(quantity, value, "fraction", None, null, labels, None if value is not None else "undefined")
+def figure(quantity: str, value: float | None, null: float | None = None, **labels: Label) -> Quantity:
+    return Quantity(
+        quantity,
+        value,
+        "fraction",
+        stderr=None,
+        null=null,
+        labels=labels,
+        reason=None if value is not None else "undefined",
+    )
 
 
 # --- one maker of records per measurement ---
@@ -48,7 +56,7 @@ def figure(quantity: str, value: float | None, null: float | None = None, **labe
 def gradient_rank(true: Values, shuffled: Values, smaller: float = 0.9) -> list[Record]:
     """Shares at n = 64, and at n = 32, where nothing is judged."""
 
-    def figures(t: float | None, s: float | None) -> list[Figure]:
+    def figures(t: float | None, s: float | None) -> list[Quantity]:
         which: dict[str, Label] = {"gradients": "minibatch", "centred": "False", "unit_norm": "False"}
         found = [
             figure("k90_share", value, point="broken", labels=labels, n=n, **which)
@@ -69,17 +77,17 @@ class Captures:
 
     whole: Mapping[str, Any]
     rest: Mapping[str, Any] = field(default_factory=dict)
-    more: Callable[[int], list[Figure]] = lambda seed: []
+    more: Callable[[int], list[Quantity]] = lambda seed: []
     steps: Values = (40.0, 40.0, 40.0)
     space: str = "lora_factors"
 
     def records(self) -> list[Record]:
         return made([self._figures(seed) for seed in range(len(self.steps))], "basis_capture", self.space)
 
-    def _figures(self, seed: int) -> list[Figure]:
+    def _figures(self, seed: int) -> list[Quantity]:
         steps = self.steps[seed]
         if steps is None:
-            return [Figure("recovery_steps", None, "steps", reason="not recovered within 40 steps")]
+            return [Quantity("recovery_steps", None, "steps", reason="not recovered within 40 steps")]
         found = [figure("recovery_steps", steps), *self.more(seed)]
         for definition, bases in (("whole", self.whole), ("rest", self.rest)):
             for name, level in bases.items():
@@ -102,7 +110,7 @@ def random_search(ratio: Values = (), slope: Values = (), correlation: Values = 
     """Each figure beside others of its quantity that nothing is judged by."""
     seeds = range(max(map(len, (ratio, slope, correlation))))
 
-    def figures(seed: int) -> list[Figure]:
+    def figures(seed: int) -> list[Quantity]:
         found = [figure("departure_sigma", 0.1, 0.1, space="full", n=64)]
         if ratio:
             for labels in ({"cost": 0.1}, {"n": 32}, {"space": "prefix"}):
@@ -123,7 +131,7 @@ def steering(cosine: Values = (), null: Values = (0.2, 0.2, 0.2), ratio: Values 
     """Each figure beside others of its quantity that nothing is judged by; a cosine of None is no reference layer."""
     seeds = range(max(len(cosine), len(ratio)))
 
-    def figures(seed: int) -> list[Figure]:
+    def figures(seed: int) -> list[Quantity]:
         found = [figure("step_cosine", 0.95, 0.1, step="raw", shift="jacobian", layer=9, reference=False)]
         if cosine:
             found.append(figure("best_layer_cosine", 0.95, 0.9, step="adam", layer=3, n_below=0))
@@ -138,7 +146,7 @@ def steering(cosine: Values = (), null: Values = (0.2, 0.2, 0.2), ratio: Values 
 
 
 def basis_drift(overlap: Values, before: Values, after: Values) -> list[Record]:
-    def figures(o: float | None, b: float | None, a: float | None) -> list[Figure]:
+    def figures(o: float | None, b: float | None, a: float | None) -> list[Quantity]:
         return [
             figure("overlap_at_claim_lag", o, 0.1, **{"from": "broken"}),
             figure("overlap_at_claim_lag", 0.5, 0.1, **{"from": "recovered"}),
@@ -159,7 +167,7 @@ def rates(before: Values, after: Values) -> list[Record]:
 
 
 def krylov(preconditioned: Values, raw: Values = (0.5, 0.5, 0.5)) -> list[Record]:
-    def more(seed: int) -> list[Figure]:
+    def more(seed: int) -> list[Quantity]:
         levels = {"krylov_preconditioned": preconditioned[seed], "krylov": raw[seed]}
         found = [figure("krylov_prefix_overlap", v, 0.1, basis=name, rank=RANK) for name, v in levels.items()]
         return [*found, figure("krylov_prefix_overlap", 0.5, basis="krylov_preconditioned", rank=5)]
@@ -173,7 +181,7 @@ ORDER = ("prefix", "control_random_times", "control_preconditioned", "random", "
 def inside(losses: Sequence[Sequence[float]]) -> list[Record]:
     """Captures fall along ORDER; `losses` (per seed) are those after training inside the same bases."""
 
-    def more(seed: int) -> list[Figure]:
+    def more(seed: int) -> list[Quantity]:
         return [
             figure("trained_inside", value, basis=basis, rank=rank, statistic=statistic)
             for basis, loss in zip(ORDER, losses[seed], strict=False)

@@ -18,7 +18,7 @@ from command_line import arguments, lineament, lineament_here, record_bytes, wai
 
 from lineament.cli import main
 from lineament.commands.inspect import _print_results
-from lineament.records import Figure, Record, load_records
+from lineament.records import Quantity, Record, load_records
 from lineament.settings.presets import resolve
 from lineament.settings.settings import flat_keys
 
@@ -331,7 +331,7 @@ def test_damage_that_left_the_target_recovered_is_warned_of(
     for seed in (0, 1):
         points = {"star": 0.8, "broken": broken[seed], "recovered": recovered[seed]}
         figures = [
-            Figure("evaluation", value, "fraction", labels={"point": point, "task": task, "statistic": "accuracy"})
+            Quantity("evaluation", value, "fraction", labels={"point": point, "task": task, "statistic": "accuracy"})
             for point, value in points.items()
             for task in ("sort", long)
             if value is not None

@@ -235,7 +235,7 @@ def test_measuring_gives_the_weights_back_and_repeats_bit_for_bit(study: Study, 
     before = study.problem.space.read()
     again = basis_capture.measure(study)
     assert torch.equal(study.problem.space.read(), before)
-    assert again.figures == captures.figures
+    assert again.quantities == captures.quantities
 
 
 def test_a_study_that_does_not_recover_has_no_capture(tmp_path) -> None:
@@ -296,7 +296,7 @@ def test_gradients_that_are_zero_have_no_rank() -> None:
     """One direction would be the strongest finding there is; a task that is learnt to the last bit has no gradient."""
     assert all(np.isnan(value) for value in spectrum_statistics(np.zeros(4)).values())
     figures = gradient_rank._figures(drawn_vectors(np.zeros((8, 5))), {})
-    assert {f.quantity for f in figures if f.value is None} == {*gradient_rank.STATISTICS, "k90_share", "mean_cosine"}
+    assert {f.name for f in figures if f.value is None} == {*gradient_rank.STATISTICS, "k90_share", "mean_cosine"}
     reasons = {f.reason for f in figures if f.value is None}
     assert reasons == {"every gradient is zero", "fewer than two gradients differ from zero"}
 
@@ -309,17 +309,17 @@ def test_equal_gradients_have_rank_one_and_none_after_centring() -> None:
     assert len(np.unique(rows, axis=0)) == 8
     figures = gradient_rank._figures(drawn_vectors(rows), {})
     for f in figures:
-        if f.quantity == "k90" and f.labels["centred"] == "False":
+        if f.name == "k90" and f.labels["centred"] == "False":
             assert f.value == 1
-        elif f.quantity in gradient_rank.STATISTICS and f.labels["centred"] == "True":
+        elif f.name in gradient_rank.STATISTICS and f.labels["centred"] == "True":
             assert (f.value, f.reason) == (None, "all gradients are equal: nothing is left after centring")
 
 
 def test_a_few_zero_gradients_leave_the_others_to_be_ranked() -> None:
     rows = np.concatenate([np.eye(4, 6), np.zeros((4, 6))])
     figures = gradient_rank._figures(drawn_vectors(rows), {})
-    assert all(f.value == 4 for f in figures if f.quantity == "k90" and f.labels["centred"] == "False")
-    assert [f.value for f in figures if f.quantity == "mean_cosine"] == [0]
+    assert all(f.value == 4 for f in figures if f.name == "k90" and f.labels["centred"] == "False")
+    assert [f.value for f in figures if f.name == "mean_cosine"] == [0]
 
 
 def test_a_task_without_gradient_has_no_angle() -> None:

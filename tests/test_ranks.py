@@ -19,7 +19,7 @@ from lineament.measurements import basis_capture, random_search, sensitivity
 from lineament.measurements.capture_bases import Workbench, compared_ranks, make_bases
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
-from lineament.records import Figure, Record, read_json
+from lineament.records import Quantity, Record, read_json
 from lineament.report.sections.recovery import best_statics, capture_picture, recover_picture
 from lineament.report.sections.tables import missing_reasons, space_table
 from lineament.report.series import data_table, undefined_notes
@@ -136,7 +136,7 @@ def test_all_bases_are_compared_at_the_full_rank_of_a_static_one(study: Study) -
     assert found.capture == max(f.value for f in figures if counts(f))
 
 
-def counts(figure: Figure) -> bool:
+def counts(figure: Quantity) -> bool:
     """Whether a figure may stand for the static bases: rank 5, or 3 for the task vectors."""
     rank = 3 if figure.labels["basis"] == "task_vectors" else 5
     return (
@@ -166,9 +166,9 @@ def projected_loss(study: Study, columns: torch.Tensor) -> float:
         return study.problem.evaluate(study.problem.fixed(study.target, "held_out")).loss
 
 
-def capture(basis: str, rank: int, value: float | None, **more: str) -> Figure:
+def capture(basis: str, rank: int, value: float | None, **more: str) -> Quantity:
     reason = None if value is not None else "the basis has fewer directions than this rank"
-    return Figure("capture", value, "fraction", labels={**WHOLE, "basis": basis, "rank": rank, **more}, reason=reason)
+    return Quantity("capture", value, "fraction", labels={**WHOLE, "basis": basis, "rank": rank, **more}, reason=reason)
 
 
 def test_best_static_takes_each_basis_at_its_largest_rank_up_to_the_headline() -> None:
@@ -180,7 +180,7 @@ def test_best_static_takes_each_basis_at_its_largest_rank_up_to_the_headline() -
         capture("task_vectors", 6, 0.4),
         capture("task_vectors", 10, None),
         capture("prefix", 10, 1.0),  # not static
-        Figure("capture", 1.0, "fraction", labels={**WHOLE, "at": "2T", "basis": "static_star", "rank": 10}),
+        Quantity("capture", 1.0, "fraction", labels={**WHOLE, "at": "2T", "basis": "static_star", "rank": 10}),
     ]
     found = best_static(figures, 10)
     assert found is not None
@@ -198,10 +198,10 @@ def test_the_report_takes_a_static_basis_of_fewer_directions_at_its_full_rank() 
         capture("static_star", 10, 0.3),
         capture("task_vectors", 6, 0.4),
         capture("task_vectors", 10, None),
-        Figure("trained_inside", 0.7, "fraction", labels=labels),
-        Figure("trained_inside", 0.95, "fraction", labels={"basis": "prefix", "rank": 10, "statistic": "accuracy"}),
-        Figure("start_basis_share", 0.2, "fraction", labels={"factor": "A"}),
-        Figure("start_basis_share", 0.8, "fraction", labels={"factor": "B"}),
+        Quantity("trained_inside", 0.7, "fraction", labels=labels),
+        Quantity("trained_inside", 0.95, "fraction", labels={"basis": "prefix", "rank": 10, "statistic": "accuracy"}),
+        Quantity("start_basis_share", 0.2, "fraction", labels={"factor": "A"}),
+        Quantity("start_basis_share", 0.8, "fraction", labels={"factor": "B"}),
         capture("prefix", 10, 0.8, space_of="lora_effective"),
     ]
     record = Record("basis_capture", "sort", 0, "synthetic", "toy", "lora_factors", 100, "0" * 16, tuple(figures), {})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lineament.errors import LineamentError
 from lineament.records import (
-    Figure,
+    Quantity,
     Record,
     delete_leftovers,
     load_records,
@@ -29,9 +29,9 @@ from lineament.records import (
 
 def record(**changes: object) -> Record:
     figures = (
-        Figure("capture", 0.5, "fraction", stderr=0.01, null=0.1, labels={"basis": "prefix", "rank": 10}),
-        Figure("capture", 0.25, "fraction", labels={"basis": "prefix", "rank": 5}),
-        Figure("half_life", None, "steps", reason="> 40"),
+        Quantity("capture", 0.5, "fraction", stderr=0.01, null=0.1, labels={"basis": "prefix", "rank": 10}),
+        Quantity("capture", 0.25, "fraction", labels={"basis": "prefix", "rank": 5}),
+        Quantity("half_life", None, "steps", reason="> 40"),
     )
     body = {
         "measurement": "basis_capture",
@@ -42,7 +42,7 @@ def record(**changes: object) -> Record:
         "space": "full",
         "n_params": 17,
         "config_hash": "abc",
-        "figures": figures,
+        "quantities": figures,
         "definitions": {"capture": "|U^T d|^2 / |d|^2"},
         "arrays": {"loss": np.linspace(0, 1, 5), "ids": np.arange(6).reshape(2, 3).T},
     }
@@ -107,16 +107,16 @@ def test_equal_records_are_equal_files(tmp_path: Path) -> None:
 
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_a_figure_is_finite_or_says_why(value: float) -> None:
-    figure = Figure("x", value, "steps")
+    figure = Quantity("x", value, "steps")
     assert (figure.value == value and figure.reason is None) if math.isfinite(value) else figure.value is None
     if not math.isfinite(value):
         assert figure.reason == f"value was {value}"
-    assert Figure("x", float("nan"), "steps", reason="own").reason == "own"
+    assert Quantity("x", float("nan"), "steps", reason="own").reason == "own"
 
 
 def test_no_file_ever_holds_nan(tmp_path: Path) -> None:
-    odd = Figure("x", float("nan"), "steps", stderr=float("inf"), null=float("nan"))
-    text = record(figures=(odd,)).save(tmp_path).read_text()
+    odd = Quantity("x", float("nan"), "steps", stderr=float("inf"), null=float("nan"))
+    text = record(quantities=(odd,)).save(tmp_path).read_text()
     body = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in a record"))
     assert body["figures"][0]["value"] is None
     assert body["figures"][0]["stderr"] is None

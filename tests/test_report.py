@@ -136,7 +136,7 @@ def test_definitions_open_on_demand_and_cover_every_quantity(page: webdriver.Chr
         page.execute_script("arguments[0].click()", summary)
     text = " ".join(d.text for d in page.find_elements(By.CSS_SELECTOR, "details.definitions[open]"))
     for record in load_records(finished / "records"):
-        for quantity in {figure.quantity for figure in record.figures}:
+        for quantity in {figure.name for figure in record.quantities}:
             assert record.definitions[quantity][:40] in text, quantity
 
 

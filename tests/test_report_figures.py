@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lineament.claims.intervals import over_seeds
-from lineament.records import Figure, Label, Record, load_records, read_json
+from lineament.records import Label, Quantity, Record, load_records, read_json
 from lineament.report.drawing import draw
 from lineament.report.sections.dynamics import half_life_text, spectrum_picture, window_texts
 from lineament.report.sections.recovery import best_statics, capture_picture
@@ -84,22 +84,22 @@ def test_a_band_of_cumulative_energy_has_a_lower_end_that_never_falls() -> None:
     assert over_seeds(shares, fraction=True).low < lows[0] == lows[1]
 
 
-def made(measurement: str, *per_seed: list[Figure]) -> list[Record]:
+def made(measurement: str, *per_seed: list[Quantity]) -> list[Record]:
     """Records by hand, one per seed."""
     head = {"target": "sort", "problem": "synthetic", "model": "tiny", "space": "lora_factors", "n_params": 1000}
     rest: dict[str, Any] = {
         "config_hash": "abc",
-        "definitions": {f.quantity: "made up" for figures in per_seed for f in figures},
+        "definitions": {f.name: "made up" for figures in per_seed for f in figures},
     }
     return [
-        Record(measurement=measurement, seed=seed, figures=tuple(figures), **head, **rest)  # type: ignore[arg-type]
+        Record(measurement=measurement, seed=seed, quantities=tuple(figures), **head, **rest)  # type: ignore[arg-type]
         for seed, figures in enumerate(per_seed)
     ]
 
 
-def life(value: float | None, lag: int = 0) -> list[Figure]:
+def life(value: float | None, lag: int = 0) -> list[Quantity]:
     reason = None if value is not None else f"> {lag} (largest lag; it does not cross)"
-    return [Figure("half_life", value, "steps", labels={"from": "broken"}, reason=reason)]
+    return [Quantity("half_life", value, "steps", labels={"from": "broken"}, reason=reason)]
 
 
 def test_a_half_life_that_no_seed_reaches_is_one_clause() -> None:
@@ -110,7 +110,7 @@ def test_a_half_life_that_no_seed_reaches_is_one_clause() -> None:
 
 
 def test_seeds_without_half_life_are_named_beside_the_mean_of_the_others() -> None:
-    noisy = [Figure("half_life", None, "steps", labels={"from": "broken"}, reason="too little signal")]
+    noisy = [Quantity("half_life", None, "steps", labels={"from": "broken"}, reason="too little signal")]
     text = half_life_text(made("basis_drift", life(10), life(12), life(None, 83), noisy), "broken")
     assert "11 [" in text
     assert "does not cross within the run in 1 of 4 seeds (largest lag 83); 1 of 4 seeds: too little signal" in text
@@ -118,8 +118,8 @@ def test_seeds_without_half_life_are_named_beside_the_mean_of_the_others() -> No
 
 
 def test_window_overlaps_are_told_at_lags_that_all_seeds_have() -> None:
-    def windows(*lags: int) -> list[Figure]:
-        return [Figure("window_overlap", 1 / lag, "fraction", labels={"lag": lag, "width": 10}) for lag in lags]
+    def windows(*lags: int) -> list[Quantity]:
+        return [Quantity("window_overlap", 1 / lag, "fraction", labels={"lag": lag, "width": 10}) for lag in lags]
 
     (text,) = window_texts(made("basis_drift", windows(40, 50, 100), windows(40, 50)))
     assert "0.025 [0.025, 0.025] at lag 40, 0.02 [0.02, 0.02] at lag 50 (two random planes: 0.01)" in text

@@ -42,7 +42,7 @@ def changed(records: list[Record], quantity: str, value: float | None, **labels:
 
     def new(r: Record) -> Record:
         return replace(
-            r, figures=tuple(replace(f, value=value) if f.matches(quantity, **labels) else f for f in r.figures)
+            r, quantities=tuple(replace(f, value=value) if f.matches(quantity, **labels) else f for f in r.quantities)
         )
 
     return [new(r) for r in records]
@@ -216,6 +216,6 @@ def test_seeds_that_did_not_recover_do_not_hide_the_others() -> None:
 
 def test_a_record_of_one_part_draws_that_part_only() -> None:
     whole = search_records()[0]
-    density = [f for f in whole.figures if f.quantity in ("equal_norm_gain", "density", "density_rank_correlation")]
+    density = [f for f in whole.quantities if f.name in ("equal_norm_gain", "density", "density_rank_correlation")]
     drawn = [make([record(0, density)]) is not None for make in PICTURES]
     assert drawn == [False, False, True, False, False]

@@ -66,7 +66,7 @@ def title(picture: Picture | None) -> str:
 
 
 def drop(records: list[Record], quantity: str) -> list[Record]:
-    return [replace(r, figures=tuple(f for f in r.figures if f.quantity != quantity)) for r in records]
+    return [replace(r, quantities=tuple(f for f in r.quantities if f.name != quantity)) for r in records]
 
 
 def test_cosines_by_layer_follow_the_law() -> None:
@@ -271,7 +271,7 @@ def test_a_seed_without_a_reference_does_not_hide_the_others() -> None:
 
 def test_a_record_of_one_part_draws_that_part_only() -> None:
     whole = steering_records()[0]
-    cosines = [f for f in whole.figures if f.quantity in ("step_cosine", "best_layer_cosine")]
+    cosines = [f for f in whole.quantities if f.name in ("step_cosine", "best_layer_cosine")]
     assert [make([record(0, cosines)]) is not None for make in PICTURES] == [True, False, False, False, False]
     assert steering_tables([record(0, cosines)]) == [None] * 4
     assert dose_picture(drop(steering_records(), "dose_kl")) is not None

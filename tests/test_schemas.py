@@ -16,7 +16,7 @@ from sweep_records import write_sweep
 from lineament.claims.claims import CLAIMS, write_claims
 from lineament.commands.sweep.results import write_results
 from lineament.measurements.families import STATIC
-from lineament.records import Figure, Record, read_json
+from lineament.records import Quantity, Record, read_json
 
 RANK = 10
 CAPTURES = {
@@ -37,7 +37,7 @@ def valid(name: str, body: Any) -> bool:
     return jsonschema.Draft202012Validator(schema(name)).is_valid(body)
 
 
-def record(measurement: str, seed: int, figures: list[Figure], **arrays: np.ndarray) -> Record:
+def record(measurement: str, seed: int, figures: list[Quantity], **arrays: np.ndarray) -> Record:
     return Record(
         measurement=measurement,
         target="sort",
@@ -47,8 +47,8 @@ def record(measurement: str, seed: int, figures: list[Figure], **arrays: np.ndar
         space="lora_factors",
         n_params=1000,
         config_hash="0123456789abcdef",
-        figures=tuple(figures),
-        definitions={figure.quantity: "what it is" for figure in figures},
+        quantities=tuple(figures),
+        definitions={figure.name: "what it is" for figure in figures},
         arrays=arrays,
     )
 
@@ -57,35 +57,42 @@ def gradient_rank(seed: int) -> Record:
     which = {"point": "broken", "gradients": "minibatch", "centred": "False", "unit_norm": "False", "n": 64}
     shares = {"true": 0.2, "shuffled": 0.6}
     figures = [
-        Figure("k90_share", share + 0.01 * seed, "fraction", labels={**which, "labels": labels})
+        Quantity("k90_share", share + 0.01 * seed, "fraction", labels={**which, "labels": labels})
         for labels, share in shares.items()
     ]
     return record("gradient_rank", seed, figures, energy=np.linspace(1, 0, 4))
 
 
 def basis_capture(seed: int) -> Record:
-    figures = [Figure("recovery_steps", 40.0, "steps")]
+    figures = [Quantity("recovery_steps", 40.0, "steps")]
     for definition in ("whole", "rest"):
         for basis, value in CAPTURES.items():
             labels = {"basis": basis, "rank": RANK, "definition": definition, "at": "T", "space_of": "parameters"}
-            figures.append(Figure("capture", value + 0.01 * seed, "fraction", 0.01, 0.1, labels))
+            figures.append(Quantity("capture", value + 0.01 * seed, "fraction", stderr=0.01, null=0.1, labels=labels))
     for basis in ("krylov", "krylov_preconditioned"):
         labels = {"basis": basis, "rank": RANK}
-        figures.append(Figure("krylov_prefix_overlap", 0.6 + 0.01 * seed, "fraction", None, 0.1, labels))
+        figures.append(Quantity("krylov_prefix_overlap", 0.6 + 0.01 * seed, "fraction", null=0.1, labels=labels))
     for loss, basis in enumerate(("prefix", "control_random_times", "static_star", "control_preconditioned")):
         labels = {"basis": basis, "rank": RANK, "statistic": "loss"}
-        figures.append(Figure("trained_inside", loss + 0.1 * seed, "nats per target token", labels=labels))
-    figures.append(Figure("capture", float("nan"), "fraction", labels={"basis": "task_vectors", "rank": 20}))
+        figures.append(Quantity("trained_inside", loss + 0.1 * seed, "nats per target token", labels=labels))
+    figures.append(Quantity("capture", float("nan"), "fraction", labels={"basis": "task_vectors", "rank": 20}))
     return record("basis_capture", seed, figures)
 
 
 def basis_drift(seed: int) -> Record:
     figures = [
-        Figure("overlap_at_claim_lag", 0.3 + 0.01 * seed, "fraction", None, 0.1, {"from": "broken", "lag": 20}),
-        Figure("half_life", 7.0 + seed, "steps", labels={"from": "broken"}),
-        Figure("half_life", None, "steps", labels={"from": "recovered"}, reason="> 40 (largest lag)"),
-        Figure("drift_rate", 0.02 + 0.001 * seed, "per step", labels={"phase": "before"}),
-        Figure("drift_rate", 0.01, "per step", labels={"phase": "after"}),
+        Quantity(
+            "overlap_at_claim_lag",
+            0.3 + 0.01 * seed,
+            "fraction",
+            stderr=None,
+            null=0.1,
+            labels={"from": "broken", "lag": 20},
+        ),
+        Quantity("half_life", 7.0 + seed, "steps", labels={"from": "broken"}),
+        Quantity("half_life", None, "steps", labels={"from": "recovered"}, reason="> 40 (largest lag)"),
+        Quantity("drift_rate", 0.02 + 0.001 * seed, "per step", labels={"phase": "before"}),
+        Quantity("drift_rate", 0.01, "per step", labels={"phase": "after"}),
     ]
     return record("basis_drift", seed, figures)
 
@@ -93,10 +100,17 @@ def basis_drift(seed: int) -> Record:
 def random_search(seed: int) -> Record:
     which = {"space": "full", "n": 64}
     figures = [
-        Figure("ratio_linear", 0.99 + 0.001 * seed, "ratio", 0.01, 2.5, {**which, "cost": 0.01, "sigma": 1e-3}),
-        Figure("departure_sigma", 0.01, "per parameter", None, 0.01, which),
-        Figure("dimension_slope", 0.01 * (seed - 1), "per log parameter", None, -0.5, {"costs": "all"}),
-        Figure("density_rank_correlation", 0.9, "rank correlation", None, 0.5, {"subspaces": "informed"}),
+        Quantity(
+            "ratio_linear",
+            0.99 + 0.001 * seed,
+            "ratio",
+            stderr=0.01,
+            null=2.5,
+            labels={**which, "cost": 0.01, "sigma": 1e-3},
+        ),
+        Quantity("departure_sigma", 0.01, "per parameter", null=0.01, labels=which),
+        Quantity("dimension_slope", 0.01 * (seed - 1), "per log parameter", null=-0.5, labels={"costs": "all"}),
+        Quantity("density_rank_correlation", 0.9, "rank correlation", null=0.5, labels={"subspaces": "informed"}),
     ]
     return record("random_search", seed, figures)
 
@@ -104,8 +118,15 @@ def random_search(seed: int) -> Record:
 def steering(seed: int) -> Record:
     best = {"step": "raw", "layer": 2, "n_below": 34}
     figures = [
-        Figure("best_layer_cosine", 0.6 + 0.01 * seed, "cosine", 0.01, 0.3, best),
-        Figure("effect_ratio", 0.8 + 0.01 * seed, "ratio", 0.02, 0.1, {"layer": 2, "kl": 0.05, "best": "True"}),
+        Quantity("best_layer_cosine", 0.6 + 0.01 * seed, "cosine", stderr=0.01, null=0.3, labels=best),
+        Quantity(
+            "effect_ratio",
+            0.8 + 0.01 * seed,
+            "ratio",
+            stderr=0.02,
+            null=0.1,
+            labels={"layer": 2, "kl": 0.05, "best": "True"},
+        ),
     ]
     return record("steering", seed, figures)
 

@@ -198,7 +198,7 @@ def record(study: OperatingStudy) -> Record:
 
 
 def test_the_measurement_holds_what_the_protocol_asks_for(record: Record) -> None:
-    quantities = {figure.quantity for figure in record.figures}
+    quantities = {figure.name for figure in record.quantities}
     assert quantities <= set(record.definitions)
     cosines = list(record.select("step_cosine", step="raw", shift="jacobian"))
     assert [f.labels["layer"] for f in cosines] == [1]

@@ -119,10 +119,10 @@ def test_a_seed_that_cannot_reach_the_price_leaves_the_effect_open() -> None:
     """How far its vector would steer is unknown, and it may be left out for being weak."""
     records = steering_records()
     figures = [
-        replace(f, value=None, reason="a vector does not reach this KL") if f.quantity == "effect_ratio" else f
-        for f in records[1].figures
+        replace(f, value=None, reason="a vector does not reach this KL") if f.name == "effect_ratio" else f
+        for f in records[1].quantities
     ]
-    records[1] = replace(records[1], figures=tuple(figures))
+    records[1] = replace(records[1], quantities=tuple(figures))
     claim = claim_of(records, "step_steers")
     assert (claim.verdict, claim.reason) == ("inconclusive", "no figure in seed 1: a vector does not reach this KL")
     assert claim.measured is not None

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from lineament.problems.problem import Problem as Problem
     from lineament.problems.stored_adapters import StoredAdapter as StoredAdapter
     from lineament.problems.stored_adapters import read_adapter as read_adapter
-    from lineament.records import Figure as Figure
+    from lineament.records import Quantity as Quantity
     from lineament.records import Record as Record
     from lineament.records import load_records as load_records
     from lineament.steering.formats import from_layer_activations as from_layer_activations
@@ -151,7 +151,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "steered": ("steering.steered", "steered"),
     "mean_best": ("population.best_of_n", "mean_best"),
     "Study": ("study.study", "Study"),
-    "Figure": ("records", "Figure"),
+    "Quantity": ("records", "Quantity"),
     "Record": ("records", "Record"),
     "load_records": ("records", "load_records"),
     "Claim": ("claims.verdict", "Claim"),

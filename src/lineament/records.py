@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,11 +31,11 @@ Label = str | int | float
 
 
 @dataclass(frozen=True)
-class Figure:
+class Quantity:
     """One number.
 
     Attributes:
-        quantity: its name; the record's `definitions` say what it is.
+        name: what it is; the record's `definitions` say how it is computed. `quantity` in the JSON file.
         value: the number, or None with a `reason`.
         unit: e.g. `fraction`, `nats per target token`, `steps`.
         stderr: standard error within the seed, where there is one.
@@ -44,9 +44,10 @@ class Figure:
         reason: why the value is missing or what limits it.
     """
 
-    quantity: str
+    name: str
     value: float | None
     unit: str
+    _: KW_ONLY
     stderr: float | None = None
     null: float | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
@@ -56,14 +57,14 @@ class Figure:
         if self.value is not None and not math.isfinite(self.value):
             object.__setattr__(self, "reason", self.reason or f"value was {self.value}")
             object.__setattr__(self, "value", None)
-        for name in ("stderr", "null"):
-            number = getattr(self, name)
+        for uncertain in ("stderr", "null"):
+            number = getattr(self, uncertain)
             if number is not None and not math.isfinite(number):
-                object.__setattr__(self, name, None)
+                object.__setattr__(self, uncertain, None)
 
-    def matches(self, quantity: str, **labels: Label) -> bool:
-        """Whether this is a figure of `quantity` with all these labels."""
-        return self.quantity == quantity and all(self.labels.get(k) == v for k, v in labels.items())
+    def matches(self, name: str, **labels: Label) -> bool:
+        """Whether this is the named quantity with all these labels."""
+        return self.name == name and all(self.labels.get(k) == v for k, v in labels.items())
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Record:
     space: str
     n_params: int
     config_hash: str
-    figures: tuple[Figure, ...]
+    quantities: tuple[Quantity, ...]
     definitions: Mapping[str, str]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
 
@@ -92,13 +93,23 @@ class Record:
         """File name without suffix."""
         return f"{self.measurement}-{self.target}-seed{self.seed}"
 
-    def select(self, quantity: str, **labels: Label) -> Iterator[Figure]:
-        """All figures of a quantity with these labels."""
-        return (figure for figure in self.figures if figure.matches(quantity, **labels))
+    def select(self, name: str, **labels: Label) -> Iterator[Quantity]:
+        """Yield every quantity of this name that carries these labels."""
+        return (found for found in self.quantities if found.matches(name, **labels))
 
-    def value(self, quantity: str, **labels: Label) -> float | None:
-        """The value of the one figure that matches, or None if it is absent or undefined."""
-        return next((figure.value for figure in self.select(quantity, **labels)), None)
+    def value(self, name: str, **labels: Label) -> float | None:
+        """Return the value of the one quantity that matches, or None if it is absent or undefined.
+
+        Raises:
+            ValueError: if several quantities match, whatever their values.
+        """
+        found = list(self.select(name, **labels))
+        if len(found) > 1:
+            raise ValueError(
+                f"{len(found)} quantities of {self.measurement} match {name!r} with {labels}; add labels until one "
+                "does."
+            )
+        return found[0].value if found else None
 
     def save(self, folder: Path) -> Path:
         """Write `folder/NAME.json` (and `.safetensors` if there are arrays); returns the JSON's path."""
@@ -106,8 +117,7 @@ class Record:
         if self.arrays:
             arrays = {key: np.ascontiguousarray(value) for key, value in self.arrays.items()}
             write_bytes(folder / f"{self.name}.safetensors", save(arrays))
-        body = {"schema": SCHEMA_VERSION, **{k: v for k, v in asdict(self).items() if k != "arrays"}}
-        body["arrays"] = sorted(self.arrays)
+        body = {"schema": SCHEMA_VERSION, **_as_json(self)}
         path = folder / f"{self.name}.json"
         write_json(path, body)
         return path
@@ -120,9 +130,19 @@ class Record:
         if version != SCHEMA_VERSION:
             raise LineamentError(f"{path} has schema {version}; this version reads schema {SCHEMA_VERSION}.")
         names = body.pop("arrays")
-        figures = tuple(Figure(**figure) for figure in body.pop("figures"))
+        quantities = tuple(Quantity(name=figure.pop("quantity"), **figure) for figure in body.pop("figures"))
         arrays = load_file(path.with_suffix(".safetensors")) if names and with_arrays else {}
-        return cls(figures=figures, arrays=arrays, **body)
+        return cls(quantities=quantities, arrays=arrays, **body)
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    """Return a record as its schema has it, where quantities are called figures and a name is called quantity."""
+    body = asdict(record)
+    body["arrays"] = sorted(record.arrays)
+    renamed = {"quantities": "figures"}
+    body = {renamed.get(key, key): value for key, value in body.items()}
+    body["figures"] = [{"quantity": figure.pop("name"), **figure} for figure in body["figures"]]
+    return body
 
 
 def load_records(folder: Path | str, with_arrays: bool = True) -> list[Record]:

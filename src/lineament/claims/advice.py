@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from lineament.claims.evidence import mean_or_none
 from lineament.claims.intervals import over_seeds
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 
 # GaLore's default number of steps between refreshes of its projection (Zhao et al. 2024, arXiv 2403.03507).
 GALORE_REFRESH_STEPS = 200
@@ -151,7 +151,7 @@ def _over_recordings(values: Sequence[float], unit: str) -> tuple[float | None, 
     return low, high
 
 
-def _within(figures: Sequence[Figure]) -> tuple[float | None, float | None, str]:
+def _within(figures: Sequence[Quantity]) -> tuple[float | None, float | None, str]:
     """An interval from the spread within one run, where the figure has one."""
     known = [figure for figure in figures if figure.value is not None]
     if len(known) != 1 or known[0].stderr is None or known[0].value is None:

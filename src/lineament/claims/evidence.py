@@ -78,7 +78,7 @@ class Evidence:
         found = {}
         for (name, seed), record in sorted(self.records.items()):
             if name == "basis_capture" and (record.value("recovery_steps") or 0) >= self.rank:
-                best = best_static(record.figures, self.rank)
+                best = best_static(record.quantities, self.rank)
                 if best is not None:
                     found[seed] = best
         return found

@@ -8,7 +8,7 @@ from typing import Any
 from lineament.claims.evidence import Evidence, mean_or_none
 from lineament.claims.intervals import Interval, over_seeds
 from lineament.claims.verdict import Claim, above, clipped, interval_body, make_claim
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 
 NAME = "steering"
 # Between activations, whatever weights moved: it stands beside runs on adapters and on all weights.
@@ -68,21 +68,21 @@ def step_steers(e: Evidence) -> Claim | None:
     )
 
 
-def is_true(figure: Figure, label: str) -> bool:
+def is_true(figure: Quantity, label: str) -> bool:
     """Whether a yes-or-no label says yes, written as a truth value or as a word."""
     return str(figure.labels.get(label)) == "True"
 
 
-def _figures(e: Evidence, quantity: str, **labels: Label) -> dict[int, Figure]:
+def _figures(e: Evidence, quantity: str, **labels: Label) -> dict[int, Quantity]:
     """Seed -> its first such figure, also one without a value."""
-    found: dict[int, Figure] = {}
+    found: dict[int, Quantity] = {}
     for (name, seed), record in sorted(e.records.items()):
         for figure in record.select(quantity, **labels) if name == NAME else ():
             found.setdefault(seed, figure)
     return found
 
 
-def _best_cosines(e: Evidence) -> dict[int, Figure]:
+def _best_cosines(e: Evidence) -> dict[int, Quantity]:
     return _figures(e, "best_layer_cosine", step="raw")
 
 
@@ -91,9 +91,9 @@ def _budget(e: Evidence) -> float | None:
     return min((float(f.labels["kl"]) for r in e.records.values() for f in r.select("effect_ratio")), default=None)
 
 
-def _best_ratios(e: Evidence, kl: float | None) -> dict[int, Figure]:
+def _best_ratios(e: Evidence, kl: float | None) -> dict[int, Quantity]:
     """Seed -> effect ratio at its best layer."""
-    found: dict[int, Figure] = {}
+    found: dict[int, Quantity] = {}
     for (name, seed), record in sorted(e.records.items()):
         for figure in record.select("effect_ratio") if name == NAME else ():
             if is_true(figure, "best") and figure.labels["kl"] == kl:
@@ -101,7 +101,7 @@ def _best_ratios(e: Evidence, kl: float | None) -> dict[int, Figure]:
     return found
 
 
-def _lead_over_nulls(figures: list[Figure]) -> Interval:
+def _lead_over_nulls(figures: list[Quantity]) -> Interval:
     """Cosine minus the largest null draw's: mean, and as ends the least and the largest over seeds.
 
     The rule asks for every seed, so these ends, and not an interval of the mean, are what must lie above 0.
@@ -112,7 +112,7 @@ def _lead_over_nulls(figures: list[Figure]) -> Interval:
     return Interval(sum(leads) / len(leads), min(leads), max(leads), len(leads), level=1.0)
 
 
-def _why_dropped(found: Mapping[int, Figure], dropped: list[int]) -> str:
+def _why_dropped(found: Mapping[int, Quantity], dropped: list[int]) -> str:
     """Which seeds have no figure, by reason."""
     seeds: dict[str, list[str]] = {}
     for seed in dropped:
@@ -138,7 +138,7 @@ def _match_details(e: Evidence) -> dict[str, Any]:
     }
 
 
-def _effect_details(e: Evidence, ratios: Mapping[int, Figure], kl: float | None) -> dict[str, Any]:
+def _effect_details(e: Evidence, ratios: Mapping[int, Quantity], kl: float | None) -> dict[str, Any]:
     if kl is None:
         return {}
 
@@ -162,7 +162,7 @@ def _label_values(e: Evidence, quantity: str, label: str) -> list[str]:
     return sorted({str(f.labels[label]) for r in e.records.values() for f in r.select(quantity)})
 
 
-def _at(e: Evidence, places: Mapping[int, Figure], quantity: str, **labels: Label) -> dict[int, float]:
+def _at(e: Evidence, places: Mapping[int, Quantity], quantity: str, **labels: Label) -> dict[int, float]:
     """Seed -> a figure at the layer that another figure of this seed is from."""
     found = {}
     for seed, place in places.items():

@@ -219,14 +219,14 @@ def export(path: Path, as_csv: bool) -> int:
     records = load_records(RunFolder(path).records)
     if not records:
         raise InputError(f"{path} holds no records.")
-    labels = sorted({label for record in records for figure in record.figures for label in figure.labels})
+    labels = sorted({label for record in records for figure in record.quantities for label in figure.labels})
     writer = csv.writer(sys.stdout)
     writer.writerow(["measurement", "target", "seed", "quantity", *labels, "value", "stderr", "null", "unit", "reason"])
     for record in records:
-        for figure in record.figures:
+        for figure in record.quantities:
             own = [figure.labels.get(label, "") for label in labels]
             tail = [figure.value, figure.stderr, figure.null, figure.unit, figure.reason]
-            writer.writerow([record.measurement, record.target, record.seed, figure.quantity, *own, *tail])
+            writer.writerow([record.measurement, record.target, record.seed, figure.name, *own, *tail])
     return 0
 
 

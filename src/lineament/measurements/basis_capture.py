@@ -35,7 +35,7 @@ from lineament.measurements.measurement import make_record
 from lineament.measurements.sensitivity import DEFINITION as GRID_DEFINITION
 from lineament.measurements.sensitivity import grid_figures
 from lineament.problems.factor_pairs import factor_pairs
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.study.study import Study
 from lineament.vectors.effective import update_gram
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
@@ -65,9 +65,9 @@ def measure(study: Study) -> Record:
     figures = _recovery_figures(study)
     if study.curve.recovered_at is None:
         reason = f"not recovered within {study.settings.recovery.steps} steps"
-        figures.append(Figure("recovery_steps", None, "steps", reason=reason))
+        figures.append(Quantity("recovery_steps", None, "steps", reason=reason))
         return make_record(study, NAME, figures, DEFINITIONS, _curves(study))
-    figures.append(Figure("recovery_steps", float(study.recovered_at), "steps"))
+    figures.append(Quantity("recovery_steps", float(study.recovered_at), "steps"))
     bases = make_bases(study) if usable_ranks(study) else {}
     ranks = compared_ranks(study, bases)
     figures += _shares_of_steps(study, ranks)
@@ -82,13 +82,13 @@ def measure(study: Study) -> Record:
     return make_record(study, NAME, _with_nulls(figures), DEFINITIONS, _curves(study))
 
 
-def _recovery_figures(study: Study) -> list[Figure]:
+def _recovery_figures(study: Study) -> list[Quantity]:
     figures = []
     for point, tasks in study.effects.items():
         for task, found in tasks.items():
             for statistic, unit in (("loss", "nats per target token"), ("accuracy", "fraction")):
                 labels: dict[str, Label] = {"point": point, "task": task, "statistic": statistic}
-                figures.append(Figure("evaluation", found[statistic], unit, labels=labels))
+                figures.append(Quantity("evaluation", found[statistic], unit, labels=labels))
     return figures
 
 
@@ -124,7 +124,7 @@ def _captures(
     candidates: Mapping[str, Callable[[int], list[Candidate]]],
     ranks: Sequence[int],
     space_of: str = "parameters",
-) -> list[Figure]:
+) -> list[Quantity]:
     figures = []
     for rank in ranks:
         for name, make in candidates.items():
@@ -141,9 +141,9 @@ def _captures(
     return figures
 
 
-def _unusable_captures(where: Mapping[str, Label], reason: str) -> list[Figure]:
+def _unusable_captures(where: Mapping[str, Label], reason: str) -> list[Quantity]:
     return [
-        Figure("capture", None, "fraction", labels={**where, "definition": definition, "at": at}, reason=reason)
+        Quantity("capture", None, "fraction", labels={**where, "definition": definition, "at": at}, reason=reason)
         for at, definition in POINTS_AND_DEFINITIONS
     ]
 
@@ -153,7 +153,7 @@ def effective_gram(study: Study) -> TrajectoryGram:
     return update_gram(factor_pairs(study.problem.space), study.trajectory.positions())
 
 
-def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Figure]:
+def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Quantity]:
     """The gauge-invariant figures: bases of updates, in dW space."""
     if study.problem.space.space.kind != "lora_factors":
         return []
@@ -161,7 +161,7 @@ def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Figure]:
     return _captures(study, gram, study_candidates(gram, study), ranks, "lora_effective")
 
 
-def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Figure]:
+def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Quantity]:
     """How much of the start basis lies in A and in B; only an adapter has them."""
     if study.problem.space.space.kind != "lora_factors" or "static_start" not in bases:
         return []
@@ -174,29 +174,31 @@ def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Figure
         size = sum(part.stop - part.start for part in parts)
         labels: dict[str, Label] = {"factor": factor, "rank": columns.shape[1]}
         figures.append(
-            Figure("start_basis_share", inside / columns.shape[1], "fraction", null=size / n_params, labels=labels)
+            Quantity("start_basis_share", inside / columns.shape[1], "fraction", null=size / n_params, labels=labels)
         )
     return figures
 
 
-def _shares_of_steps(study: Study, ranks: Sequence[int]) -> list[Figure]:
-    def share(rank: int) -> Figure:
+def _shares_of_steps(study: Study, ranks: Sequence[int]) -> list[Quantity]:
+    def share(rank: int) -> Quantity:
         labels: dict[str, Label] = {"rank": rank}
         if rank > study.recovered_at:
             reason = why_unusable(study, rank)
-            return Figure("prefix_share_of_steps", None, "fraction", labels=labels, reason=reason)
-        return Figure("prefix_share_of_steps", rank / study.recovered_at, "fraction", labels=labels)
+            return Quantity("prefix_share_of_steps", None, "fraction", labels=labels, reason=reason)
+        return Quantity("prefix_share_of_steps", rank / study.recovered_at, "fraction", labels=labels)
 
     return [share(rank) for rank in ranks]
 
 
-def _krylov_overlaps(study: Study, bases: Mapping[str, Basis]) -> list[Figure]:
+def _krylov_overlaps(study: Study, bases: Mapping[str, Basis]) -> list[Quantity]:
     figures = []
     for rank in study.settings.measurement.ranks:
         for name in ("krylov", "krylov_preconditioned"):
             value, null, reason = _krylov_overlap(study, bases, name, rank)
             labels: dict[str, Label] = {"basis": name, "rank": rank}
-            figures.append(Figure("krylov_prefix_overlap", value, "fraction", None, null, labels, reason))
+            figures.append(
+                Quantity("krylov_prefix_overlap", value, "fraction", null=null, labels=labels, reason=reason)
+            )
     return figures
 
 
@@ -214,23 +216,31 @@ def _krylov_overlap(
     return value, overlap(basis.leading(rank), noise.leading(rank)), None
 
 
-def _with_nulls(figures: list[Figure]) -> list[Figure]:
+def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
     """Beside each capture, its null: another task's plane for static bases, the noise prefix for others."""
 
-    def key(figure: Figure) -> tuple[object, ...]:
+    def key(figure: Quantity) -> tuple[object, ...]:
         return tuple(figure.labels.get(k) for k in ("rank", "definition", "at", "space_of"))
 
-    captures = [f for f in figures if f.quantity == "capture"]
+    captures = [f for f in figures if f.name == "capture"]
     nulls = {
         name: {key(f): f.value for f in captures if f.labels["basis"] == name}
         for name in ("null_noise_prefix", "null_other_task")
     }
 
-    def with_null(figure: Figure) -> Figure:
-        if figure.quantity != "capture":
+    def with_null(figure: Quantity) -> Quantity:
+        if figure.name != "capture":
             return figure
         name = "null_other_task" if figure.labels["basis"] in STATIC else "null_noise_prefix"
         null = nulls[name].get(key(figure))
-        return Figure("capture", figure.value, figure.unit, figure.stderr, null, figure.labels, figure.reason)
+        return Quantity(
+            "capture",
+            figure.value,
+            figure.unit,
+            stderr=figure.stderr,
+            null=null,
+            labels=figure.labels,
+            reason=figure.reason,
+        )
 
     return [with_null(figure) for figure in figures]

@@ -16,7 +16,7 @@ from scipy.optimize import isotonic_regression
 
 from lineament.bases import Basis, overlap, principal_angles, top_directions
 from lineament.measurements.measurement import make_record
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.study.study import Study
 from lineament.vectors.gradients import group_gradients
 
@@ -63,7 +63,7 @@ def measure(study: Study) -> Record:
     """Overlap against lag from theta_broken and from theta_recovered, half-lives, and drift against loss."""
     if study.curve.recovered_at is None:
         reason = f"not recovered within {study.settings.recovery.steps} steps"
-        return make_record(study, NAME, [Figure("half_life", None, "steps", reason=reason)], DEFINITIONS)
+        return make_record(study, NAME, [Quantity("half_life", None, "steps", reason=reason)], DEFINITIONS)
     end = study.recovered_at
     lags = sorted({*lags_up_to(_longest_lag(end)), claim_lag(end)})
     times = {start: [start + lag for lag in lags] for start in (0, end)}
@@ -73,7 +73,7 @@ def measure(study: Study) -> Record:
     rank = study.settings.measurement.drift_rank
     floor = rank / study.problem.space.n_params
     null = _other_task_null(study, planes[0], floor)
-    figures = [Figure("floor", floor, "fraction")]
+    figures = [Quantity("floor", floor, "fraction")]
     for start, name in ((0, "broken"), (end, "recovered")):
         pairs = [_compare(planes, start, time - start) for time in times[start] if time in planes]
         figures += _pair_figures(study, pairs, name, floor, null)
@@ -104,11 +104,11 @@ def claim_lag(end: int) -> int:
     return max(1, min(100, end // 2))
 
 
-def _at_claim_lag(pairs: list[Pair], name: str, lag: int, floor: float, null: float | None) -> list[Figure]:
+def _at_claim_lag(pairs: list[Pair], name: str, lag: int, floor: float, null: float | None) -> list[Quantity]:
     value = next(pair.rescaled(floor) for pair in pairs if pair.lag == lag)
     labels: dict[str, Label] = {"from": name, "lag": lag}
     reason = NO_CEILING if value is None else None
-    return [Figure("overlap_at_claim_lag", value, "fraction", None, null, labels, reason)]
+    return [Quantity("overlap_at_claim_lag", value, "fraction", null=null, labels=labels, reason=reason)]
 
 
 def _longest_lag(end: int) -> int:
@@ -171,7 +171,7 @@ def _other_task_null(study: Study, own: list[Basis], floor: float) -> float | No
     return float((crossed - floor) / (ceiling - floor)) if ceiling > floor else None
 
 
-def _pair_figures(study: Study, pairs: list[Pair], name: str, floor: float, null: float | None) -> list[Figure]:
+def _pair_figures(study: Study, pairs: list[Pair], name: str, floor: float, null: float | None) -> list[Quantity]:
     figures = []
     for pair in pairs:
         loss = study.curve.loss[pair.start + pair.lag]
@@ -179,26 +179,26 @@ def _pair_figures(study: Study, pairs: list[Pair], name: str, floor: float, null
         rescaled = pair.rescaled(floor)
         reason = NO_CEILING if rescaled is None else None
         figures += [
-            Figure("overlap", pair.overlap, "fraction", pair.stderr, labels=labels),
-            Figure("ceiling", pair.ceiling, "fraction", pair.ceiling_stderr, labels=labels),
-            Figure("rescaled_overlap", rescaled, "fraction", None, null, labels, reason),
-            Figure("smallest_angle", pair.smallest_angle, "degrees", labels=labels),
-            Figure("median_angle", pair.median_angle, "degrees", labels=labels),
+            Quantity("overlap", pair.overlap, "fraction", stderr=pair.stderr, labels=labels),
+            Quantity("ceiling", pair.ceiling, "fraction", stderr=pair.ceiling_stderr, labels=labels),
+            Quantity("rescaled_overlap", rescaled, "fraction", null=null, labels=labels, reason=reason),
+            Quantity("smallest_angle", pair.smallest_angle, "degrees", labels=labels),
+            Quantity("median_angle", pair.median_angle, "degrees", labels=labels),
         ]
     return figures
 
 
-def _half_life_figure(pairs: list[Pair], name: str, floor: float) -> Figure:
+def _half_life_figure(pairs: list[Pair], name: str, floor: float) -> Quantity:
     known = [(pair.lag, value) for pair in pairs if (value := pair.rescaled(floor)) is not None]
     labels: dict[str, Label] = {"from": name}
     if not known:
-        return Figure("half_life", None, "steps", labels=labels, reason="undefined: no ceiling above the floor")
+        return Quantity("half_life", None, "steps", labels=labels, reason="undefined: no ceiling above the floor")
     found = half_life(np.array([lag for lag, _ in known]), np.array([value for _, value in known]))
     reason = None if found is not None else f"> {known[-1][0]} (largest lag; it does not cross)"
-    return Figure("half_life", found, "steps", labels=labels, reason=reason)
+    return Quantity("half_life", found, "steps", labels=labels, reason=reason)
 
 
-def _drift_rates(study: Study, planes: dict[int, list[Basis]], grid: list[int], floor: float) -> list[Figure]:
+def _drift_rates(study: Study, planes: dict[int, list[Basis]], grid: list[int], floor: float) -> list[Quantity]:
     """Mean drift rate over successive grid times, before and after 90 % of the loss is recovered."""
     loss = np.asarray(study.curve.loss)
     lowest = loss[: study.recovered_at + 1].min()
@@ -210,15 +210,15 @@ def _drift_rates(study: Study, planes: dict[int, list[Basis]], grid: list[int], 
         if value is not None:
             phase = "before" if start < reached else "after"
             rates[phase].append((1 - value) / (stop - start))
-    figures = [Figure("drift_rate", float(reached), "steps", labels={"phase": "boundary"})]
+    figures = [Quantity("drift_rate", float(reached), "steps", labels={"phase": "boundary"})]
     for phase, values in rates.items():
         mean = float(np.mean(values)) if values else None
         reason = None if values else "no pair of times in this phase has a defined overlap"
-        figures.append(Figure("drift_rate", mean, "per step", labels={"phase": phase}, reason=reason))
+        figures.append(Quantity("drift_rate", mean, "per step", labels={"phase": phase}, reason=reason))
     return figures
 
 
-def _windows(study: Study, width: int = 10) -> list[Figure]:
+def _windows(study: Study, width: int = 10) -> list[Quantity]:
     """Overlaps of planes of `width` successive updates, at lags where they share neither updates nor momentum."""
     recovery, gram = study.settings.recovery, study.gram
     memory = 0.0 if recovery.optimizer == "sgd" else 3 / (1 - recovery.momentum)
@@ -227,5 +227,5 @@ def _windows(study: Study, width: int = 10) -> list[Figure]:
     for lag in range(shortest, gram.n_steps - width + 1, width):
         later = gram.span(range(lag + 1, lag + width + 1))
         value = gram.overlap(gram.prefix(width), later)
-        figures.append(Figure("window_overlap", value, "fraction", labels={"lag": lag, "width": width}))
+        figures.append(Quantity("window_overlap", value, "fraction", labels={"lag": lag, "width": width}))
     return figures

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.study.study import Study
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
@@ -101,12 +101,12 @@ def mean_capture(
     drawn: list[Candidate],
     weights_of: Callable[[Candidate], np.ndarray],
     labels: Mapping[str, Label],
-) -> Figure:
+) -> Quantity:
     """The mean over draws of one basis, with their standard error; a reason where there is none."""
     values = [gram.capture(c.coefficients, weights_of(c)) for c in drawn]
     finite = [value for value in values if np.isfinite(value)]
     if not finite:
         reason = "nothing is left of D" if values else "the basis has fewer directions than this rank"
-        return Figure("capture", None, "fraction", labels=labels, reason=reason)
+        return Quantity("capture", None, "fraction", labels=labels, reason=reason)
     spread = float(np.std(finite, ddof=1) / np.sqrt(len(finite))) if len(finite) > 1 else None
-    return Figure("capture", float(np.mean(finite)), "fraction", stderr=spread, labels=labels)
+    return Quantity("capture", float(np.mean(finite)), "fraction", stderr=spread, labels=labels)

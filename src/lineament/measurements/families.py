@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lineament.records import Figure
+from lineament.records import Quantity
 
 STATIC = (
     "static_start",
@@ -26,7 +26,7 @@ class Static:
     capture: float
 
 
-def best_static(figures: Iterable[Figure], rank: int) -> Static | None:
+def best_static(figures: Iterable[Quantity], rank: int) -> Static | None:
     """The static basis with the largest whole capture, each at `rank` or at its own full rank below it.
 
     Fewer directions (six tasks have six task vectors) are no reason to leave a basis out: that would favour the prefix.

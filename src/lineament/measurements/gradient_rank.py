@@ -18,7 +18,7 @@ from torch import Tensor
 from lineament.bases import Basis, principal_angles, top_directions
 from lineament.measurements.measurement import make_record
 from lineament.parameters import Vectors
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.study.study import Study
 from lineament.vectors.gradients import group_gradients
 
@@ -43,7 +43,7 @@ DEFINITIONS = {
 
 def measure(study: Study) -> Record:
     """Spectra of the target's gradients at theta_star and theta_broken, against shuffled labels and across tasks."""
-    figures: list[Figure] = []
+    figures: list[Quantity] = []
     arrays: dict[str, np.ndarray] = {}
     for point in ("star", "broken"):
         for kind in ("minibatch", "example"):
@@ -110,7 +110,7 @@ def _cosines(gram: np.ndarray) -> np.ndarray:
     return np.asarray(gram / np.outer(lengths, lengths))
 
 
-def _figures(vectors: Vectors, which: Mapping[str, Label]) -> list[Figure]:
+def _figures(vectors: Vectors, which: Mapping[str, Label]) -> list[Quantity]:
     gram = _gram(vectors.rows)
     figures = []
     for n in sorted({8, 16, 32, len(gram)} & set(range(len(gram) + 1))):
@@ -123,17 +123,17 @@ def _figures(vectors: Vectors, which: Mapping[str, Label]) -> list[Figure]:
     pairs = nonzero * (nonzero - 1)
     mean = float((_cosines(gram).sum() - nonzero) / pairs) if pairs else None
     reason = None if pairs else "fewer than two gradients differ from zero"
-    figures.append(Figure("mean_cosine", mean, "cosine", labels=which, reason=reason))
-    figures.append(Figure("mean_norm", float(np.sqrt(np.diag(gram).mean())), "nats per unit", labels=which))
+    figures.append(Quantity("mean_cosine", mean, "cosine", labels=which, reason=reason))
+    figures.append(Quantity("mean_norm", float(np.sqrt(np.diag(gram).mean())), "nats per unit", labels=which))
     return figures
 
 
-def _ranks(energies: np.ndarray, labels: Mapping[str, Label], why_zero: str) -> list[Figure]:
+def _ranks(energies: np.ndarray, labels: Mapping[str, Label], why_zero: str) -> list[Quantity]:
     reason = None if energies.any() else why_zero
     found = spectrum_statistics(energies)
     return [
-        *(Figure(q, v, "directions", labels=labels, reason=reason) for q, v in found.items()),
-        Figure("k90_share", found["k90"] / len(energies), "fraction", labels=labels, reason=reason),
+        *(Quantity(q, v, "directions", labels=labels, reason=reason) for q, v in found.items()),
+        Quantity("k90_share", found["k90"] / len(energies), "fraction", labels=labels, reason=reason),
     ]
 
 
@@ -141,17 +141,17 @@ def _why_zero(gram: np.ndarray) -> str:
     return NO_SPREAD if np.trace(gram) > 0 else NO_GRADIENT
 
 
-def _with_nulls(figures: list[Figure]) -> list[Figure]:
+def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
     """Put each shuffled-label value beside its true-label figure."""
 
-    def key(figure: Figure) -> tuple[object, ...]:
-        return figure.quantity, *sorted((k, v) for k, v in figure.labels.items() if k != "labels")
+    def key(figure: Quantity) -> tuple[object, ...]:
+        return figure.name, *sorted((k, v) for k, v in figure.labels.items() if k != "labels")
 
     nulls = {key(f): f.value for f in figures if f.labels["labels"] == "shuffled"}
     return [replace(f, null=nulls[key(f)]) if f.labels["labels"] == "true" else f for f in figures]
 
 
-def _across_tasks(study: Study) -> list[Figure]:
+def _across_tasks(study: Study) -> list[Quantity]:
     rank = study.settings.measurement.drift_rank
     sets = {task: study.minibatch_gradients("star", task, "static") for task in study.problem.tasks}
     planes = {task: top_directions(v, rank, task) if v.rows.any() else None for task, v in sets.items()}
@@ -166,10 +166,10 @@ def _across_tasks(study: Study) -> list[Figure]:
     labels: dict[str, Label] = {"n": len(pooled), "tasks": len(sets)}
     reason = None if pooled.any() else NO_GRADIENT
     k90 = spectrum_statistics(pooled)["k90"]
-    return [*figures, Figure("pooled_k90", k90, "directions", labels=labels, reason=reason)]
+    return [*figures, Quantity("pooled_k90", k90, "directions", labels=labels, reason=reason)]
 
 
-def _plane_angles(first: str, second: str, one: Basis | None, other: Basis | None) -> list[Figure]:
+def _plane_angles(first: str, second: str, one: Basis | None, other: Basis | None) -> list[Quantity]:
     """Smallest and median angle; undefined where a task has no gradient."""
     angles = np.degrees(principal_angles(one, other).numpy()) if one and other else None
     reason = None if angles is not None else f"every gradient of {first if one is None else second} is zero"
@@ -177,5 +177,5 @@ def _plane_angles(first: str, second: str, one: Basis | None, other: Basis | Non
     for statistic, of in (("smallest", np.min), ("median", np.median)):
         labels: dict[str, Label] = {"first": first, "second": second, "statistic": statistic}
         value = float(of(angles)) if angles is not None else None
-        figures.append(Figure("task_plane_angle", value, "degrees", labels=labels, reason=reason))
+        figures.append(Quantity("task_plane_angle", value, "degrees", labels=labels, reason=reason))
     return figures

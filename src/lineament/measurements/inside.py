@@ -19,7 +19,7 @@ from lineament.bases import Basis, from_vectors, project
 from lineament.measurements.capture_bases import usable_ranks, why_unusable
 from lineament.parameters import Vectors
 from lineament.problems.problem import Evaluation
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.study.study import Study
 from lineament.study.training import make_optimizer, task_batches
 
@@ -31,7 +31,7 @@ UNITS = {"loss": "nats per target token", "accuracy": "fraction"}
 HEADLINE = ("prefix", "control_random_times", "control_preconditioned", "random")
 
 
-def functional_figures(study: Study, bases: Mapping[str, Basis], best_static: str | None) -> list[Figure]:
+def functional_figures(study: Study, bases: Mapping[str, Basis], best_static: str | None) -> list[Quantity]:
     """Projected and trained-inside figures of the chosen bases, the references, and why the headline rank is missing.
 
     Args:
@@ -69,7 +69,7 @@ def _chosen(
                 yield bases[name], role
 
 
-def _unusable(study: Study, best_static: str | None) -> list[Figure]:
+def _unusable(study: Study, best_static: str | None) -> list[Quantity]:
     """Reasons at a headline rank above T, where there is nothing to look into."""
     rank = study.settings.measurement.headline_rank
     if rank <= study.recovered_at:
@@ -80,7 +80,7 @@ def _unusable(study: Study, best_static: str | None) -> list[Figure]:
         for quantity in ("projected", "trained_inside"):
             for statistic, unit in UNITS.items():
                 labels: dict[str, Label] = {"basis": name, "rank": rank, **role, "statistic": statistic}
-                figures.append(Figure(quantity, None, unit, labels=labels, reason=reason))
+                figures.append(Quantity(quantity, None, unit, labels=labels, reason=reason))
     return figures
 
 
@@ -94,7 +94,7 @@ def _of_updates(study: Study, name: str, rank: int) -> Basis:
     return from_vectors(study.trajectory.combine(weights), name)
 
 
-def _references(study: Study) -> list[Figure]:
+def _references(study: Study) -> list[Quantity]:
     held_out, figures = study.problem.fixed(study.target, "held_out"), []
     for point in ("broken", "recovered", "star"):
         with study.problem.space.temporarily(study.points[point]):
@@ -139,9 +139,9 @@ def _train_coordinates(study: Study, basis: Basis, factor: float) -> tuple[float
     return (validation if math.isfinite(validation) else math.inf), held_out
 
 
-def _figures(quantity: str, found: Evaluation, labels: Mapping[str, Label]) -> list[Figure]:
+def _figures(quantity: str, found: Evaluation, labels: Mapping[str, Label]) -> list[Quantity]:
     values = {"loss": found.loss, "accuracy": found.accuracy}
     return [
-        Figure(quantity, values[statistic], unit, labels={**labels, "statistic": statistic})
+        Quantity(quantity, values[statistic], unit, labels={**labels, "statistic": statistic})
         for statistic, unit in UNITS.items()
     ]

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lineament.records import Figure, Record
+from lineament.records import Quantity, Record
 from lineament.study.study import OperatingStudy
 
 
 def make_record(
     study: OperatingStudy,
     measurement: str,
-    figures: Sequence[Figure],
+    figures: Sequence[Quantity],
     definitions: Mapping[str, str],
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> Record:
@@ -28,7 +28,7 @@ def make_record(
         space=space.kind,
         n_params=space.n_params,
         config_hash=study.settings.hash(),
-        figures=tuple(figures),
+        quantities=tuple(figures),
         definitions=dict(definitions),
         arrays=dict(arrays or {}),
     )

@@ -26,7 +26,7 @@ from lineament.measurements.search_pools import Pool, Searcher
 from lineament.population.best_of_n import mean_at_best
 from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.problems.problem import Batch, corrupted
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.study.study import Study
 from lineament.vectors.gradients import HessianOperator, mean_gradient
 
@@ -72,15 +72,15 @@ def measure(study: Study) -> Record:
     """Gains against N and sigma in every space, where predictions fail, transfer, signs of tr H, density, dimension."""
     if study.curve.recovered_at is None:
         reason = f"not recovered within {study.settings.recovery.steps} steps"
-        return make_record(study, NAME, [Figure("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
+        return make_record(study, NAME, [Quantity("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
     if not usable_ranks(study):
         reason = why_unusable(study, study.settings.measurement.headline_rank)
-        return make_record(study, NAME, [Figure("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
+        return make_record(study, NAME, [Quantity("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
     s = study.settings.search
     searched, informed = ([n for n in names if not why_left_out(study, n)] for names in (s.spaces, s.informed))
     bases = search_bases(study, {*searched, *informed})
     chosen, fresh = batches(study)
-    figures: list[Figure] = []
+    figures: list[Quantity] = []
     with study.problem.space.temporarily(study.points["broken"]):
         searcher = Searcher(study.problem, chosen, study.streams.child("search"))
         operator = HessianOperator(study.problem, chosen)
@@ -149,13 +149,13 @@ def _pools(study: Study, searcher: Searcher, space: SearchSpace) -> dict[float, 
 
 def _space_figures(
     study: Study, space: SearchSpace, pools: Mapping[float, Pool], shuffled_norm: float
-) -> Iterator[Figure]:
+) -> Iterator[Quantity]:
     s = study.settings.search
     yield from _geometry(space, s.headline_count)
     ratios: list[tuple[float, float]] = []
     for cost, pool in pools.items():
         labels: dict[str, Label] = {"space": space.name, "cost": cost, "sigma": pool.sigma}
-        yield Figure("failed_members", float(pool.n_failed), "members", labels=labels)
+        yield Quantity("failed_members", float(pool.n_failed), "members", labels=labels)
         yield _one_draw(pool, labels)
         for n in s.counts:
             if len(pool.gains) >= 2 * n:
@@ -166,29 +166,29 @@ def _space_figures(
     yield _departure(space, ratios, s.headline_count)
 
 
-def _geometry(space: SearchSpace, n: int) -> list[Figure]:
+def _geometry(space: SearchSpace, n: int) -> list[Quantity]:
     labels: dict[str, Label] = {"space": space.name, "dimension": space.dimension}
     best = theory.best_sigma(space.at, n)
     reason = None if best else "no best sigma: curvature helps"
     return [
-        Figure("gradient_norm", space.at.gradient_norm, "nats per unit", labels=labels),
-        Figure("trace", space.at.trace, "nats per unit squared", space.trace_stderr, labels=labels),
-        Figure("along_gradient", space.at.along_gradient, "nats per unit squared", labels=labels),
-        Figure("frobenius_norm", space.at.frobenius_norm, "nats per unit squared", labels=labels),
-        Figure("best_sigma", best, "per parameter", labels={**labels, "n": n}, reason=reason),
+        Quantity("gradient_norm", space.at.gradient_norm, "nats per unit", labels=labels),
+        Quantity("trace", space.at.trace, "nats per unit squared", stderr=space.trace_stderr, labels=labels),
+        Quantity("along_gradient", space.at.along_gradient, "nats per unit squared", labels=labels),
+        Quantity("frobenius_norm", space.at.frobenius_norm, "nats per unit squared", labels=labels),
+        Quantity("best_sigma", best, "per parameter", labels={**labels, "n": n}, reason=reason),
     ]
 
 
-def _one_draw(pool: Pool, labels: dict[str, Label]) -> Figure:
+def _one_draw(pool: Pool, labels: dict[str, Label]) -> Quantity:
     mean, trace = pool.best(1), pool.sigma**2 / 2
     error = float(np.hypot(mean.stderr, trace * pool.space.trace_stderr))
     deviation = (mean.value + trace * pool.space.at.trace) / error if error > 0 else None
-    return Figure("one_draw_deviation", deviation, "standard errors", labels=labels)
+    return Quantity("one_draw_deviation", deviation, "standard errors", labels=labels)
 
 
-def _ratios(pool: Pool, n: int, labels: dict[str, Label], shuffled_norm: float) -> Iterator[Figure]:
+def _ratios(pool: Pool, n: int, labels: dict[str, Label], shuffled_norm: float) -> Iterator[Quantity]:
     measured, at, which = pool.best(n), pool.space.at, {**labels, "n": n}
-    yield Figure("gain", measured.value, "nats per target token", measured.stderr, labels=which)
+    yield Quantity("gain", measured.value, "nats per target token", stderr=measured.stderr, labels=which)
     if n == 1:
         return  # the linear prediction is zero; `one_draw_deviation` judges the mean
     predictions = {
@@ -202,12 +202,12 @@ def _ratios(pool: Pool, n: int, labels: dict[str, Label], shuffled_norm: float) 
             if quantity == "ratio_linear" and shuffled_norm > 0:
                 null = measured.value / theory.linear_gain(pool.sigma, shuffled_norm, n)
             ratio, error = measured.value / predicted, measured.stderr / predicted
-            yield Figure(quantity, ratio, "ratio", error, null, which)
+            yield Quantity(quantity, ratio, "ratio", stderr=error, null=null, labels=which)
         else:
-            yield Figure(quantity, None, "ratio", labels=which, reason="curvature leaves nothing of the prediction")
+            yield Quantity(quantity, None, "ratio", labels=which, reason="curvature leaves nothing of the prediction")
 
 
-def _departure(space: SearchSpace, ratios: Sequence[tuple[float, float]], n: int) -> Figure:
+def _departure(space: SearchSpace, ratios: Sequence[tuple[float, float]], n: int) -> Quantity:
     """Smallest sigma from which on gain / linear is more than 10 % off, beside where curvature should cost 10 %."""
     labels: dict[str, Label] = {"space": space.name, "n": n}
     expected = theory.sigma_of_curvature_cost(TOLERANCE, space.at, n)
@@ -220,7 +220,7 @@ def _departure(space: SearchSpace, ratios: Sequence[tuple[float, float]], n: int
             share = (TOLERANCE - inside) / (outside - inside)
             found, reason = float(np.exp(np.log(low) + share * np.log(high / low))), None  # type: ignore[assignment]
             break
-    return Figure("departure_sigma", found, "per parameter", None, expected, labels, reason)
+    return Quantity("departure_sigma", found, "per parameter", null=expected, labels=labels, reason=reason)
 
 
 def _transfer(
@@ -230,7 +230,7 @@ def _transfer(
     pools: Mapping[float, Pool],
     fresh: Batch,
     fresh_gradient: Tensor,
-) -> Iterator[Figure]:
+) -> Iterator[Quantity]:
     s, n = study.settings.search, study.settings.search.headline_count
     sigma = theory.sigma_of_curvature_cost(HEADLINE_COST, space.at, n)
     if sigma is None or s.draws < 2 * n:
@@ -243,12 +243,14 @@ def _transfer(
     inner = float(space.gradient @ fresh_gradient)
     predicted = theory.transferred_gain(sigma, inner, space.at.gradient_norm, n)
     labels: dict[str, Label] = {"space": space.name, "n": n, "sigma": sigma, "predicted": predicted}
-    yield Figure("transferred_gain", measured.value, "nats per target token", measured.stderr, own, labels)
+    yield Quantity(
+        "transferred_gain", measured.value, "nats per target token", stderr=measured.stderr, null=own, labels=labels
+    )
     ratio, error = measured.value / predicted, abs(measured.stderr / predicted)
-    yield Figure("transfer_ratio_to_prediction", ratio, "ratio", error, labels={"space": space.name, "n": n})
+    yield Quantity("transfer_ratio_to_prediction", ratio, "ratio", stderr=error, labels={"space": space.name, "n": n})
 
 
-def _point_figures(study: Study, batch: Batch, broken: SearchSpace) -> list[Figure]:
+def _point_figures(study: Study, batch: Batch, broken: SearchSpace) -> list[Quantity]:
     """Sign of tr H and the predictions' success while the model heals; `broken` is known already."""
     s, n, figures = study.settings.search, study.settings.search.headline_count, []
     thetas = {
@@ -263,13 +265,13 @@ def _point_figures(study: Study, batch: Batch, broken: SearchSpace) -> list[Figu
             space = broken if point == "broken" else _whole_space(study, batch)
             labels: dict[str, Label] = {"point": point}
             unit = "nats per unit squared"
-            figures.append(Figure("point_trace", space.at.trace, unit, space.trace_stderr, labels=labels))
+            figures.append(Quantity("point_trace", space.at.trace, unit, stderr=space.trace_stderr, labels=labels))
             sigma = theory.sigma_of_curvature_cost(POINT_COST, space.at, n)
             if sigma is None:
                 continue
             pool = searcher.pool(space, sigma, s.density_draws)
             for f in _ratios(pool, n, {"sigma": sigma}, 0.0):
-                if f.quantity != "gain":
-                    which = {**labels, "sigma": sigma, "prediction": f.quantity.removeprefix("ratio_")}
-                    figures.append(replace(f, quantity="point_ratio", labels=which))
+                if f.name != "gain":
+                    which = {**labels, "sigma": sigma, "prediction": f.name.removeprefix("ratio_")}
+                    figures.append(replace(f, name="point_ratio", labels=which))
     return figures

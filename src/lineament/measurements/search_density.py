@@ -16,7 +16,7 @@ from lineament import theory
 from lineament.bases import Basis, random_basis
 from lineament.measurements.search_pools import Searcher
 from lineament.population.region import Region, SearchSpace, measured_space
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.study.study import Study
 from lineament.vectors.gradients import HessianOperator, mean_gradient
 
@@ -32,7 +32,7 @@ def density_figures(
     operator: HessianOperator,
     known: Mapping[str, SearchSpace],
     bases: Mapping[str, Basis],
-) -> list[Figure]:
+) -> list[Quantity]:
     """Density, enrichment and gains of the informed subspaces and a random one, and the rank correlations.
 
     Args:
@@ -41,7 +41,7 @@ def density_figures(
     """
     if not bases:
         reason = "none of the informed subspaces exists in this study"
-        return [Figure("density_rank_correlation", None, "rank correlation", reason=reason)]
+        return [Quantity("density_rank_correlation", None, "rank correlation", reason=reason)]
     rank = max(basis.rank for basis in bases.values())
     drawn = random_basis(study.problem.space.space, rank, study.streams.generator("random search basis"))
 
@@ -55,8 +55,8 @@ def density_figures(
     length = _common_length(spaces, n)
     if length is None:
         reason = "no subspace has curvature, so no length is the longest at which it is cheap"
-        return [Figure("density_rank_correlation", None, "rank correlation", reason=reason)]
-    figures: list[Figure] = []
+        return [Quantity("density_rank_correlation", None, "rank correlation", reason=reason)]
+    figures: list[Quantity] = []
     predicted, measured, null = [], [], []
     for number, space in enumerate(spaces):
         study.progress(f"signal density of {space.name}", number, len(spaces))
@@ -79,53 +79,61 @@ def _common_length(spaces: list[SearchSpace], n: int) -> float | None:
     return min(lengths, default=None)
 
 
-def _equal_norm(study: Study, searcher: Searcher, space: SearchSpace, length: float, figures: list[Figure]) -> float:
+def _equal_norm(study: Study, searcher: Searcher, space: SearchSpace, length: float, figures: list[Quantity]) -> float:
     s = study.settings.search
     pool = searcher.pool(space, length / math.sqrt(space.dimension), s.density_draws)
     found = pool.best(s.headline_count)
     expected = theory.linear_gain_at_length(length, space.at.gradient_norm, space.dimension, s.headline_count)
     labels: dict[str, Label] = {"subspace": space.name, "n": s.headline_count, "length": length}
-    figures.append(Figure("equal_norm_gain", found.value, "nats per target token", found.stderr, expected, labels))
+    figures.append(
+        Quantity(
+            "equal_norm_gain", found.value, "nats per target token", stderr=found.stderr, null=expected, labels=labels
+        )
+    )
     return found.value
 
 
-def _density(space: SearchSpace, full: SearchSpace, other_norm: float) -> list[Figure]:
+def _density(space: SearchSpace, full: SearchSpace, other_norm: float) -> list[Quantity]:
     norm, rank = space.at.gradient_norm, space.dimension
     density = theory.signal_density(norm, rank)
     enrichment = theory.enrichment(norm, rank, full.at.gradient_norm, full.dimension)
     null = theory.signal_density(other_norm, rank)
     labels: dict[str, Label] = {"subspace": space.name, "rank": rank}
     return [
-        Figure("density", density, "squared nats per unit squared", None, null, labels),
-        Figure("enrichment", enrichment, "ratio", None, 1.0, labels),
+        Quantity("density", density, "squared nats per unit squared", null=null, labels=labels),
+        Quantity("enrichment", enrichment, "ratio", null=1.0, labels=labels),
     ]
 
 
-def _own_sigma(study: Study, searcher: Searcher, space: SearchSpace) -> list[Figure]:
+def _own_sigma(study: Study, searcher: Searcher, space: SearchSpace) -> list[Quantity]:
     s = study.settings.search
     sigma = theory.best_sigma(space.at, s.headline_count)
     labels: dict[str, Label] = {"subspace": space.name, "n": s.headline_count}
     if sigma is None:
         why = "no best sigma: curvature helps"
-        return [Figure("own_sigma_gain", None, "nats per target token", labels=labels, reason=why)]
+        return [Quantity("own_sigma_gain", None, "nats per target token", labels=labels, reason=why)]
     found = searcher.pool(space, sigma, s.density_draws).best(s.headline_count)
     expected = theory.second_order_gain(sigma, space.at, s.headline_count)
     which: dict[str, Label] = {**labels, "sigma": sigma}
-    return [Figure("own_sigma_gain", found.value, "nats per target token", found.stderr, expected, which)]
+    return [
+        Quantity(
+            "own_sigma_gain", found.value, "nats per target token", stderr=found.stderr, null=expected, labels=which
+        )
+    ]
 
 
-def _correlations(predicted: list[float], measured: list[float], null: list[float]) -> list[Figure]:
+def _correlations(predicted: list[float], measured: list[float], null: list[float]) -> list[Quantity]:
     """Over informed subspaces alone, and with the random one (which any prediction ranks last)."""
     figures = []
     for which, stop in (("informed", len(predicted) - 1), ("with random", len(predicted))):
         labels: dict[str, Label] = {"subspaces": which}
         if stop < FEWEST_SUBSPACES:
             reason = f"{stop} subspaces; at least {FEWEST_SUBSPACES} are needed"
-            figures.append(Figure("density_rank_correlation", None, "rank correlation", labels=labels, reason=reason))
+            figures.append(Quantity("density_rank_correlation", None, "rank correlation", labels=labels, reason=reason))
             continue
         value = float(stats.spearmanr(predicted[:stop], measured[:stop]).statistic)
         chance = float(stats.spearmanr(null[:stop], measured[:stop]).statistic)
-        figures.append(Figure("density_rank_correlation", value, "rank correlation", None, chance, labels))
+        figures.append(Quantity("density_rank_correlation", value, "rank correlation", null=chance, labels=labels))
     return figures
 
 

@@ -19,7 +19,7 @@ from lineament.errors import InputError, NonFiniteError
 from lineament.measurements.search_pools import Searcher
 from lineament.population.region import Region, measured_space
 from lineament.problems.problem import Problem
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.settings.settings import Settings
 from lineament.study.study import Study, damaged_point
 from lineament.vectors.gradients import HessianOperator
@@ -29,9 +29,9 @@ COSTS = (0.01, 0.1, 0.5)
 Point = tuple[int, float, float]
 
 
-def dimension_figures(study: Study) -> list[Figure]:
+def dimension_figures(study: Study) -> list[Quantity]:
     """Ratios of every variant and cost, and the slope of their logarithm on log n_params."""
-    figures: list[Figure] = []
+    figures: list[Quantity] = []
     points: list[Point] = []
     plans = list(_variants(study.settings))
     for number, (name, settings) in enumerate(plans):
@@ -40,11 +40,11 @@ def dimension_figures(study: Study) -> list[Figure]:
         try:
             found = _variant(study, settings)
         except (InputError, NonFiniteError) as error:
-            figures.append(Figure("dimension_ratio", None, "ratio", labels=labels, reason=str(error)))
+            figures.append(Quantity("dimension_ratio", None, "ratio", labels=labels, reason=str(error)))
             continue
         for n_params, cost, ratio, stderr in found:
             which: dict[str, Label] = {**labels, "n_params": n_params, "cost": cost}
-            figures.append(Figure("dimension_ratio", ratio, "ratio", stderr, labels=which))
+            figures.append(Quantity("dimension_ratio", ratio, "ratio", stderr=stderr, labels=which))
             points.append((n_params, cost, ratio))
     return [*figures, *_slopes(points)]
 
@@ -62,13 +62,13 @@ def pooled_slope(points: list[Point]) -> float | None:
     return float(x @ y / (x @ x)) if x @ x > 0 else None
 
 
-def _slopes(points: list[Point]) -> list[Figure]:
+def _slopes(points: list[Point]) -> list[Quantity]:
     figures = []
     for name, chosen in (("all", points), *((str(c), [p for p in points if p[1] == c]) for c in COSTS)):
         slope = pooled_slope(chosen)
         reason = None if slope is not None else "fewer than two sizes of parameter space"
         labels: dict[str, Label] = {"costs": name}
-        figures.append(Figure("dimension_slope", slope, "per log parameter", None, -0.5, labels, reason))
+        figures.append(Quantity("dimension_slope", slope, "per log parameter", null=-0.5, labels=labels, reason=reason))
     return figures
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from lineament.errors import NonFiniteError
 from lineament.measurements.capture_bases import Workbench, static_broken, why_unusable
 from lineament.measurements.captures import Candidate, mean_capture, study_candidates, study_definitions
-from lineament.records import Figure, Label, write_bytes
+from lineament.records import Label, Quantity, write_bytes
 from lineament.settings.settings import DamageKind
 from lineament.study.study import Study, operating_file, prepare_study
 
@@ -29,9 +29,9 @@ DEFINITION = (
 )
 
 
-def grid_figures(study: Study) -> list[Figure]:
+def grid_figures(study: Study) -> list[Quantity]:
     """Captures by prefix, random times and the static plane for every cell; a cell that fails says why."""
-    figures: list[Figure] = []
+    figures: list[Quantity] = []
     cells = [(kind, factor) for kind in DAMAGE_KINDS for factor in STEP_SIZE_FACTORS]
     for number, (kind, factor) in enumerate(cells):
         study.progress("step size by damage grid", number, len(cells))
@@ -39,13 +39,13 @@ def grid_figures(study: Study) -> list[Figure]:
         labels: dict[str, Label] = {"damage": kind, "lr": lr}
         if kind == "gaussian" and not study.problem.start_known:
             reason = "gaussian damage is measured against theta_star - theta_start, which is not known"
-            figures.append(Figure("grid_recovery_steps", None, "steps", labels=labels, reason=reason))
+            figures.append(Quantity("grid_recovery_steps", None, "steps", labels=labels, reason=reason))
             continue
         figures += list(_cell(study, kind, lr, labels))
     return figures
 
 
-def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -> Iterator[Figure]:
+def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -> Iterator[Quantity]:
     settings = replace(
         study.settings,
         damage=replace(study.settings.damage, kind=kind),
@@ -58,22 +58,22 @@ def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -
         try:
             cell = prepare_study(study.problem, settings, study.target, study.seed, run)
         except NonFiniteError as error:
-            yield Figure("grid_recovery_steps", None, "steps", labels=labels, reason=str(error))
+            yield Quantity("grid_recovery_steps", None, "steps", labels=labels, reason=str(error))
             return
         steps = cell.curve.recovered_at
         reason = None if steps else f"not recovered within {settings.recovery.steps} steps"
-        yield Figure("grid_recovery_steps", steps, "steps", labels=labels, reason=reason)
+        yield Quantity("grid_recovery_steps", steps, "steps", labels=labels, reason=reason)
         if steps:
             yield from _captures(cell, labels)
 
 
-def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Figure]:
+def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Quantity]:
     rank = cell.settings.measurement.headline_rank
     if rank > cell.recovered_at:
         for name in CANDIDATES:
             for definition in ("whole", "rest"):
                 where = {**labels, "basis": name, "rank": rank, "definition": definition}
-                yield Figure("grid_capture", None, "fraction", labels=where, reason=why_unusable(cell, rank))
+                yield Quantity("grid_capture", None, "fraction", labels=where, reason=why_unusable(cell, rank))
         return
     with cell.problem.space.temporarily(cell.points["broken"]):
         coefficients = cell.trajectory.coefficients(static_broken(Workbench(cell)))
@@ -85,4 +85,4 @@ def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Figure]:
             for name, candidates in drawn.items():
                 where = {**labels, "basis": name, "rank": rank, "definition": which["definition"]}
                 found = mean_capture(cell.gram, candidates, weights_of, where)
-                yield replace(found, quantity="grid_capture")
+                yield replace(found, name="grid_capture")

@@ -21,7 +21,7 @@ from lineament.activations.capture import GroupSums, Place, all_layers, problem_
 from lineament.measurements.measurement import make_record
 from lineament.measurements.steering_effects import EFFECT_DEFINITIONS, Steerer, effect_figures
 from lineament.problems.problem import corrupted
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.steering.contrast import Contrast, folds_of, make_contrast, positive_label
 from lineament.steering.directions import LEAST_AGREEMENT, cosine, pca_of_differences, probe_direction
 from lineament.steering.weight_step import StepKind, finite_shift, jacobian_shift, step_direction
@@ -137,7 +137,7 @@ def _setup(study: OperatingStudy) -> _Setup:
     return _Setup(study, Place(all_layers(problem.model)), make_contrast(batch, kind, label), label)
 
 
-def _figures(study: OperatingStudy) -> tuple[list[Figure], dict[str, np.ndarray]]:
+def _figures(study: OperatingStudy) -> tuple[list[Quantity], dict[str, np.ndarray]]:
     s, problem, setup = study.settings.steering, study.problem, _setup(study)
     study.progress("reading activations", 0, 1)
     reference = _reference(setup)
@@ -147,7 +147,7 @@ def _figures(study: OperatingStudy) -> tuple[list[Figure], dict[str, np.ndarray]
     nulls = _null_shifts(setup)
     cosines = torch.stack([cosine(null, reference.vector).abs() for null in nulls.values()])
     figures = [
-        Figure("task_accuracy", problem.evaluate(problem.fixed(study.target, "held_out")).accuracy, "fraction"),
+        Quantity("task_accuracy", problem.evaluate(problem.fixed(study.target, "held_out")).accuracy, "fraction"),
         *_reference_figures(reference),
         *_cosine_figures(reference, shifts, cosines),
         *_best_figures(reference, shifts, cosines),
@@ -229,17 +229,17 @@ def _layered(values: Tensor) -> Iterator[tuple[int, float]]:
     return ((layer, float(value)) for layer, value in enumerate(values, start=1))
 
 
-def _reference_figures(reference: Reference) -> Iterator[Figure]:
+def _reference_figures(reference: Reference) -> Iterator[Quantity]:
     for quantity, values, unit in (
         ("split_half_agreement", reference.agreement, "cosine"),
         ("caa_norm", reference.vector.norm(dim=-1), "activation units"),
         ("activation_rms_norm", reference.rms, "activation units"),
     ):
         for layer, value in _layered(values):
-            yield Figure(quantity, value, unit, labels={"layer": layer})
+            yield Quantity(quantity, value, unit, labels={"layer": layer})
 
 
-def _cosine_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Tensor) -> Iterator[Figure]:
+def _cosine_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Tensor) -> Iterator[Quantity]:
     for step, shift in shifts.items():
         errors = _jackknife(cosine(shift.folds, reference.folds))
         largest = nulls.max(dim=0).values
@@ -247,7 +247,7 @@ def _cosine_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: 
             null = float(largest[layer - 1]) if step == "raw" else None
             usable = str(bool(reference.usable[layer - 1]))
             labels: dict[str, Label] = {"layer": layer, "step": step, "shift": "jacobian", "reference": usable}
-            yield Figure("step_cosine", value, "cosine", float(errors[layer - 1]), null, labels)
+            yield Quantity("step_cosine", value, "cosine", stderr=float(errors[layer - 1]), null=null, labels=labels)
 
 
 def _best_layer(reference: Reference, shift: Shift) -> int | None:
@@ -258,12 +258,12 @@ def _best_layer(reference: Reference, shift: Shift) -> int | None:
     return int(values.argmax()) + 1
 
 
-def _best_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Tensor) -> Iterator[Figure]:
+def _best_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Tensor) -> Iterator[Quantity]:
     for step, shift in shifts.items():
         layer = _best_layer(reference, shift)
         if layer is None:
             reason = f"no layer's CAA vector agrees with itself to {LEAST_AGREEMENT}"
-            yield Figure("best_layer_cosine", None, "cosine", labels={"step": step}, reason=reason)
+            yield Quantity("best_layer_cosine", None, "cosine", labels={"step": step}, reason=reason)
             continue
         draws = nulls[:, reference.usable].max(dim=1).values
         value = float(cosine(shift.mean, reference.vector)[layer - 1])
@@ -271,28 +271,35 @@ def _best_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Te
         labels: dict[str, Label] = {"step": step, "layer": layer}
         if step == "raw":  # the null draws are raw steps: Adam's sign would be another kind of direction
             labels["n_below"] = int((draws < value).sum())
-        yield Figure("best_layer_cosine", value, "cosine", error, float(draws.max()) if step == "raw" else None, labels)
+        yield Quantity(
+            "best_layer_cosine",
+            value,
+            "cosine",
+            stderr=error,
+            null=float(draws.max()) if step == "raw" else None,
+            labels=labels,
+        )
 
 
-def _null_figures(reference: Reference, keys: list[tuple[str, int]], nulls: Tensor) -> Iterator[Figure]:
+def _null_figures(reference: Reference, keys: list[tuple[str, int]], nulls: Tensor) -> Iterator[Quantity]:
     if not reference.usable.any():
         return
     for (kind, draw), value in zip(keys, nulls[:, reference.usable].max(dim=1).values, strict=True):
-        yield Figure("null_best_layer_cosine", float(value), "cosine", labels={"null": kind, "draw": draw})
+        yield Quantity("null_best_layer_cosine", float(value), "cosine", labels={"null": kind, "draw": draw})
 
 
-def _method_figures(reference: Reference) -> Iterator[Figure]:
+def _method_figures(reference: Reference) -> Iterator[Quantity]:
     for number in range(reference.rows.shape[1]):
         rows = reference.rows[:, number]
         pair = rows[reference.positive], rows[~reference.positive]
         for method, direction in (("pca", pca_of_differences(*pair)), ("probe", probe_direction(*pair))):
             labels: dict[str, Label] = {"method": method, "layer": number + 1}
-            yield Figure("method_cosine", float(cosine(direction, reference.vector[number])), "cosine", labels=labels)
+            yield Quantity("method_cosine", float(cosine(direction, reference.vector[number])), "cosine", labels=labels)
 
 
 def _finite_figures(
     setup: _Setup, reference: Reference, shift: Shift, direction: Tensor, best: int
-) -> Iterator[Figure]:
+) -> Iterator[Quantity]:
     """Finite shifts against the Jacobian's at several lengths; at length 1, their cosine with CAA at every layer."""
     study, sizes = setup.study, setup.study.settings.steering.sizes
     everything = torch.zeros(len(setup.held_out.read), dtype=torch.long)
@@ -305,12 +312,12 @@ def _finite_figures(
             for layer, value in _layered(cosine(moved, reference.vector)):
                 usable = str(bool(reference.usable[layer - 1]))
                 labels: dict[str, Label] = {"layer": layer, "step": "raw", "shift": "finite", "reference": usable}
-                yield Figure("step_cosine", value, "cosine", labels=labels)
+                yield Quantity("step_cosine", value, "cosine", labels=labels)
 
 
-def _linearity_figures(moved: Tensor, predicted: Tensor, size: float) -> Iterator[Figure]:
+def _linearity_figures(moved: Tensor, predicted: Tensor, size: float) -> Iterator[Quantity]:
     ratio = moved.norm(dim=-1) / predicted.norm(dim=-1)
     for layer, value in _layered(cosine(moved, predicted)):
         labels: dict[str, Label] = {"layer": layer, "size": size}
-        yield Figure("linearity_cosine", value, "cosine", labels=labels)
-        yield Figure("linearity_norm_ratio", float(ratio[layer - 1]), "ratio", labels=labels)
+        yield Quantity("linearity_cosine", value, "cosine", labels=labels)
+        yield Quantity("linearity_norm_ratio", float(ratio[layer - 1]), "ratio", labels=labels)

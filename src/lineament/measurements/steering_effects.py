@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from lineament.problems.problem import Evaluation
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.steering.contrast import Contrast
 from lineament.steering.effects import Answers, Calibration, NeutralText, answers, calibrate
 from lineament.steering.steered import steered
@@ -81,7 +81,7 @@ class Steerer:
         return answers(self.study.problem, self.held_out.prompts, self.held_out.labels, self.held_out.others)
 
 
-def effect_figures(steerer: Steerer) -> Iterator[Figure]:
+def effect_figures(steerer: Steerer) -> Iterator[Quantity]:
     """Dose-response at the best layer; at equal price, effects at several layers and harm to other tasks."""
     yield from _dose_figures(steerer)
     layers = _layers(steerer)
@@ -96,7 +96,7 @@ def _layers(steerer: Steerer) -> list[int]:
     return sorted({steerer.best, *(min(n_layers, max(1, round(depth * n_layers))) for depth in depths)})
 
 
-def _dose_figures(steerer: Steerer) -> Iterator[Figure]:
+def _dose_figures(steerer: Steerer) -> Iterator[Quantity]:
     doses, layer = steerer.study.settings.steering.doses, steerer.best
     names = [*steerer.vectors, f"{RANDOM}0"] if steerer.random else list(steerer.vectors)
     for number, name in enumerate(names):
@@ -106,10 +106,10 @@ def _dose_figures(steerer: Steerer) -> Iterator[Figure]:
             labels: dict[str, Label] = {**_named(name), "layer": layer, "dose": dose}
             yield _mean_change("dose_logit_difference", found.differences - steerer.base.differences, "nats", labels)
             yield _mean_change("dose_accuracy", found.correct - steerer.base.correct, "fraction", labels)
-            yield Figure("dose_kl", steerer.kl(name, layer, dose), "nats per token", labels=labels)
+            yield Quantity("dose_kl", steerer.kl(name, layer, dose), "nats per token", labels=labels)
 
 
-def _calibrated_figures(steerer: Steerer, layer: int) -> Iterator[Figure]:
+def _calibrated_figures(steerer: Steerer, layer: int) -> Iterator[Quantity]:
     kl = steerer.study.settings.steering.kl
     changes: dict[str, Tensor] = {}
     for name in (*steerer.vectors, *(f"{RANDOM}{i}" for i in range(len(steerer.random)))):
@@ -117,10 +117,10 @@ def _calibrated_figures(steerer: Steerer, layer: int) -> Iterator[Figure]:
         labels: dict[str, Label] = {**_named(name), "layer": layer, "kl": kl}
         if found.coefficient is None:
             reason = f"unreachable: {found.kl:.2g} nats per token at {found.largest:g} times the CAA norm"
-            yield Figure("calibrated_dose", None, "multiples of the CAA norm", labels=labels, reason=reason)
+            yield Quantity("calibrated_dose", None, "multiples of the CAA norm", labels=labels, reason=reason)
             continue
-        yield Figure("calibrated_dose", found.coefficient, "multiples of the CAA norm", labels=labels)
-        yield Figure("calibrated_kl", found.kl, "nats per token", labels=labels)
+        yield Quantity("calibrated_dose", found.coefficient, "multiples of the CAA norm", labels=labels)
+        yield Quantity("calibrated_kl", found.kl, "nats per token", labels=labels)
         changes[name] = steerer.answers(name, layer, found.coefficient).differences - steerer.base.differences
         yield _mean_change("calibrated_effect", changes[name], "nats", labels)
         if name in steerer.vectors:
@@ -128,21 +128,28 @@ def _calibrated_figures(steerer: Steerer, layer: int) -> Iterator[Figure]:
     yield _ratio_figure(steerer, layer, changes)
 
 
-def _ratio_figure(steerer: Steerer, layer: int, changes: Mapping[str, Tensor]) -> Figure:
+def _ratio_figure(steerer: Steerer, layer: int, changes: Mapping[str, Tensor]) -> Quantity:
     labels: dict[str, Label] = {
         "layer": layer,
         "kl": steerer.study.settings.steering.kl,
         "best": str(layer == steerer.best),
     }
     if "caa" not in changes or "step" not in changes:
-        return Figure("effect_ratio", None, "ratio", labels=labels, reason="a vector does not reach this KL")
+        return Quantity("effect_ratio", None, "ratio", labels=labels, reason="a vector does not reach this KL")
     caa, step = changes["caa"], changes["step"]
     if not caa.mean() > LEAST_STANDARD_ERRORS * caa.std() / len(caa) ** 0.5:
         reason = f"CAA does not steer towards its label by {LEAST_STANDARD_ERRORS:g} standard errors: nothing to share"
-        return Figure("effect_ratio", None, "ratio", labels=labels, reason=reason)
+        return Quantity("effect_ratio", None, "ratio", labels=labels, reason=reason)
     random = [abs(float(found.mean() / caa.mean())) for name, found in changes.items() if name.startswith(RANDOM)]
     null = sum(random) / len(random) if random else None
-    return Figure("effect_ratio", float(step.mean() / caa.mean()), "ratio", _ratio_error(step, caa), null, labels)
+    return Quantity(
+        "effect_ratio",
+        float(step.mean() / caa.mean()),
+        "ratio",
+        stderr=_ratio_error(step, caa),
+        null=null,
+        labels=labels,
+    )
 
 
 def _named(name: str) -> dict[str, Label]:
@@ -159,12 +166,12 @@ def _ratio_error(above: Tensor, below: Tensor) -> float:
     return float(((n - 1) / n * (without - without.mean()).square().sum()).sqrt())
 
 
-def _mean_change(quantity: str, change: Tensor, unit: str, labels: Mapping[str, Label]) -> Figure:
+def _mean_change(quantity: str, change: Tensor, unit: str, labels: Mapping[str, Label]) -> Quantity:
     error = float(change.std() / len(change) ** 0.5) if len(change) > 1 else None
-    return Figure(quantity, float(change.mean()), unit, error, labels=dict(labels))
+    return Quantity(quantity, float(change.mean()), unit, stderr=error, labels=dict(labels))
 
 
-def _collateral_figures(steerer: Steerer, name: str, layer: int, dose: float) -> Iterator[Figure]:
+def _collateral_figures(steerer: Steerer, name: str, layer: int, dose: float) -> Iterator[Quantity]:
     problem, kl = steerer.study.problem, steerer.study.settings.steering.kl
     for task in problem.tasks:
         if task == steerer.study.target:
@@ -173,5 +180,5 @@ def _collateral_figures(steerer: Steerer, name: str, layer: int, dose: float) ->
         with steered(problem.model, steerer.vector(name, layer), dose):
             after: Evaluation = problem.evaluate(problem.fixed(task, "evaluation"))
         labels: dict[str, Label] = {"vector": name, "task": task, "layer": layer, "kl": kl}
-        yield Figure("collateral_accuracy", after.accuracy - before.accuracy, "fraction", labels=labels)
-        yield Figure("collateral_loss", after.loss - before.loss, "nats per target token", labels=labels)
+        yield Quantity("collateral_accuracy", after.accuracy - before.accuracy, "fraction", labels=labels)
+        yield Quantity("collateral_loss", after.loss - before.loss, "nats per target token", labels=labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lineament.claims.intervals import over_seeds
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def estimate(figures: Iterable[Figure], *, fraction: bool) -> Estimate:
+def estimate(figures: Iterable[Quantity], *, fraction: bool) -> Estimate:
     """One figure per seed -> mean with Student t interval; on logit values if `fraction`."""
     found = list(figures)
     reasons = sorted({f.reason for f in found if f.value is None and f.reason})
@@ -167,7 +167,7 @@ def of(records: Sequence[Record], measurement: str) -> list[Record]:
     return [record for record in records if record.measurement == measurement]
 
 
-def select(records: Iterable[Record], quantity: str, **labels: Label) -> list[Figure]:
+def select(records: Iterable[Record], quantity: str, **labels: Label) -> list[Quantity]:
     """Matching figures of all records (with fully given labels: one per seed)."""
     return [figure for record in records for figure in record.select(quantity, **labels)]
 

@@ -94,13 +94,13 @@ def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, Any]) -> 
             **varied,
             **{name: getattr(record, name) for name in (*RECORD_COLUMNS, "config_hash") if name != "quantity"},
         }
-        for figure in record.figures:
+        for figure in record.quantities:
             arm = None if figure.stderr is None or figure.value is None else NORMAL_HALF * figure.stderr
             named = {f"label.{name}": value for name, value in figure.labels.items()}
             yield {
                 **shared,
                 **{name: _as_text(value) if labels[name] == TEXT else value for name, value in named.items()},
-                "quantity": figure.quantity,
+                "quantity": figure.name,
                 "value": figure.value,
                 "stderr": figure.stderr,
                 "low": None if arm is None or figure.value is None else figure.value - arm,
@@ -141,7 +141,7 @@ def _label_types(folder: SweepFolder, grid: Grid) -> dict[str, Any]:
     kinds: dict[str, set[type]] = {}
     for cell in grid.cells():
         for record in _records(folder, cell):
-            for figure in record.figures:
+            for figure in record.quantities:
                 for name, value in figure.labels.items():
                     kinds.setdefault(name, set()).add(type(value))
     return {name: WHOLE if found == {int} else REAL if found <= {int, float} else TEXT for name, found in kinds.items()}

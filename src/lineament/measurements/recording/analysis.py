@@ -16,7 +16,7 @@ import torch
 from lineament.errors import InputError
 from lineament.measurements.recording import planes, ranks, spans, staleness
 from lineament.measurements.recording.options import AnalysisOptions
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.settings.settings import digest
 from lineament.vectors.effective import effective_gram, effective_spectrum
 from lineament.vectors.recording.sketch import capture_error, distortion
@@ -87,7 +87,7 @@ def analyze(
         space=trajectory.space.kind,
         n_params=trajectory.space.n_params,
         config_hash=digest(about),
-        figures=tuple(figures),
+        quantities=tuple(figures),
         definitions=DEFINITIONS,
     )
 
@@ -108,7 +108,7 @@ def steps_per_row(trajectory: Trajectory) -> int | None:
 
 def _parameter_figures(
     trajectory: Trajectory, options: AnalysisOptions, companions: Companions, progress: Progress
-) -> list[Figure]:
+) -> list[Quantity]:
     progress("inner products of updates", 0, 4)
     gram, steps, per_row = trajectory.gram(), trajectory.steps, steps_per_row(trajectory)
     foreign = _foreign(trajectory, options, companions)
@@ -132,7 +132,7 @@ def _drifting(trajectory: Trajectory, gram: TrajectoryGram) -> tuple[str, Trajec
     return "updates", gram, momentum_gap_rows(trajectory)
 
 
-def _effective_figures(trajectory: Trajectory, options: AnalysisOptions, progress: Progress) -> list[Figure]:
+def _effective_figures(trajectory: Trajectory, options: AnalysisOptions, progress: Progress) -> list[Quantity]:
     """The gauge-invariant figures, of dW = scale B A."""
     progress("inner products of dW updates", 3, 4)
     gram, pairs = effective_gram(trajectory), trajectory.pairs()
@@ -146,15 +146,15 @@ def _effective_figures(trajectory: Trajectory, options: AnalysisOptions, progres
     return figures + ranks.module_rank_figures(pairs, spectra, options)
 
 
-def _summary(gram: TrajectoryGram, n_steps: int) -> list[Figure]:
+def _summary(gram: TrajectoryGram, n_steps: int) -> list[Quantity]:
     length = math.sqrt(gram.squared_norm(gram.displacement(1, gram.n_steps)))
     path = float(np.sqrt(np.diag(gram.gram)).sum())
     straight = length / path if path > 0 else None
     return [
-        Figure("recorded", float(gram.n_steps), "rows", labels={"what": "rows"}),
-        Figure("recorded", float(n_steps), "steps", labels={"what": "steps"}),
-        Figure("recorded", length, "weight units", labels={"what": "displacement"}),
-        Figure("recorded", straight, "fraction", None, gram.n_steps**-0.5, {"what": "straightness"}),
+        Quantity("recorded", float(gram.n_steps), "rows", labels={"what": "rows"}),
+        Quantity("recorded", float(n_steps), "steps", labels={"what": "steps"}),
+        Quantity("recorded", length, "weight units", labels={"what": "displacement"}),
+        Quantity("recorded", straight, "fraction", null=gram.n_steps**-0.5, labels={"what": "straightness"}),
     ]
 
 
@@ -175,16 +175,16 @@ def _prefixes(own: Trajectory, other: Trajectory, most: int) -> Callable[[int], 
     return at
 
 
-def _sketch_errors(trajectory: Trajectory, options: AnalysisOptions) -> list[Figure]:
+def _sketch_errors(trajectory: Trajectory, options: AnalysisOptions) -> list[Quantity]:
     if trajectory.sketch is None:
         return []
     errors = {rank: capture_error(0.0, distortion(trajectory.sketch.size, rank + 1)) for rank in options.ranks}
-    return [Figure("capture_error", error, "fraction", labels={"rank": rank}) for rank, error in errors.items()]
+    return [Quantity("capture_error", error, "fraction", labels={"rank": rank}) for rank, error in errors.items()]
 
 
 def _end_figures(
     trajectory: Trajectory, gram: TrajectoryGram, options: AnalysisOptions, companions: Companions
-) -> list[Figure]:
+) -> list[Quantity]:
     """Captures, by this recording's prefixes, of the displacement to an outside end point."""
     if companions.end is None:
         return []
@@ -195,7 +195,7 @@ def _end_figures(
         labels: dict[str, Label] = {"basis": "prefix", "rank": rank, "space_of": "parameters"}
         labels |= {"definition": "outside_end", "at": "end"}
         value = gram.capture_outside(gram.prefix(rank), outside)
-        figures.append(Figure("capture", value, "fraction", None, rank / trajectory.space.n_params, labels))
+        figures.append(Quantity("capture", value, "fraction", null=rank / trajectory.space.n_params, labels=labels))
     return figures
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from lineament.measurements.basis_drift import NO_CEILING, half_life
 from lineament.measurements.recording.options import AnalysisOptions
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
 
 # Windows that are compared, at most; more would repeat what neighbours say.
@@ -56,7 +56,7 @@ class WindowPair:
 
 def plane_figures(
     gram: TrajectoryGram, rows: str, steps_per_row: int | None, gap: int, options: AnalysisOptions
-) -> list[Figure]:
+) -> list[Quantity]:
     """Overlap against lag and half-lives of one recording.
 
     Args:
@@ -76,7 +76,7 @@ def plane_figures(
     floor = options.plane_rank / gram.space.n_params
     pairs = compared_windows(gram, options, shortest)
     third = gram.n_steps // 3
-    figures: list[Figure] = []
+    figures: list[Quantity] = []
     for phase in PHASES:
         own = [p for p in pairs if phase == "all" or (p.start < third) == (phase == "early")]
         labels: dict[str, Label] = {**which, "from": phase}
@@ -147,7 +147,7 @@ def _by_lag(pairs: Sequence[WindowPair]) -> dict[int, list[WindowPair]]:
 
 def _lag_figures(
     pairs: Sequence[WindowPair], floor: float, steps_per_row: int, which: dict[str, Label]
-) -> list[Figure]:
+) -> list[Quantity]:
     figures = []
     for lag, own in _by_lag(pairs).items():
         labels: dict[str, Label] = {**which, "lag": lag * steps_per_row}
@@ -155,26 +155,34 @@ def _lag_figures(
         error = float(overlaps.std(ddof=1) / np.sqrt(len(own))) if len(own) > 1 else None
         rescaled, ceiling = _rescaled(own, floor)
         figures += [
-            Figure("plane_overlap", float(overlaps.mean()), "fraction", error, floor, labels),
-            Figure("plane_ceiling", ceiling, "fraction", labels=labels),
-            Figure("plane_rescaled", rescaled, "fraction", None, 0.0, labels, None if rescaled else NO_CEILING),
+            Quantity("plane_overlap", float(overlaps.mean()), "fraction", stderr=error, null=floor, labels=labels),
+            Quantity("plane_ceiling", ceiling, "fraction", labels=labels),
+            Quantity(
+                "plane_rescaled",
+                rescaled,
+                "fraction",
+                stderr=None,
+                null=0.0,
+                labels=labels,
+                reason=None if rescaled else NO_CEILING,
+            ),
         ]
     return figures
 
 
-def _half_life(pairs: Sequence[WindowPair], floor: float, steps_per_row: int, labels: dict[str, Label]) -> Figure:
+def _half_life(pairs: Sequence[WindowPair], floor: float, steps_per_row: int, labels: dict[str, Label]) -> Quantity:
     value, shortest, largest = _crossing(pairs, floor)
     if largest == 0:
-        return Figure("plane_half_life", None, "steps", labels=labels, reason="undefined: no ceiling above the floor")
+        return Quantity("plane_half_life", None, "steps", labels=labels, reason="undefined: no ceiling above the floor")
     if value is None:
         reason = f"> {largest * steps_per_row} (largest lag; it does not cross)"
-        return Figure("plane_half_life", None, "steps", labels=labels, reason=reason)
+        return Quantity("plane_half_life", None, "steps", labels=labels, reason=reason)
     if value < shortest:  # the fit's first point is (0, 1), which was not measured
         reason = f"< {shortest * steps_per_row} (shortest lag; it crosses before)"
-        return Figure("plane_half_life", None, "steps", labels=labels, reason=reason)
+        return Quantity("plane_half_life", None, "steps", labels=labels, reason=reason)
     error = _jackknife(pairs, floor)
     scaled = None if error is None else error * steps_per_row
-    return Figure("plane_half_life", value * steps_per_row, "steps", scaled, labels=labels)
+    return Quantity("plane_half_life", value * steps_per_row, "steps", stderr=scaled, labels=labels)
 
 
 def _crossing(pairs: Sequence[WindowPair], floor: float) -> tuple[float | None, int, int]:
@@ -201,5 +209,5 @@ def _jackknife(pairs: Sequence[WindowPair], floor: float) -> float | None:
     return float(np.sqrt((n - 1) / n * np.square(np.array(values) - np.mean(values)).sum())) if n > 1 else None
 
 
-def _undefined(which: dict[str, Label], reason: str) -> list[Figure]:
-    return [Figure("plane_half_life", None, "steps", labels={**which, "from": p}, reason=reason) for p in PHASES]
+def _undefined(which: dict[str, Label], reason: str) -> list[Quantity]:
+    return [Quantity("plane_half_life", None, "steps", labels={**which, "from": p}, reason=reason) for p in PHASES]

@@ -9,7 +9,7 @@ import numpy as np
 from lineament.measurements.gradient_rank import spectrum_statistics
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.problems.factor_pairs import FactorPair
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.streams import Streams
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
@@ -24,24 +24,24 @@ STATISTICS = ("participation_ratio", "k90", "entropy_rank")
 NULL_DRAWS = 20
 
 
-def run_rank_figures(gram: TrajectoryGram, space_of: str) -> list[Figure]:
+def run_rank_figures(gram: TrajectoryGram, space_of: str) -> list[Quantity]:
     """Effective ranks of the updates."""
     found = spectrum_statistics(np.linalg.eigvalsh(gram.gram))
     return [
-        Figure("run_rank", value, "directions", labels={"statistic": name, "space_of": space_of, "n": gram.n_steps})
+        Quantity("run_rank", value, "directions", labels={"statistic": name, "space_of": space_of, "n": gram.n_steps})
         for name, value in found.items()
     ]
 
 
 def module_rank_figures(
     pairs: Sequence[FactorPair], spectra: Mapping[str, np.ndarray], options: AnalysisOptions
-) -> list[Figure]:
+) -> list[Quantity]:
     """Effective ranks of what each adapted weight's dW moved by, and their means.
 
     Args:
         spectra: module -> singular values of dW_end - dW_start.
     """
-    figures: list[Figure] = []
+    figures: list[Quantity] = []
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in STATISTICS}
     nulls: dict[tuple[int, int, int], dict[str, float]] = {}
     for pair in pairs:
@@ -51,7 +51,7 @@ def module_rank_figures(
         ranks = spectrum_statistics(np.square(spectra[pair.module]))
         for name in STATISTICS:
             labels: dict[str, Label] = {"module": pair.module, "statistic": name, "paid": pair.a_shape[0]}
-            figures.append(Figure("module_rank", ranks[name], "directions", None, nulls[shape][name], labels))
+            figures.append(Quantity("module_rank", ranks[name], "directions", null=nulls[shape][name], labels=labels))
             if np.isfinite(ranks[name]):
                 found[name].append((ranks[name], nulls[shape][name]))
     paid = float(np.mean([pair.a_shape[0] for pair in pairs]))
@@ -59,7 +59,7 @@ def module_rank_figures(
         labels = {"statistic": name, "paid": paid, "modules": len(pairs)}
         mean, null = np.mean(values, axis=0).tolist() if values else (None, None)
         reason = None if values else "no adapted weight moved"
-        figures.append(Figure("mean_module_rank", mean, "directions", None, null, labels, reason))
+        figures.append(Quantity("mean_module_rank", mean, "directions", null=null, labels=labels, reason=reason))
     return figures
 
 

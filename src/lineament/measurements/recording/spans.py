@@ -12,7 +12,7 @@ import numpy as np
 
 from lineament.measurements.captures import Candidate, definitions, mean_capture, own_candidates
 from lineament.measurements.recording.options import AnalysisOptions
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.streams import Streams
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
@@ -27,7 +27,7 @@ DEFINITIONS = {
 Foreign = Mapping[str, Callable[[int], Coefficients | None]]
 
 
-def capture_figures(gram: TrajectoryGram, foreign: Foreign, options: AnalysisOptions, space_of: str) -> list[Figure]:
+def capture_figures(gram: TrajectoryGram, foreign: Foreign, options: AnalysisOptions, space_of: str) -> list[Quantity]:
     """Captures of the whole displacement and of what is left of it, by own and foreign bases at every rank."""
     end = gram.n_steps
     candidates = own_candidates(gram, end, options.draws, _generator(options))
@@ -46,7 +46,7 @@ def capture_figures(gram: TrajectoryGram, foreign: Foreign, options: AnalysisOpt
 
 def span_figures(
     gram: TrajectoryGram, steps: Sequence[int], options: AnalysisOptions, space_of: str
-) -> Iterator[Figure]:
+) -> Iterator[Quantity]:
     """First steps that reach each share, beside updates at random times of the same run.
 
     Args:
@@ -68,7 +68,7 @@ def span_figures(
             rank = first_to_reach(capture_at, share, gram.n_steps)
             value = float(steps[rank - 1]) if name == "prefix" else rank * per_row
             labels: dict[str, Label] = {"share": share, "basis": name, "space_of": space_of}
-            yield Figure("steps_to_span", value, "steps", None, share * steps[-1], labels)
+            yield Quantity("steps_to_span", value, "steps", null=share * steps[-1], labels=labels)
 
 
 def first_to_reach(capture_at: Callable[[int], float], share: float, most: int) -> int:
@@ -98,6 +98,14 @@ def _fixed(at_rank: Callable[[int], Coefficients | None]) -> Callable[[int], lis
     return at
 
 
-def _with_null(figure: Figure, share_of_steps: float) -> Figure:
+def _with_null(figure: Quantity, share_of_steps: float) -> Quantity:
     null = share_of_steps if figure.labels["definition"] == "whole" else None
-    return Figure("capture", figure.value, figure.unit, figure.stderr, null, figure.labels, figure.reason)
+    return Quantity(
+        "capture",
+        figure.value,
+        figure.unit,
+        stderr=figure.stderr,
+        null=null,
+        labels=figure.labels,
+        reason=figure.reason,
+    )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lineament.measurements.recording.options import AnalysisOptions
-from lineament.records import Figure, Label
+from lineament.records import Label, Quantity
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 DEFINITIONS = {
@@ -28,7 +28,7 @@ DEFINITIONS = {
 
 def task_vector_figures(
     gram: TrajectoryGram, steps: Sequence[int], options: AnalysisOptions, space_of: str
-) -> list[Figure]:
+) -> list[Quantity]:
     """Cosines and lengths of displacements at the options' times."""
     rows = list(_times(options, gram.n_steps).items())
     whole = gram.displacement(1, gram.n_steps)
@@ -38,15 +38,24 @@ def task_vector_figures(
         length = np.sqrt(_ratio(gram.squared_norm(vector), gram.squared_norm(whole)))
         labels: dict[str, Label] = {"share": share, "step": steps[first - 1], "space_of": space_of}
         null = float(np.sqrt(first / gram.n_steps))
-        figures.append(Figure("task_vector_length", float(length), "fraction", None, null, labels))
+        figures.append(Quantity("task_vector_length", float(length), "fraction", null=null, labels=labels))
         for at_share, second in rows[i + 1 :]:
             value = cosine(gram, vector, gram.displacement(1, second))
             labels = {**_when(share, at_share, steps[first - 1], steps[second - 1]), "space_of": space_of}
-            figures.append(Figure("task_vector_cosine", value, "cosine", None, float(np.sqrt(first / second)), labels))
+            figures.append(
+                Quantity(
+                    "task_vector_cosine",
+                    value,
+                    "cosine",
+                    stderr=None,
+                    null=float(np.sqrt(first / second)),
+                    labels=labels,
+                )
+            )
     return figures
 
 
-def step_figures(gram: TrajectoryGram, steps: Sequence[int], rows: str, options: AnalysisOptions) -> list[Figure]:
+def step_figures(gram: TrajectoryGram, steps: Sequence[int], rows: str, options: AnalysisOptions) -> list[Quantity]:
     """Cosines of mean rows at the options' times, over their ceilings."""
     width = options.window
     ends = [(share, end) for share, end in _times(options, gram.n_steps).items() if end >= width]
@@ -57,7 +66,7 @@ def step_figures(gram: TrajectoryGram, steps: Sequence[int], rows: str, options:
                 continue
             labels = {**_when(share, at_share, steps[first - 1], steps[second - 1]), "rows": rows, "width": width}
             value, reason = _rescaled_cosine(gram, first, second, width)
-            figures.append(Figure("direction_cosine", value, "cosine", None, 0.0, labels, reason))
+            figures.append(Quantity("direction_cosine", value, "cosine", null=0.0, labels=labels, reason=reason))
     return figures
 
 

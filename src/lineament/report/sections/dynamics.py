@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, reference_line
 from lineament.report.series import (
     Estimate,
@@ -118,7 +118,7 @@ def window_texts(sources: Sequence[Record]) -> list[str]:
     ]
 
 
-def _without_half_life(figures: Sequence[Figure], n_seeds: int) -> str:
+def _without_half_life(figures: Sequence[Quantity], n_seeds: int) -> str:
     """Why seeds have no half-life: one clause for those that do not cross, one for each other reason."""
     lags = sorted(float(found[1]) for f in figures if (found := NOT_CROSSED.match(f.reason or "")))
     clauses = []
@@ -179,7 +179,7 @@ def _loss_line(record: Record, side: Side) -> Line | None:
     return Line(f"loss-{side}", f"from the {where}", "drift", style, x, points)
 
 
-def _single(figure: Figure) -> Estimate:
+def _single(figure: Quantity) -> Estimate:
     reason = figure.reason or f"lag {figure.labels['lag']}"
     return Estimate(figure.value, n_seeds=1, reason=reason)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lineament.records import Figure, Record
+from lineament.records import Quantity, Record
 from lineament.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE
 from lineament.report.sections.recovery import STYLES
 from lineament.report.series import (
@@ -148,7 +148,7 @@ def tolerance_band(ends: Sequence[float], width: float) -> Line:
     return Line("tolerance", f"1 ± {100 * width:.0f} %", "reference", style, x, points, mode="band", tabled=0)
 
 
-def _cells(sources: Sequence[Record], quantity: str, space: str, cost: float, n: int) -> list[Figure]:
+def _cells(sources: Sequence[Record], quantity: str, space: str, cost: float, n: int) -> list[Quantity]:
     return select(sources, quantity, space=space, cost=cost, n=n)
 
 

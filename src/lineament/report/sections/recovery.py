@@ -125,7 +125,7 @@ def recover_picture(records: Sequence[Record], rank: int) -> Picture | None:
 
 def grid_pictures(records: Sequence[Record], rank: int) -> list[Picture]:
     """Captures over step size and damage kind, one picture per definition; empty if the grid was not measured."""
-    sources = [r for r in records if any(f.quantity == "grid_capture" for f in r.figures)]
+    sources = [r for r in records if any(f.name == "grid_capture" for f in r.quantities)]
     used = shown_rank(sources, "grid_capture", rank)
     if used is None:
         return []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.report.drawing import BLUE, GREEN, GREY, ORANGE, VERMILLION
 from lineament.report.sections.random_search import SPACE_STYLES, numbers, percent, room, tolerance_band
 from lineament.report.series import (
@@ -111,7 +111,7 @@ def _times(point: Estimate, factor: float) -> Estimate:
     return replace(point, mean=mean, low=low, high=high)
 
 
-def _geometric(figures: Sequence[Figure], values: Sequence[float | None]) -> Estimate:
+def _geometric(figures: Sequence[Quantity], values: Sequence[float | None]) -> Estimate:
     """Geometric mean over the seeds that have a value, with the reason of the others."""
     known = [value for value in values if value is not None]
     why = "; ".join(sorted({f.reason for f in figures if f.value is None and f.reason})) or "not measured"

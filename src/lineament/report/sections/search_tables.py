@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineament.records import Figure, Record
+from lineament.records import Quantity, Record
 from lineament.report.sections.random_search import spaces
 from lineament.report.sections.tables import null_of
 from lineament.report.series import Table, estimate, estimate_geometric, label_values, of, select
@@ -132,7 +132,7 @@ def geometry_table(records: Sequence[Record]) -> Table | None:
     return Table("Gradient and curvature that the predictions use", ("drawn in", *GEOMETRY.values()), rows, note)
 
 
-def _sign(traces: Sequence[Figure]) -> str:
+def _sign(traces: Sequence[Quantity]) -> str:
     """Sign of tr H over seeds, in words."""
     values = [f.value for f in traces if f.value is not None]
     negative = sum(value < 0 for value in values)
@@ -143,12 +143,12 @@ def _sign(traces: Sequence[Figure]) -> str:
     return f"negative (helps) in {negative} of {len(values)} seeds"
 
 
-def _missing(found: Sequence[Figure]) -> str:
+def _missing(found: Sequence[Quantity]) -> str:
     reasons = [f.reason or "undefined" for f in found if f.value is None]
     return "; ".join(f"{reasons.count(why)} of {len(found)}: {why}" for why in dict.fromkeys(reasons)) or "none"
 
 
-def _or_reason(found: Sequence[Figure]) -> str:
+def _or_reason(found: Sequence[Quantity]) -> str:
     """Over the seeds that have a value; why there is none where no seed has."""
     known = [f for f in found if f.value is not None]
     if known:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lineament.claims.steering import PAPER_COSINE, is_true
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, reference_line
 from lineament.report.sections.random_search import numbers, room
 from lineament.report.series import (
@@ -103,7 +103,7 @@ def best_layers(sources: Sequence[Record]) -> dict[int, int]:
     return found
 
 
-def at_best(sources: Sequence[Record], quantity: str, **labels: Label) -> list[Figure]:
+def at_best(sources: Sequence[Record], quantity: str, **labels: Label) -> list[Quantity]:
     """Figures at each seed's best layer."""
     best = best_layers(sources)
     return [
@@ -138,7 +138,7 @@ def ends(layers: Sequence[int]) -> list[float]:
     return [layers[0] - 0.3, layers[-1] + 0.3]
 
 
-def cosine_of(figures: Sequence[Figure]) -> Estimate:
+def cosine_of(figures: Sequence[Quantity]) -> Estimate:
     """A cosine over seeds, its interval within its bounds."""
     found = estimate(figures, fraction=False)
     low, high = (None if end is None else min(1.0, max(-1.0, end)) for end in (found.low, found.high))
@@ -258,7 +258,7 @@ def _draws_dots(sources: list[Record], kind: str, row: int) -> Line:
     return Line(f"draws-{kind}", label, "null", style, places, points, mode="dots", bars=False)
 
 
-def _one(figure: Figure, which: str) -> Estimate:
+def _one(figure: Quantity, which: str) -> Estimate:
     """One draw of one seed."""
     if figure.value is None:
         return Estimate(None, reason=figure.reason)
@@ -304,7 +304,7 @@ def _linearity_panel(sources: list[Record], sizes: list[float], quantity: str, t
     )
 
 
-def _cosine_or_ratio(figures: Sequence[Figure]) -> Estimate:
+def _cosine_or_ratio(figures: Sequence[Quantity]) -> Estimate:
     """Over seeds, cosines within their bounds."""
     return cosine_of(figures) if any(f.unit == "cosine" for f in figures) else estimate(figures, fraction=False)
 

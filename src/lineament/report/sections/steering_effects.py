@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lineament.claims.steering import is_true
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.report.drawing import BLACK, GREY, ORANGE, VERMILLION
 from lineament.report.sections.random_search import numbers, percent, room
 from lineament.report.sections.steering import at_best, best_layer_text, best_layers, layers_of
@@ -76,7 +76,7 @@ def vectors(sources: Sequence[Record], quantity: str) -> list[str]:
     return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
 
 
-def calibrated(sources: Sequence[Record], quantity: str, name: str, layer: int | None, kl: float) -> list[Figure]:
+def calibrated(sources: Sequence[Record], quantity: str, name: str, layer: int | None, kl: float) -> list[Quantity]:
     """One figure per seed at a layer (None: its best one) and equal KL; of random directions their mean size.
 
     Where no dose reaches the KL there is no effect either: its place is taken by the reason.
@@ -88,11 +88,11 @@ def calibrated(sources: Sequence[Record], quantity: str, name: str, layer: int |
         unreached = [f for f in record.select("calibrated_dose", **where) if f.value is None]
         figures = list(record.select(quantity, **where)) or unreached
         if figures:
-            found.append(_mean_size(quantity, figures) if name == RANDOM else replace(figures[0], quantity=quantity))
+            found.append(_mean_size(quantity, figures) if name == RANDOM else replace(figures[0], name=quantity))
     return found
 
 
-def by_dose(sources: Sequence[Record], quantity: str, name: str, dose: float) -> list[Figure]:
+def by_dose(sources: Sequence[Record], quantity: str, name: str, dose: float) -> list[Quantity]:
     """One figure per seed at its best layer and a dose; random directions turned so that a positive dose raises.
 
     The sign of a random direction means nothing: averaged as they are, their effects would cancel over seeds.
@@ -104,7 +104,7 @@ def by_dose(sources: Sequence[Record], quantity: str, name: str, dose: float) ->
     return found
 
 
-def best_ratios(sources: Sequence[Record], kl: float) -> list[Figure]:
+def best_ratios(sources: Sequence[Record], kl: float) -> list[Quantity]:
     """The step's effect over the CAA vector's, one per seed at its best layer."""
     return [f for f in select(sources, "effect_ratio", kl=kl) if is_true(f, "best")]
 
@@ -115,12 +115,12 @@ def common_layers(sources: Sequence[Record], quantity: str) -> list[int]:
     return sorted(set.intersection(*own)) if own else []
 
 
-def _mean_size(quantity: str, figures: Sequence[Figure]) -> Figure:
+def _mean_size(quantity: str, figures: Sequence[Quantity]) -> Quantity:
     """Of several random directions, whose signs mean nothing, the mean absolute value."""
     values = [abs(f.value) for f in figures if f.value is not None]
     if not values:
-        return replace(figures[0], quantity=quantity)
-    return replace(figures[0], quantity=quantity, value=sum(values) / len(values), reason=None)
+        return replace(figures[0], name=quantity)
+    return replace(figures[0], name=quantity, value=sum(values) / len(values), reason=None)
 
 
 def _lowers(record: Record, name: str) -> bool:

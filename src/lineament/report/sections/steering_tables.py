@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineament.claims.steering import is_true
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.report.sections.random_search import numbers
 from lineament.report.sections.steering import at_best, best_layers, cosine_of, layers_of
 from lineament.report.sections.steering_effects import best_ratios, by_dose, calibrated, common_layers, vectors
@@ -151,5 +151,5 @@ def _length(sources: list[Record], layer: int) -> str:
     for record in sources:
         own, whole = record.value("caa_norm", layer=layer), record.value("activation_rms_norm", layer=layer)
         if own is not None and whole:
-            found.append(Figure("length", own / whole, "ratio"))
+            found.append(Quantity("length", own / whole, "ratio"))
     return estimate(found, fraction=False).text

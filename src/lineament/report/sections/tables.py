@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lineament.records import Figure, Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.report.sections.recovery import capture_at, shown_rank
 from lineament.report.series import Estimate, Table, estimate, label_values, of, select
 from lineament.report.words import BASES, NULLS, POINTS, basis_label
@@ -33,9 +33,9 @@ def definitions(sources: Sequence[Record], only: Sequence[str] | None = None) ->
 def missing_reasons(sources: Sequence[Record]) -> list[str]:
     """Why a measurement has nothing to draw, per seed; each reason once per quantity."""
     found = [
-        f"Seed {record.seed}: {figure.quantity.replace('_', ' ')} is undefined: {figure.reason}."
+        f"Seed {record.seed}: {figure.name.replace('_', ' ')} is undefined: {figure.reason}."
         for record in sources
-        for figure in record.figures
+        for figure in record.quantities
         if figure.value is None and figure.reason
     ]
     return list(dict.fromkeys(found))
@@ -152,11 +152,11 @@ def spectrum_table(records: Sequence[Record]) -> Table | None:
 
 def plain_table(sources: Sequence[Record]) -> Table:
     """All figures over seeds, one row for each set of labels."""
-    groups: dict[tuple[str, str, str], list[Figure]] = {}
+    groups: dict[tuple[str, str, str], list[Quantity]] = {}
     for record in sources:
-        for figure in record.figures:
+        for figure in record.quantities:
             which = ", ".join(f"{key} {value}" for key, value in sorted(figure.labels.items()))
-            groups.setdefault((figure.quantity, which, figure.unit), []).append(figure)
+            groups.setdefault((figure.name, which, figure.unit), []).append(figure)
     rows = [
         (quantity, which, estimate(found, fraction=False).text, unit, null_of(found).text)
         for (quantity, which, unit), found in list(groups.items())[:PLAIN_ROWS]
@@ -166,9 +166,9 @@ def plain_table(sources: Sequence[Record]) -> Table:
     return Table("Figures", columns, rows, note)
 
 
-def null_of(found: Sequence[Figure]) -> Estimate:
+def null_of(found: Sequence[Quantity]) -> Estimate:
     """Mean of the nulls that stand beside some figures."""
-    nulls = [Figure(f.quantity, f.null, f.unit) for f in found if f.null is not None]
+    nulls = [Quantity(f.name, f.null, f.unit) for f in found if f.null is not None]
     if not nulls:
         return Estimate(None, reason="none")
     return estimate(nulls, fraction=False)
