@@ -1,0 +1,220 @@
+"""What an optimizer does when its gradients know nothing: the blind null of every figure made of updates.
+
+Momentum makes neighbouring updates alike and bias correction makes the first ones long, so the updates of AdamW on pure
+noise lie in few directions too. A capture, an overlap of windows or a span says something about the task only as far as
+it differs from the same figure of a blind run: the same optimizer, step sizes and number of steps, fed independent
+Gaussian gradients (protocol, section 2, `null_blind`). No model is needed. Null: this is the null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+
+from lineament.errors import InputError
+from lineament.parameters import Space
+from lineament.streams import Streams
+from lineament.vectors.trajectory_gram import TrajectoryGram
+
+# Captures of one simulated run vary by about 1 / sqrt(N_COORDINATES), half a percentage point.
+N_COORDINATES = 50_000
+# Coordinates that pass through Adam at a time: bounds memory at 2 000 float64 numbers per step.
+CHUNK = 2_000
+RuleName = Literal["sgd", "adamw"]
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """How gradients become updates: the settings of an optimizer, with its step size at every step.
+
+    Attributes:
+        name: `sgd` (with or without momentum) or `adamw`.
+        step_sizes: learning rate of every step, in its order; one number means that it never changes.
+        momentum: of SGD, or beta1 of AdamW.
+        beta2: second-moment decay of AdamW.
+        eps: offset of AdamW's denominator, in units of the gradient.
+        weight_decay: decoupled for AdamW, L2 for SGD, as in torch.
+        dampening, nesterov: of SGD with momentum, as in torch.
+    """
+
+    name: RuleName
+    step_sizes: tuple[float, ...] = (1.0,)
+    momentum: float = 0.0
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in ("sgd", "adamw"):
+            raise InputError(
+                f"the optimizer is {self.name!r}; a blind run is known of sgd and adamw. Name one of them."
+            )
+        for key, value in (("momentum", self.momentum), ("beta2", self.beta2)):
+            if not 0 <= value < 1:
+                raise InputError(f"{key} is {value:g}; it must be at least 0 and below 1.")
+        if not self.step_sizes or not np.all(np.isfinite(self.step_sizes)):
+            raise InputError(f"step sizes are {self.step_sizes}; give at least one, all of them finite.")
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, step_sizes: Sequence[float] | None = None) -> UpdateRule:
+        """Read the rule from a torch optimizer: SGD, Adam without weight decay, or AdamW.
+
+        Args:
+            step_sizes: learning rate of every step, where a schedule changes it; default the optimizer's own.
+
+        Raises:
+            InputError: the optimizer is of another kind, or its parameter groups differ in what is read.
+        """
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        sizes = tuple(float(size) for size in (step_sizes if step_sizes is not None else [groups[0]["lr"]]))
+        rules = {_rule(type(optimizer).__name__, group, sizes) for group in groups}
+        if len(rules) != 1:
+            raise InputError(
+                f"the optimizer's {len(groups)} parameter groups have different settings; a blind run is made for one. "
+                "Give an UpdateRule for the group that matters."
+            )
+        return rules.pop()
+
+    def at(self, step: int) -> float:
+        """Return the step size of a step, counted from 0; the last one given holds on."""
+        return self.step_sizes[min(step, len(self.step_sizes) - 1)]
+
+
+def blind_gram(
+    rule: UpdateRule,
+    n_steps: int,
+    *,
+    gradient_rms: float = 1.0,
+    start_rms: float = 0.0,
+    n_coordinates: int = N_COORDINATES,
+    seed: int = 0,
+    space: Space | None = None,
+) -> TrajectoryGram:
+    """Return the Gram matrix of a blind run's updates, per coordinate: a recording that knows nothing of any task.
+
+    Gradients are independent N(0, gradient_rms^2) at every step and coordinate. For SGD, updates are linear in them, so
+    the matrix is the exact expectation, for any momentum, dampening, schedule and weight decay. For AdamW it is that
+    of one run of `n_coordinates` coordinates, whose captures vary by about 1 / sqrt(n_coordinates) from run to run.
+    Scales cancel in every capture and overlap unless eps or weight decay ties them to the gradient.
+
+    Args:
+        n_steps: number of updates.
+        gradient_rms: root mean square of a gradient's coordinate; matters beside AdamW's eps and for weight decay.
+        start_rms: root mean square of a weight at the start; matters for weight decay only.
+        n_coordinates: coordinates that are simulated for AdamW.
+        seed: of those simulations.
+        space: the space that the matrix is to be asked in; default one of its own.
+
+    Returns:
+        G, (n_steps, n_steps) float64, in squared weight units per coordinate.
+
+    Raises:
+        InputError: a number of steps or coordinates, or a root mean square, that cannot be.
+    """
+    for key, value, least in (("n_steps", n_steps, 1), ("n_coordinates", n_coordinates, 1)):
+        if value < least:
+            raise InputError(f"{key} is {value}; it must be at least {least}.")
+    if not (gradient_rms > 0 and start_rms >= 0):
+        raise InputError(
+            f"gradient_rms is {gradient_rms:g} and start_rms is {start_rms:g}; the first must be above 0, the second "
+            "at least 0."
+        )
+    whole = replace(rule, step_sizes=tuple(rule.at(step) for step in range(n_steps)))
+    if rule.name == "sgd":
+        matrix = _linear_gram(whole, gradient_rms, start_rms)
+    else:
+        matrix = _simulated_gram(whole, gradient_rms, start_rms, n_coordinates, seed)
+    return TrajectoryGram(matrix.copy(), space or Space("full", n_coordinates, "blind"))
+
+
+def excess(capture: float, blind: float) -> float:
+    """Return (capture - blind) / (1 - blind): 0 for a blind run, 1 for everything; nan where blind holds everything."""
+    return (capture - blind) / (1 - blind) if blind < 1 else float("nan")
+
+
+@lru_cache(maxsize=64)
+def _linear_gram(rule: UpdateRule, gradient_rms: float, start_rms: float) -> np.ndarray:
+    """Return the expected Gram matrix of SGD, whose updates are linear in theta_0 and the gradients.
+
+    Row t of `updates` holds the coefficients of u_t over theta_0, g_1 .. g_T.
+    """
+    n_steps = len(rule.step_sizes)
+    theta, buffer = np.zeros(n_steps + 1), np.zeros(n_steps + 1)
+    theta[0] = 1.0
+    updates = np.zeros((n_steps, n_steps + 1))
+    for step, size in enumerate(rule.step_sizes):
+        gradient = rule.weight_decay * theta
+        gradient[step + 1] += 1.0
+        # torch sets the buffer to the first gradient without dampening
+        buffer = gradient.copy() if step == 0 else rule.momentum * buffer + (1 - rule.dampening) * gradient
+        direction = gradient + rule.momentum * buffer if rule.nesterov else buffer
+        updates[step] = -size * (direction if rule.momentum else gradient)
+        theta = theta + updates[step]
+    scales = np.full(n_steps + 1, gradient_rms)
+    scales[0] = start_rms
+    return np.asarray((updates * scales) @ (updates * scales).T)
+
+
+@lru_cache(maxsize=64)
+def _simulated_gram(
+    rule: UpdateRule, gradient_rms: float, start_rms: float, n_coordinates: int, seed: int
+) -> np.ndarray:
+    """Return the Gram matrix of AdamW on noise, chunk by chunk, each with a random stream of its own."""
+    n_steps = len(rule.step_sizes)
+    gram = np.zeros((n_steps, n_steps))
+    streams = Streams(seed).child("blind")
+    for number, first in enumerate(range(0, n_coordinates, CHUNK)):
+        width = min(CHUNK, n_coordinates - first)
+        generator = streams.generator(number)
+        theta = start_rms * generator.standard_normal(width)
+        gradients = gradient_rms * generator.standard_normal((n_steps, width))
+        updates = _adamw_updates(rule, theta, gradients)
+        gram += updates @ updates.T
+    return gram / n_coordinates
+
+
+def _adamw_updates(rule: UpdateRule, theta: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Return the updates of AdamW (Loshchilov and Hutter, 2019; as in torch) on given gradients, (n_steps, width)."""
+    first, second = np.zeros_like(theta), np.zeros_like(theta)
+    updates = np.empty_like(gradients)
+    for step, (size, gradient) in enumerate(zip(rule.step_sizes, gradients, strict=True), start=1):
+        first = rule.momentum * first + (1 - rule.momentum) * gradient
+        second = rule.beta2 * second + (1 - rule.beta2) * gradient**2
+        # both corrections matter: they make the first updates three to six times as long as the later ones
+        scaled = first / (1 - rule.momentum**step)
+        root = np.sqrt(second / (1 - rule.beta2**step))
+        updates[step - 1] = -size * (scaled / (root + rule.eps) + rule.weight_decay * theta)
+        theta = theta + updates[step - 1]
+    return updates
+
+
+def _rule(kind: str, group: dict[str, object], step_sizes: tuple[float, ...]) -> UpdateRule:
+    """Return one parameter group of a torch optimizer as a rule."""
+
+    def number(key: str) -> float:
+        return float(group[key])  # type: ignore[arg-type]
+
+    if kind == "SGD":
+        return UpdateRule(
+            "sgd",
+            step_sizes,
+            momentum=number("momentum"),
+            weight_decay=number("weight_decay"),
+            dampening=number("dampening"),
+            nesterov=bool(group["nesterov"]),
+        )
+    adam = kind == "AdamW" or (kind == "Adam" and not group["weight_decay"])
+    if not adam or group.get("amsgrad"):
+        raise InputError(
+            f"the optimizer is {kind} with {group}; blind runs are made for SGD, AdamW and Adam without weight "
+            "decay, none of them with amsgrad. Give an UpdateRule that comes near."
+        )
+    beta1, beta2 = (float(beta) for beta in group["betas"])  # type: ignore[attr-defined]
+    return UpdateRule("adamw", step_sizes, beta1, beta2, number("eps"), number("weight_decay"))
