@@ -31,8 +31,8 @@ def main() -> None:
     torch.set_num_threads(2)
     settings = updated(resolve("synthetic", "quick", []), {"recovery.space": "full", "training.steps": 1}, "benchmark")
     problem = SyntheticProblem(settings, 0)
-    members = GaussianMembers(problem.space, Streams(0), range(options.members), 1e-3)
-    print(f"{options.members} members of {problem.space.n_params} parameters, two threads")
+    members = GaussianMembers(problem.parameters, Streams(0), range(options.members), 1e-3)
+    print(f"{options.members} members of {problem.parameters.n_params} parameters, two threads")
     print("| examples | in-place loop, s | torch.func, s | loop / torch.func | noise alone, s (share of each) |")
     print("|---|---|---|---|---|")
     for size in options.examples:

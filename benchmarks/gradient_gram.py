@@ -32,13 +32,13 @@ def problem_and_batch(n: int) -> tuple[LanguageModelProblem, Batch]:
     torch.set_num_threads(2)
     problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
     # B = 0 in a fresh adapter would make every gradient of A zero; a small one makes the comparison fair.
-    noise = torch.from_numpy(Streams(0).generator("b").standard_normal(problem.space.n_params)).float()
-    problem.space.write(problem.space.read() + 1e-3 * noise)
+    noise = torch.from_numpy(Streams(0).generator("b").standard_normal(problem.parameters.n_params)).float()
+    problem.parameters.write(problem.parameters.read() + 1e-3 * noise)
     return problem, problem.sample("words", n, Streams(0).generator("batch"))
 
 
 def plain_pass(problem: LanguageModelProblem, batch: Batch) -> None:
-    problem.space.gradient(problem.loss(batch))
+    problem.parameters.gradient(problem.loss(batch))
 
 
 def ours(problem: LanguageModelProblem, batch: Batch) -> Tensor:
@@ -49,8 +49,8 @@ def ours(problem: LanguageModelProblem, batch: Batch) -> Tensor:
 
 def by_vmap(problem: LanguageModelProblem, batch: Batch) -> Tensor:
     """Per-example gradients by vmap(grad) and singular values by SVD; returns their Gram matrix."""
-    fixed = {n: p.detach() for n, p in problem.model.named_parameters() if n not in problem.space.names}
-    moving = {n: p.detach() for n, p in zip(problem.space.names, problem.space.parameters, strict=True)}
+    fixed = {n: p.detach() for n, p in problem.model.named_parameters() if n not in problem.parameters.names}
+    moving = {n: p.detach() for n, p in zip(problem.parameters.names, problem.parameters.tensors, strict=True)}
 
     def loss(parameters: dict[str, Tensor], ids: Tensor, mask: Tensor, position: Tensor, target: Tensor) -> Tensor:
         output = torch.func.functional_call(
@@ -64,7 +64,7 @@ def by_vmap(problem: LanguageModelProblem, batch: Batch) -> Tensor:
         found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0, 0))(
             moving, batch.input_ids, four_dimensional(batch.attention_mask), batch.positions, batch.targets
         )
-    rows = torch.cat([found[name].flatten(1) for name in problem.space.names], dim=1)
+    rows = torch.cat([found[name].flatten(1) for name in problem.parameters.names], dim=1)
     torch.linalg.svdvals(rows)
     return rows.double() @ rows.double().T
 
@@ -113,7 +113,7 @@ def main() -> None:
                 times[name].append(time.perf_counter() - start)
     first, second = ours(problem, batch), by_vmap(problem, batch)
     largest = torch.linalg.eigvalsh(second).max()
-    print(f"{options.examples} examples of {batch.input_ids.shape[1]} tokens, {problem.space.n_params} parameters")
+    print(f"{options.examples} examples of {batch.input_ids.shape[1]} tokens, {problem.parameters.n_params} parameters")
     print(f"Gram, relative Frobenius difference: {float((first - second).norm() / second.norm()):.1e}")
     eigenvalues = torch.linalg.eigvalsh(first) - torch.linalg.eigvalsh(second)
     print(f"eigenvalues, largest difference over the largest: {float(eigenvalues.abs().max() / largest):.1e}")

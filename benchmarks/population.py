@@ -49,12 +49,12 @@ class MadeMembers:
 
 def peft_loop(problem: LanguageModelProblem, batch: Batch, rows: Tensor) -> list[float]:
     """One member after the other: set, score, and restore at the end."""
-    theta, losses = problem.space.read(), []
+    theta, losses = problem.parameters.read(), []
     with torch.no_grad():
         for row in rows:
-            problem.space.write(theta + row)
+            problem.parameters.write(theta + row)
             losses.append(float(problem.loss(batch)))
-        problem.space.write(theta)
+        problem.parameters.write(theta)
     return losses
 
 
@@ -95,7 +95,7 @@ def rounds(ways: dict[str, Callable[[], object]], pairs: int) -> dict[str, list[
 def upper_half(problem: LanguageModelProblem) -> list[str]:
     """The measured tensors of the upper half of the layers."""
     n_layers = problem.model.config.num_hidden_layers  # type: ignore[union-attr]
-    return [n for n in problem.space.names if int(n.split(".layers.")[1].split(".")[0]) >= n_layers // 2]
+    return [n for n in problem.parameters.names if int(n.split(".layers.")[1].split(".")[0]) >= n_layers // 2]
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
     torch.set_num_threads(2)
     n = options.members
     problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
-    every = problem.space
+    every = problem.parameters
     spaces = {"all layers": every, "upper half": ParameterSpace(every.module, upper_half(problem), "lora_factors")}
     start = time.perf_counter()
     GaussianMembers(every, Streams(0), range(n), SIGMA).deltas(0, n)
@@ -117,7 +117,7 @@ def main() -> None:
     for size in options.examples:
         batch = problem.sample("words", size, Streams(0).generator("batch"))
         for label, space in spaces.items():
-            problem.space = space
+            problem.parameters = space
             made = GaussianMembers(space, Streams(0), range(n), SIGMA).deltas(0, n)
             members = MadeMembers(made, space.space)
             population = Population(problem, batch)

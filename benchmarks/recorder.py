@@ -30,10 +30,10 @@ from lineament.vectors.recording.writer import Recorder
 def recording_share(steps: int) -> None:
     settings = resolve("lm", "quick", [])
     problem = LanguageModelProblem(settings, seed=0)
-    optimizer = make_optimizer(problem.space.parameters, settings.recovery)
+    optimizer = make_optimizer(problem.parameters.tensors, settings.recovery)
     training, recording = [], []
     with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(problem.space, Path(folder) / "rows")
+        recorder = Recorder(problem.parameters, Path(folder) / "rows")
         for step in range(steps + 1):
             batch = problem.sample("numbers", 16, Streams(0).generator(step))
             start = time.perf_counter()
@@ -49,7 +49,7 @@ def recording_share(steps: int) -> None:
         recorder.close()
         per_step_flush = (time.perf_counter() - flush) / recorder.n_steps
     step_s, append_s = statistics.median(training), statistics.median(recording) + per_step_flush
-    print(f"LM step {step_s:.3f} s, {problem.space.n_params} parameters; recording {append_s * 1e3:.2f} ms a step")
+    print(f"LM step {step_s:.3f} s, {problem.parameters.n_params} parameters; recording {append_s * 1e3:.2f} ms a step")
     print(f"recording / step = {append_s / step_s:.2%} (goal: at most 2 %)")
 
 

@@ -67,10 +67,10 @@ def make(folder: Path, n_params: int, steps: int, rank: int, dtype: torch.dtype)
     space = ParameterSpace.trainable(model, "lora_factors")
     recorder = Recorder(space, folder, dtype, about={"beta1": 0.9})
     generator, spent = torch.Generator().manual_seed(0), 0.0
-    velocity = [torch.zeros_like(p) for p in space.parameters]
+    velocity = [torch.zeros_like(p) for p in space.tensors]
     for _ in range(steps):
         with torch.no_grad():
-            for p, v in zip(space.parameters, velocity, strict=True):
+            for p, v in zip(space.tensors, velocity, strict=True):
                 v.mul_(0.9).add_(torch.randn(p.shape, generator=generator), alpha=1e-3)
                 p.add_(v)
         start = time.perf_counter()

@@ -20,11 +20,11 @@ def raw_rows(batch: Batch, start: int, stop: int) -> Batch:
 
 def dense_gradients(problem: Problem, batch: Batch, group_size: int = 1) -> np.ndarray:
     """(n_groups, n_params) float64: one autograd call per group of examples."""
-    parameters = dict(problem.space.module.named_parameters())
+    parameters = dict(problem.parameters.module.named_parameters())
     rows = []
     for start in range(0, len(batch), group_size):
         loss = problem.example_losses(raw_rows(batch, start, start + group_size)).sum() / group_size
-        chosen = [parameters[name] for name in problem.space.names]
+        chosen = [parameters[name] for name in problem.parameters.names]
         found = torch.autograd.grad(loss, chosen, allow_unused=True)
         filled = [np.zeros(p.numel()) if g is None else g.numpy().ravel() for p, g in zip(chosen, found, strict=True)]
         rows.append(np.concatenate(filled))
@@ -33,15 +33,15 @@ def dense_gradients(problem: Problem, batch: Batch, group_size: int = 1) -> np.n
 
 def dense_hessian(problem: Problem, batch: Batch) -> np.ndarray:
     """(n_params, n_params) by torch.autograd.functional.hessian over the flat vector."""
-    names, shapes = problem.space.names, [p.shape for p in problem.space.parameters]
+    names, shapes = problem.parameters.names, [p.shape for p in problem.parameters.tensors]
 
     def loss_at(theta: Tensor) -> Tensor:
         pieces = theta.split([shape.numel() for shape in shapes])
         values = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
-        with _reparametrize_module(problem.space.module, values):
+        with _reparametrize_module(problem.parameters.module, values):
             return problem.example_losses(batch).mean()
 
-    theta = torch.cat([p.detach().reshape(-1) for p in problem.space.parameters])
+    theta = torch.cat([p.detach().reshape(-1) for p in problem.parameters.tensors])
     with sdpa_kernel(SDPBackend.MATH):
         return torch.autograd.functional.hessian(loss_at, theta).numpy()
 

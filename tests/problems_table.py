@@ -57,7 +57,7 @@ class QuadraticProblem(Problem):
         self.centre = torch.from_numpy(generator.standard_normal(n))
         self.noise = noise * torch.from_numpy(generator.standard_normal((N_NOISE, n)))
         self.model = Point(torch.from_numpy(generator.standard_normal(n)))
-        self.space = ParameterSpace.trainable(self.model)
+        self.parameters = ParameterSpace.trainable(self.model)
 
     def example_losses(self, batch: Batch) -> Tensor:
         shift = self.model.theta - self.centre
@@ -86,7 +86,7 @@ class WordsProblem(Problem):
     tasks = ("words",)
 
     def __init__(self, model: nn.Module, space: ParameterSpace, logits: Callable[[Batch], Tensor]) -> None:
-        self.model, self.space, self._logits = model.eval(), space, logits
+        self.model, self.parameters, self._logits = model.eval(), space, logits
         self.model_name = type(model).__name__
 
     def logits(self, batch: Batch) -> Tensor:
@@ -175,9 +175,9 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
 
 def moved(problem: Problem, size: float = 0.1) -> Problem:
     """The problem a little away from where it starts, so that no LoRA factor is zero."""
-    theta = problem.space.read(torch.float64)
+    theta = problem.parameters.read(torch.float64)
     noise = torch.from_numpy(Streams(5).generator("moved").standard_normal(len(theta)))
-    problem.space.write(theta + size * noise)
+    problem.parameters.write(theta + size * noise)
     return problem
 
 

@@ -236,20 +236,20 @@ def test_the_prefix_of_gradient_descent_on_a_quadratic_is_the_krylov_space(tmp_p
     problem = QuadraticProblem((1 + 0.95 * points) / lr, seed=4)
     batch = problem.sample("bowl", 8, Streams(0).generator("batch"))
     operator = HessianOperator(problem, batch)
-    broken = problem.space.read()
-    recorder = Recorder(problem.space, tmp_path / "recording", torch.float64)
+    broken = problem.parameters.read()
+    recorder = Recorder(problem.parameters, tmp_path / "recording", torch.float64)
 
     def after(step: int, loss: float) -> bool:
         recorder.append()
         return False
 
     settings = RecoverySettings(optimizer="sgd", lr=lr)
-    train(problem, make_optimizer(problem.space.parameters, settings), lambda step: batch, 12, after)
+    train(problem, make_optimizer(problem.parameters.tensors, settings), lambda step: batch, 12, after)
     trajectory = recorder.close()
-    assert torch.allclose(problem.space.read() - broken, trajectory.combine(np.ones((12, 1))).rows[0], atol=1e-13)
+    assert torch.allclose(problem.parameters.read() - broken, trajectory.combine(np.ones((12, 1))).rows[0], atol=1e-13)
     gram = trajectory.gram()
-    with problem.space.temporarily(broken):
-        true = krylov(operator.__matmul__, operator.gradient, 10, problem.space.space)
+    with problem.parameters.temporarily(broken):
+        true = krylov(operator.__matmul__, operator.gradient, 10, problem.parameters.space)
     assert true.rank == 10
     for k in range(1, 11):
         direct = from_vectors(trajectory.updates(1, k), "prefix")

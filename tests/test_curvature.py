@@ -114,7 +114,7 @@ def test_products_and_traces_agree_with_hessian_eigenthings(name: str) -> None:
     problem = case.make()
     problem.model.double()
     batch = case.batch(problem, 8)
-    names = set(problem.space.names)
+    names = set(problem.parameters.names)
     theirs = hessian_eigenthings.HessianOperator(
         problem.model,
         [batch],
@@ -123,7 +123,7 @@ def test_products_and_traces_agree_with_hessian_eigenthings(name: str) -> None:
         microbatch_unsafe=True,
     )
     ours = HessianOperator(problem, batch)
-    vector = torch.from_numpy(Streams(0).generator("vector").standard_normal(problem.space.n_params))
+    vector = torch.from_numpy(Streams(0).generator("vector").standard_normal(problem.parameters.n_params))
     with sdpa_kernel(SDPBackend.MATH):
         expected = theirs.matvec(vector)
         trace = hessian_eigenthings.trace(theirs, num_matvecs=100, method="hutchinson", seed=0)

@@ -18,7 +18,6 @@ from lineament.problems.adapters import attach_lora
 from lineament.problems.factor_pairs import FactorPair, factor_pairs
 from lineament.problems.problem import Problem
 from lineament.settings.settings import LoraSettings
-from lineament.vectors import trajectories
 from lineament.vectors.effective import (
     effective_gram,
     effective_space,
@@ -26,6 +25,7 @@ from lineament.vectors.effective import (
     position_gram,
     update_gram,
 )
+from lineament.vectors.recording import writer
 from lineament.vectors.recording.sketch import Sketch
 from lineament.vectors.recording.writer import Recorder, Trajectory
 
@@ -40,7 +40,7 @@ def materialised(pairs: list[FactorPair], theta: Tensor) -> np.ndarray:
 
 
 def drawn(problem: Problem, n: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(0).standard_normal((n, problem.space.n_params)))
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((n, problem.parameters.n_params)))
 
 
 def regauged(pairs: list[FactorPair], theta: Tensor, seed: int) -> Tensor:
@@ -60,7 +60,7 @@ lora_problems = pytest.mark.parametrize("name", ["transformer_lora", "llama_lora
 @lora_problems
 def test_position_gram_equals_materialised_inner_products(name: str) -> None:
     problem = CASES[name].make()
-    pairs, thetas = factor_pairs(problem.space), drawn(problem, 5)
+    pairs, thetas = factor_pairs(problem.parameters), drawn(problem, 5)
     dense = np.stack([materialised(pairs, theta) for theta in thetas])
     assert oracles.relative_error(position_gram(pairs, thetas), dense @ dense.T) < 1e-12
 
@@ -68,7 +68,7 @@ def test_position_gram_equals_materialised_inner_products(name: str) -> None:
 @lora_problems
 def test_update_gram_is_that_of_differences_of_dw(name: str) -> None:
     problem = CASES[name].make()
-    pairs, thetas = factor_pairs(problem.space), drawn(problem, 6)
+    pairs, thetas = factor_pairs(problem.parameters), drawn(problem, 6)
     updates = np.diff(np.stack([materialised(pairs, theta) for theta in thetas]), axis=0)
     found = update_gram(pairs, thetas)
     assert found.n_steps == 5
@@ -79,7 +79,7 @@ def test_update_gram_is_that_of_differences_of_dw(name: str) -> None:
 @lora_problems
 def test_the_gauge_moves_factor_cosines_and_leaves_dw_alone(name: str) -> None:
     problem = CASES[name].make()
-    pairs, thetas = factor_pairs(problem.space), drawn(problem, 3)
+    pairs, thetas = factor_pairs(problem.parameters), drawn(problem, 3)
     moved = torch.stack([regauged(pairs, theta, seed) for seed, theta in enumerate(thetas)])
     before, after = position_gram(pairs, thetas), position_gram(pairs, moved)
     assert oracles.relative_error(after, before) < 1e-10
@@ -95,20 +95,20 @@ def test_dw_is_what_the_model_adds() -> None:
     problem.model.double()
     batch = case.batch(problem, 3)
     adapted = problem.logits(batch)
-    theta, layers = problem.space.read(), dict(problem.model.named_modules())
-    for pair in factor_pairs(problem.space):
+    theta, layers = problem.parameters.read(), dict(problem.model.named_modules())
+    for pair in factor_pairs(problem.parameters):
         base: nn.Linear = layers[pair.module].base_layer
         delta = pair.scale * theta[pair.b].view(pair.b_shape) @ theta[pair.a].view(pair.a_shape)
         assert delta.shape == base.weight.shape
         with torch.no_grad():
             base.weight += delta
-    problem.space.write(torch.zeros_like(theta))
+    problem.parameters.write(torch.zeros_like(theta))
     assert torch.allclose(problem.logits(batch), adapted, atol=1e-12)
     assert not torch.allclose(CASES["transformer_full"].make().logits(batch).double(), adapted)
 
 
 def test_every_factor_belongs_to_exactly_one_pair() -> None:
-    space = CASES["transformer_lora"].make().space
+    space = CASES["transformer_lora"].make().parameters
     covered = np.zeros(space.n_params)
     for pair in factor_pairs(space):
         assert pair.scale == 2.0
@@ -178,7 +178,7 @@ def exact_updates(trajectory: Trajectory) -> np.ndarray:
 def test_effective_gram_equals_that_of_dense_updates(
     bound: int, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trajectories, "ROWS_PER_FILE", 4)
+    monkeypatch.setattr(writer, "ROWS_PER_FILE", 4)
     trajectory = walked(tmp_path / "r", 0.1, dtype=dtype)
     assert sorted(pair.a_shape[0] for pair in trajectory.pairs()) == [1, 3]
     assert sorted(trajectory.scales.values()) == pytest.approx([7 / 3, 16])

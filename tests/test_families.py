@@ -56,8 +56,8 @@ def problem_of(model: Path, data: Path, **changes: object) -> LanguageModelProbl
     """A problem whose adapter is away from B = 0, which hides half the gradient."""
     problem = LanguageModelProblem(settings(model, data, **changes), seed=0)
     generator = torch.Generator().manual_seed(0)
-    theta = problem.space.read()
-    problem.space.write(theta + 0.05 * torch.randn(theta.shape, generator=generator))
+    theta = problem.parameters.read()
+    problem.parameters.write(theta + 0.05 * torch.randn(theta.shape, generator=generator))
     return problem
 
 
@@ -127,7 +127,7 @@ def plain_peft(model: Path, targets: tuple[str, ...], state: dict[str, torch.Ten
 def test_losses_and_gradients_are_those_of_plain_code(family: str, folder_of: Folder, data: Path) -> None:
     problem = problem_of(folder_of(family), data)
     batch = problem.sample("mine", 8, np.random.default_rng(0))
-    state = {name: p.detach() for name, p in zip(problem.space.names, problem.space.parameters, strict=True)}
+    state = {name: p.detach() for name, p in zip(problem.parameters.names, problem.parameters.tensors, strict=True)}
     plain = plain_peft(folder_of(family), FAMILIES[family][3], state)
     logits = plain(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     last = logits[torch.arange(len(batch)), batch.attention_mask.sum(dim=1) - 1]
@@ -135,9 +135,9 @@ def test_losses_and_gradients_are_those_of_plain_code(family: str, folder_of: Fo
     assert torch.allclose(problem.example_losses(batch), losses, rtol=1e-6, atol=1e-6)
     losses.mean().backward()
     theirs = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
-    assert list(theirs) == list(problem.space.names)
+    assert list(theirs) == list(problem.parameters.names)
     expected = torch.cat([gradient.reshape(-1) for gradient in theirs.values()])
-    found = problem.space.gradient(problem.loss(batch))
+    found = problem.parameters.gradient(problem.loss(batch))
     assert float((found - expected).norm() / expected.norm()) < 1e-6
     mean = group_gradients(problem, batch).rows.mean(dim=0)
     assert float((mean - expected).norm() / expected.norm()) < 1e-6
@@ -150,7 +150,7 @@ def test_splits_and_padding_change_no_loss_and_no_gradient(family: str, folder_o
     whole, losses = group_gradients(problem, batch).rows, problem.example_losses(batch).detach()
     assert len({int(n) for n in batch.attention_mask.sum(dim=1)}) > 1  # rows of several lengths
     singly = [batch.rows(slice(i, i + 1)) for i in range(len(batch))]
-    rows = torch.stack([problem.space.gradient(problem.loss(one)) for one in singly])
+    rows = torch.stack([problem.parameters.gradient(problem.loss(one)) for one in singly])
     assert float((whole - rows).norm() / rows.norm()) < 1e-5
     assert torch.allclose(losses, torch.cat([problem.example_losses(one).detach() for one in singly]), atol=1e-5)
     wide = replace(
@@ -187,7 +187,7 @@ def test_bfloat16_is_of_the_base_alone_and_close_to_float32(folder_of: Folder, d
     rows = [group_gradients(problem, batch).rows for problem in (half, single)]
     cosines = functional.cosine_similarity(*rows)
     assert float(cosines.min()) > 0.98
-    exact = torch.stack([half.space.gradient(half.loss(batch.rows(slice(i, i + 1)))) for i in range(8)])
+    exact = torch.stack([half.parameters.gradient(half.loss(batch.rows(slice(i, i + 1)))) for i in range(8)])
     assert float((rows[0] - exact).norm() / exact.norm()) < 0.05  # bfloat16 rounds rows of other lengths differently
 
 

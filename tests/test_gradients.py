@@ -179,7 +179,7 @@ def test_unsupported_layers_fall_back_to_one_group_at_a_time() -> None:
     problem, case = conv1d(norm=lambda: RunningMean(12)), CASES["conv1d"]
     problem.model.double()
     batch = case.batch(problem, 6)
-    assert gradients._unsupported(problem.space)
+    assert gradients._unsupported(problem.parameters)
     dense = oracles.dense_gradients(problem, batch, 2)
     assert oracles.relative_error(group_gradients(problem, batch, 2).rows.numpy(), dense) < 1e-12
     assert oracles.relative_error(gradient_gram(problem, batch, 2).numpy(), dense @ dense.T) < 1e-12
@@ -309,7 +309,7 @@ def test_a_released_operator_builds_its_graph_again() -> None:
     case = CASES["transformer_lora"]
     problem = case.make()
     operator = HessianOperator(problem, case.batch(problem, 5))
-    vector = torch.ones(problem.space.n_params)
+    vector = torch.ones(problem.parameters.n_params)
     before = operator @ vector
     operator.release()
     operator.release()
@@ -324,7 +324,9 @@ def test_hessian_products_equal_the_dense_hessian(name: str) -> None:
     batch = case.batch(problem, 5)
     dense, operator = oracles.dense_hessian(problem, batch), HessianOperator(problem, batch)
     assert oracles.relative_error(operator.gradient.numpy(), oracles.dense_gradients(problem, batch, 5)[0]) < 1e-12
-    probes = torch.randn(5, problem.space.n_params, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    probes = torch.randn(
+        5, problem.parameters.n_params, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     for probe in probes:
         product = operator @ probe
         assert product.dtype == torch.float64
@@ -348,7 +350,7 @@ def test_hessian_products_agree_with_differences_of_gradients() -> None:
     problem = case.make()
     problem.model.double()
     batch = case.batch(problem, 4)
-    theta = problem.space.read()
+    theta = problem.parameters.read()
     direction = torch.randn(len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     direction = direction / direction.norm()
     product = HessianOperator(problem, batch) @ direction
@@ -356,7 +358,7 @@ def test_hessian_products_agree_with_differences_of_gradients() -> None:
     def error(step: float) -> float:
         ends = []
         for sign in (1, -1):
-            with problem.space.temporarily(theta + sign * step * direction):
+            with problem.parameters.temporarily(theta + sign * step * direction):
                 ends.append(mean_gradient(problem, batch))
         return float(((ends[0] - ends[1]) / (2 * step) - product).norm() / product.norm())
 
@@ -368,12 +370,12 @@ def test_hessian_refuses_moved_weights_and_survives_equal_ones() -> None:
     case = CASES["transformer_lora"]
     problem = case.make()
     batch = case.batch(problem, 4)
-    theta = problem.space.read()
+    theta = problem.parameters.read()
     operator = HessianOperator(problem, batch)
-    probe = torch.ones(problem.space.n_params, dtype=torch.float64)
+    probe = torch.ones(problem.parameters.n_params, dtype=torch.float64)
     first = operator @ probe
-    problem.space.write(theta)
+    problem.parameters.write(theta)
     assert torch.equal(operator @ probe, first)
-    with problem.space.temporarily(theta + 1e-3), pytest.raises(InputError, match="moved"):
+    with problem.parameters.temporarily(theta + 1e-3), pytest.raises(InputError, match="moved"):
         operator @ probe
     assert torch.equal(operator @ probe, first)

@@ -37,8 +37,10 @@ pytestmark = pytest.mark.lm
 def smollm2() -> LanguageModelProblem:
     problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
     generator = torch.Generator().manual_seed(0)
-    theta = problem.space.read()
-    problem.space.write(theta + 1e-3 * torch.randn(theta.shape, generator=generator))  # B = 0 hides half the gradient
+    theta = problem.parameters.read()
+    problem.parameters.write(
+        theta + 1e-3 * torch.randn(theta.shape, generator=generator)
+    )  # B = 0 hides half the gradient
     return problem
 
 
@@ -112,7 +114,7 @@ def test_gram_and_group_gradients_match_one_by_one_in_float64(smollm2: LanguageM
     batch = smollm2.sample("places", 6, np.random.default_rng(1))
     smollm2.model.double()
     try:
-        dense = torch.stack([smollm2.space.gradient(smollm2.loss(batch.rows(slice(i, i + 1)))) for i in range(6)])
+        dense = torch.stack([smollm2.parameters.gradient(smollm2.loss(batch.rows(slice(i, i + 1)))) for i in range(6)])
         rows, gram = group_gradients(smollm2, batch).rows, gradient_gram(smollm2, batch)
     finally:
         smollm2.model.float()  # float32 -> float64 -> float32 changes no bit
@@ -127,7 +129,7 @@ def test_gram_and_group_gradients_match_one_by_one_in_float64(smollm2: LanguageM
 def test_saved_adapter_loads_in_peft_with_equal_logits(smollm2: LanguageModelProblem, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    save_adapter(smollm2.space, smollm2.space.read(), tmp_path / "adapter")
+    save_adapter(smollm2.parameters, smollm2.parameters.read(), tmp_path / "adapter")
     base, _ = load_model("smollm2-135m")
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
     batch = smollm2.fixed("words", "evaluation").rows(slice(0, 2))
@@ -139,13 +141,13 @@ def test_saved_adapter_loads_in_peft_with_equal_logits(smollm2: LanguageModelPro
 
 
 def test_effective_gram_is_pefts_delta_weight(smollm2: LanguageModelProblem) -> None:
-    theta = smollm2.space.read(torch.float64)
+    theta = smollm2.parameters.read(torch.float64)
     truth = sum(
         float(module.get_delta_weight("default").double().square().sum())
         for name, module in smollm2.model.named_modules()
         if hasattr(module, "get_delta_weight")
     )
-    found = position_gram(factor_pairs(smollm2.space), theta[None])[0, 0]
+    found = position_gram(factor_pairs(smollm2.parameters), theta[None])[0, 0]
     assert abs(found - truth) < 1e-5 * truth
 
 
@@ -316,9 +318,9 @@ def test_full_weights_of_a_local_model(tmp_path: Path) -> None:
     folder = tiny_gpt2(tmp_path / "gpt2")
     settings: Settings = resolve("lm", "quick", [("test", {"model.name": str(folder), "recovery.space": "full"})])
     problem = LanguageModelProblem(settings, seed=0)
-    assert problem.space.space.kind == "full"
+    assert problem.parameters.space.kind == "full"
     batch = problem.sample("words", 4, np.random.default_rng(0))
-    dense = torch.stack([problem.space.gradient(problem.loss(batch.rows(slice(i, i + 1)))) for i in range(4)])
+    dense = torch.stack([problem.parameters.gradient(problem.loss(batch.rows(slice(i, i + 1)))) for i in range(4)])
     rows = group_gradients(problem, batch).rows
     assert float((rows - dense).norm() / dense.norm()) < 1e-5
 

@@ -81,7 +81,7 @@ def dense_static(study: Study, point: str, task: str, stream: str = "static") ->
     """The protocol's minibatch gradients, one autograd call each."""
     m = study.settings.measurement
     batch = study.gradient_batch(task, m.gradients, m.minibatch, stream)
-    with study.problem.space.temporarily(study.points[point]):
+    with study.problem.parameters.temporarily(study.points[point]):
         return oracles.dense_gradients(study.problem, batch, m.minibatch)
 
 
@@ -134,7 +134,7 @@ def test_captures_do_not_fall_with_rank_and_stay_in_the_unit_interval(captures: 
 
 
 def test_a_random_subspace_captures_its_share(study: Study, captures: Record) -> None:
-    n, rank = study.problem.space.n_params, 5
+    n, rank = study.problem.parameters.n_params, 5
     value = captures.value("capture", **WHOLE, basis="random", rank=rank)
     # k / n with the spread of a Beta(k / 2, (n - k) / 2) variable
     assert value is not None
@@ -155,7 +155,7 @@ def test_share_of_steps_and_recovery_step(study: Study, captures: Record) -> Non
 
 def test_start_basis_shares_are_those_of_the_factors(study: Study, captures: Record) -> None:
     right = np.linalg.svd(dense_static(study, "early", "copy"), full_matrices=False)[2][:5]
-    space = study.problem.space
+    space = study.problem.parameters
     in_a = np.zeros(space.n_params)
     for name, part in zip(space.names, space.slices, strict=True):
         in_a[part] = "lora_A" in name
@@ -175,7 +175,7 @@ def test_captures_of_effective_weights_do_not_depend_on_the_gauge(study: Study, 
         torch.cat(
             [
                 (p.scale * theta[p.b].view(p.b_shape) @ theta[p.a].view(p.a_shape)).flatten()
-                for p in factor_pairs(study.problem.space)
+                for p in factor_pairs(study.problem.parameters)
             ]
         )
         for theta in thetas
@@ -187,7 +187,7 @@ def test_captures_of_effective_weights_do_not_depend_on_the_gauge(study: Study, 
 
 
 def test_krylov_overlap_with_the_prefix_is_that_of_explicit_powers(study: Study, captures: Record) -> None:
-    with study.problem.space.temporarily(study.points["broken"]):
+    with study.problem.parameters.temporarily(study.points["broken"]):
         bench = Workbench(study)
         batch = study.gradient_batch(study.target, study.settings.measurement.curvature_batch, 1, "curvature")
         gradient = oracles.dense_gradients(study.problem, batch, len(batch))[0]
@@ -201,7 +201,7 @@ def test_krylov_overlap_with_the_prefix_is_that_of_explicit_powers(study: Study,
 def test_preconditioned_plane_is_the_svd_after_the_metric(study: Study) -> None:
     recovery = study.settings.recovery
     batch = study.gradient_batch("copy", 16, recovery.batch, "metric")
-    with study.problem.space.temporarily(study.points["broken"]):
+    with study.problem.parameters.temporarily(study.points["broken"]):
         fresh = oracles.dense_gradients(study.problem, batch, recovery.batch)
         bases = make_bases(study)
     metric = np.sqrt((fresh**2).mean(axis=0)) + recovery.eps
@@ -216,8 +216,8 @@ def test_projection_on_a_basis_that_holds_everything_is_the_recovered_point(stud
     from lineament.parameters import Vectors
 
     displacement = (study.points["recovered"].double() - study.points["broken"].double())[None]
-    found = _projected(study, from_vectors(Vectors(displacement, study.problem.space.space), "D"))
-    with study.problem.space.temporarily(study.points["recovered"]):
+    found = _projected(study, from_vectors(Vectors(displacement, study.problem.parameters.space), "D"))
+    with study.problem.parameters.temporarily(study.points["recovered"]):
         truth = study.problem.evaluate(study.problem.fixed("copy", "held_out"))
     assert found.loss == pytest.approx(truth.loss, abs=1e-5)
     assert found.accuracy == truth.accuracy
@@ -232,9 +232,9 @@ def test_training_inside_every_basis_and_rank_is_reported(captures: Record) -> N
 
 
 def test_measuring_gives_the_weights_back_and_repeats_bit_for_bit(study: Study, captures: Record) -> None:
-    before = study.problem.space.read()
+    before = study.problem.parameters.read()
     again = basis_capture.measure(study)
-    assert torch.equal(study.problem.space.read(), before)
+    assert torch.equal(study.problem.parameters.read(), before)
     assert again.quantities == captures.quantities
 
 
@@ -377,7 +377,7 @@ def test_overlap_and_ceiling_are_those_of_dense_planes(study: Study, drift: Reco
 
     def plane(time: int, part: int) -> np.ndarray:
         batch = study.gradient_batch("copy", m.drift_gradients, m.minibatch, f"drift {time} {part}")
-        with study.problem.space.temporarily(study.trajectory.position(time)):
+        with study.problem.parameters.temporarily(study.trajectory.position(time)):
             dense = oracles.dense_gradients(study.problem, batch, m.minibatch)
         return np.linalg.svd(dense, full_matrices=False)[2][: m.drift_rank].T
 
@@ -388,7 +388,7 @@ def test_overlap_and_ceiling_are_those_of_dense_planes(study: Study, drift: Reco
     assert drift.value("overlap", **labels) == pytest.approx(np.mean(crossed), abs=1e-3)
     ceiling = float(np.sqrt(halves[0] * halves[1]))
     assert drift.value("ceiling", **labels) == pytest.approx(ceiling, abs=1e-3)
-    floor = m.drift_rank / study.problem.space.n_params
+    floor = m.drift_rank / study.problem.parameters.n_params
     assert drift.value("floor") == pytest.approx(floor)
     rescaled = drift.value("overlap_at_claim_lag", **{"from": "broken"})
     if rescaled is not None:

@@ -32,7 +32,7 @@ def bits(module: nn.Module) -> list[bytes]:
 @every_problem
 def test_what_is_written_is_read_back(case: Case) -> None:
     problem = case.make()
-    space = problem.space
+    space = problem.parameters
     theta = torch.from_numpy(np.random.default_rng(0).standard_normal(space.n_params)).to(space.read().dtype)
     space.write(theta)
     assert torch.equal(space.read(), theta)
@@ -45,7 +45,7 @@ def test_what_is_written_is_read_back(case: Case) -> None:
 
 @every_problem
 def test_reading_gives_a_copy(case: Case) -> None:
-    space = case.make().space
+    space = case.make().parameters
     theta = space.read()
     before = theta.clone()
     space.write(theta + 1)
@@ -74,7 +74,7 @@ def test_gradient_is_zero_where_the_loss_does_not_reach() -> None:
 @every_problem
 def test_weights_come_back_bit_for_bit(case: Case) -> None:
     problem = case.make()
-    space = problem.space
+    space = problem.parameters
     theta = space.read()
     theta[0] = -0.0
     space.write(theta)
@@ -92,16 +92,16 @@ def test_weights_come_back_bit_for_bit(case: Case) -> None:
 def test_weights_come_back_when_the_body_raises(case: Case) -> None:
     problem = case.make()
     before = bits(problem.model)
-    theta = problem.space.read()
-    with pytest.raises(ZeroDivisionError), problem.space.temporarily(theta + 1):
+    theta = problem.parameters.read()
+    with pytest.raises(ZeroDivisionError), problem.parameters.temporarily(theta + 1):
         assert bits(problem.model) != before
         raise ZeroDivisionError
     assert bits(problem.model) == before
-    with pytest.raises(KeyboardInterrupt), problem.space.restored():
-        problem.space.write(theta * float("nan"))
+    with pytest.raises(KeyboardInterrupt), problem.parameters.restored():
+        problem.parameters.write(theta * float("nan"))
         raise KeyboardInterrupt
     assert bits(problem.model) == before
-    with pytest.raises(InputError), problem.space.temporarily(theta[1:]):
+    with pytest.raises(InputError), problem.parameters.temporarily(theta[1:]):
         pytest.fail("a vector of another length was accepted")
     assert bits(problem.model) == before
 

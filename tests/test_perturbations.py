@@ -95,7 +95,7 @@ def test_bad_sizes_and_spaces_are_refused() -> None:
     with pytest.raises(InputError, match="rank 0"):
         LowRankMembers(space, Streams(0), [0], 1.0, rank=0)
     with pytest.raises(InputError, match="whole weight matrices"):
-        LowRankMembers(CASES["transformer_lora"].make().space, Streams(0), [0], 1.0)
+        LowRankMembers(CASES["transformer_lora"].make().parameters, Streams(0), [0], 1.0)
     basis = random_basis(space.space, 2, np.random.default_rng(0))
     with pytest.raises(InputError, match="coefficients"):
         BasisMembers(basis, np.zeros((3, 4)))

@@ -70,7 +70,7 @@ def batch_of(problem: Problem, n: int = 5) -> Batch:
 
 
 def gaussian(problem: Problem, n: int = 7, sigma: float = 0.05) -> GaussianMembers:
-    return GaussianMembers(problem.space, Streams(0).child("members"), range(n), sigma)
+    return GaussianMembers(problem.parameters, Streams(0).child("members"), range(n), sigma)
 
 
 def state(problem: Problem) -> tuple[list[Tensor], list[object]]:
@@ -120,8 +120,8 @@ def test_rank_r_noise_on_whole_weights_scores_as_written_out(name: str) -> None:
     case = CASES[name]
     problem = case.make()
     linear = {f"{n}.weight" for n, m in problem.model.named_modules() if type(m).__name__ in ("Linear", "Conv1D")}
-    problem.space = ParameterSpace(problem.model, [n for n in problem.space.names if n in linear])
-    members = LowRankMembers(problem.space, Streams(0), range(6), 0.05, rank=2, antithetic=True)
+    problem.parameters = ParameterSpace(problem.model, [n for n in problem.parameters.names if n in linear])
+    members = LowRankMembers(problem.parameters, Streams(0), range(6), 0.05, rank=2, antithetic=True)
     batch = case.batch(problem, 5)
     before = state(problem)
     found = Population(problem, batch).score(members).losses
@@ -138,8 +138,8 @@ def test_upper_layers_alone_share_what_lies_below(
     """Blocks below the first perturbed one see each example once, however many members and passes there are."""
     monkeypatch.setattr("lineament.population.population.MOST_TOKENS_PER_PASS", most_tokens)
     problem = lora_problem(family)
-    upper = [n for n in problem.space.names if ".layers.2." in n or ".h.2." in n]
-    problem.space = ParameterSpace(problem.model, upper, "lora_factors")
+    upper = [n for n in problem.parameters.names if ".layers.2." in n or ".h.2." in n]
+    problem.parameters = ParameterSpace(problem.model, upper, "lora_factors")
     rows: dict[int, list[int]] = {0: [], 1: [], 2: []}
     blocks = find_blocks(problem.model)
     handles = [
@@ -186,7 +186,7 @@ def test_memory_bounds_the_chunk() -> None:
     large = Population(problem, batch_of(problem), memory_bytes=2**30)
     assert small.chunk("shared") == 1
     assert large.chunk("shared") > 20
-    bound = 10 * (large.bytes_per_member + 12 * problem.space.n_params)
+    bound = 10 * (large.bytes_per_member + 12 * problem.parameters.n_params)
     assert Population(problem, batch_of(problem), memory_bytes=bound).chunk("shared") == 10
 
 
@@ -247,7 +247,7 @@ def test_hessian_products_survive_a_change_of_precision() -> None:
     """A parameter whose data were another type for a while is a new leaf: the old graph must not give it zeros."""
     problem = lora_problem("llama")
     operator = HessianOperator(problem, batch_of(problem))
-    vector = torch.from_numpy(Streams(0).generator("v").standard_normal(problem.space.n_params))
+    vector = torch.from_numpy(Streams(0).generator("v").standard_normal(problem.parameters.n_params))
     before = operator @ vector
     with double_precision(problem.model):
         Population(problem, batch_of(problem)).score(gaussian(problem, 2))
@@ -261,7 +261,7 @@ def test_tiny_sigma_needs_float64() -> None:
     batch = batch_of(problem)
     with double_precision(problem.model):
         members = gaussian(problem, 20, 1e-7)
-        gradient = problem.space.gradient(problem.loss(batch))
+        gradient = problem.parameters.gradient(problem.loss(batch))
         linear = -(members.deltas(0, 20).double() @ gradient).numpy()
         gains = Population(problem, batch).score(members).gains
     assert np.abs(gains - linear).max() < 1e-4 * np.abs(linear).max()
@@ -296,12 +296,12 @@ def test_ties_go_to_the_lower_number() -> None:
 def test_rank_r_noise_knows_layers_by_exact_type() -> None:
     """An own class of the same name may do anything with its weight."""
     problem = CASES["own_linear"].make()
-    own = [n for n, p in zip(problem.space.names, problem.space.parameters, strict=True) if p.ndim == 2]
+    own = [n for n, p in zip(problem.parameters.names, problem.parameters.tensors, strict=True) if p.ndim == 2]
     owners = {f"{n}.weight": m for n, m in problem.model.named_modules()}
     own = [n for n in own if type(owners.get(n)).__name__ == "Linear" and type(owners[n]) is not nn.Linear]
     assert own
-    problem.space = ParameterSpace(problem.model, own)
-    members = LowRankMembers(problem.space, Streams(0), range(2), 0.1)
+    problem.parameters = ParameterSpace(problem.model, own)
+    members = LowRankMembers(problem.parameters, Streams(0), range(2), 0.1)
     with pytest.raises(InputError, match="no linear layer"):
         Population(problem, CASES["own_linear"].batch(problem, 2)).score(members)
 
@@ -327,7 +327,7 @@ def test_bad_input_is_refused_before_anything_is_scored() -> None:
 def test_real_smollm2_scores_as_one_by_one() -> None:
     problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
     batch = problem.sample("words", 3, Streams(0).generator("batch"))
-    members = GaussianMembers(problem.space, Streams(0), range(4), 0.02)
+    members = GaussianMembers(problem.parameters, Streams(0), range(4), 0.02)
     before = state(problem)
     shared = Population(problem, batch).score(members).losses
     reference = Population(problem, batch, way="one_by_one").score(members).losses
@@ -354,7 +354,7 @@ batch = problem.sample("words", 16, Streams(0).generator("batch"))
 population = Population(problem, batch, memory_bytes=int(sys.argv[1]))
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 before = peak()
-population.score(GaussianMembers(problem.space, Streams(0), range(12), 0.01))
+population.score(GaussianMembers(problem.parameters, Streams(0), range(12), 0.01))
 print(peak() - before, population.chunk("shared"))
 """
 

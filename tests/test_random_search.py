@@ -47,9 +47,9 @@ def bowl() -> tuple[Bowl, Batch]:
 def test_quadratic_gives_the_second_order_gain(bowl: tuple[Bowl, Batch], where: str, cost: float) -> None:
     """The prediction errs by O(sigma^3) in E[max], even on a quadratic: within 3 % up to half the best sigma."""
     problem, batch = bowl
-    basis = random_basis(problem.space.space, 20, np.random.default_rng(0)) if where == "basis" else None
+    basis = random_basis(problem.parameters.space, 20, np.random.default_rng(0)) if where == "basis" else None
     operator = HessianOperator(problem, batch)
-    space = measured_space(operator, Region(where, problem.space, basis), Streams(0), 0.01, 20_000)
+    space = measured_space(operator, Region(where, problem.parameters, basis), Streams(0), 0.01, 20_000)
     sigma = theory.sigma_of_curvature_cost(cost, space.at, 64)
     assert sigma is not None
     pool = scored(problem, batch).pool(space, sigma, N_DRAWS)
@@ -64,8 +64,8 @@ def test_quadratic_gives_the_second_order_gain(bowl: tuple[Bowl, Batch], where: 
 
 def test_curvature_in_a_basis_is_exact(bowl: tuple[Bowl, Batch]) -> None:
     problem, batch = bowl
-    basis = random_basis(problem.space.space, 5, np.random.default_rng(1))
-    space = measured_space(HessianOperator(problem, batch), Region("b", problem.space, basis), Streams(0), 1.0, 0)
+    basis = random_basis(problem.parameters.space, 5, np.random.default_rng(1))
+    space = measured_space(HessianOperator(problem, batch), Region("b", problem.parameters, basis), Streams(0), 1.0, 0)
     inner = basis.columns.T @ problem.hessian @ basis.columns
     gradient = basis.columns.T @ problem.exact_gradient(batch)
     assert space.at.trace == pytest.approx(float(inner.trace()))
@@ -77,7 +77,7 @@ def test_curvature_in_a_basis_is_exact(bowl: tuple[Bowl, Batch]) -> None:
 
 def test_draws_of_a_space_are_the_same_at_every_sigma(bowl: tuple[Bowl, Batch]) -> None:
     problem, batch = bowl
-    space = measured_space(HessianOperator(problem, batch), Region("full", problem.space), Streams(0), 1.0, 8)
+    space = measured_space(HessianOperator(problem, batch), Region("full", problem.parameters), Streams(0), 1.0, 8)
     searcher = scored(problem, batch)
     small, large = searcher.pool(space, 1e-3, 64), searcher.pool(space, 2e-3, 64)
     assert np.allclose(2 * small.linear, large.linear, rtol=1e-5)
@@ -85,7 +85,7 @@ def test_draws_of_a_space_are_the_same_at_every_sigma(bowl: tuple[Bowl, Batch]) 
 
 def test_control_variate_is_used_only_where_curvature_leaves_it_useful(bowl: tuple[Bowl, Batch]) -> None:
     problem, batch = bowl
-    space = measured_space(HessianOperator(problem, batch), Region("full", problem.space), Streams(0), 0.1, 200)
+    space = measured_space(HessianOperator(problem, batch), Region("full", problem.parameters), Streams(0), 0.1, 200)
     searcher = scored(problem, batch)
     assert space.at.frobenius_norm is not None
     edge = space.at.gradient_norm / space.at.frobenius_norm * math.sqrt(2) / 2

@@ -162,7 +162,7 @@ def test_the_best_static_basis_is_trained_inside_at_its_full_rank(study: Study, 
 def projected_loss(study: Study, columns: torch.Tensor) -> float:
     broken = study.points["broken"].double()
     moved = columns @ (columns.T @ (study.points["recovered"].double() - broken))
-    with study.problem.space.temporarily(broken + moved):
+    with study.problem.parameters.temporarily(broken + moved):
         return study.problem.evaluate(study.problem.fixed(study.target, "held_out")).loss
 
 

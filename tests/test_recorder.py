@@ -21,7 +21,7 @@ from lineament.errors import InputError, LineamentError, NonFiniteError, SpaceMi
 from lineament.parameters import ParameterSpace
 from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import read_json
-from lineament.vectors import rows, trajectories
+from lineament.vectors.recording import rows, writer
 from lineament.vectors.recording.sketch import Sketch
 from lineament.vectors.recording.writer import Recorder, Trajectory, finished
 
@@ -41,7 +41,7 @@ class Training:
         x = torch.from_numpy(np.random.default_rng(self.made).standard_normal((16, 9), dtype=np.float32))
         self.optimizer.zero_grad()
         self.module(x).square().mean().backward()
-        gradient = self.space.flatten([p.grad for p in self.space.parameters])  # type: ignore[misc]
+        gradient = self.space.flatten([p.grad for p in self.space.tensors])  # type: ignore[misc]
         if recorder is not None and recorder.index.gradients:
             recorder.take_gradient()
         self.optimizer.step()
@@ -167,7 +167,7 @@ def test_gradients_can_be_given_and_missing_ones_are_zeros(tmp_path: Path) -> No
 def test_the_index_says_what_was_recorded(tmp_path: Path) -> None:
     problem = CASES["transformer_lora"].make()
     about = {"optimizer": "adamw", "beta1": 0.9, "epochs": 3}
-    recorder = Recorder(problem.space, tmp_path / "r", about=about, first_step=40)
+    recorder = Recorder(problem.parameters, tmp_path / "r", about=about, first_step=40)
     recorder.append()
     recorder.close()
     index, found = read_json(tmp_path / "r" / "index.json"), Trajectory(tmp_path / "r")
@@ -177,11 +177,11 @@ def test_the_index_says_what_was_recorded(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (index["closed"], index["gradients"], index["sketch"], index["about"]) == (True, False, None, about)
     assert index["tensors"] == [
-        [n, list(p.shape)] for n, p in zip(problem.space.names, problem.space.parameters, strict=True)
+        [n, list(p.shape)] for n, p in zip(problem.parameters.names, problem.parameters.tensors, strict=True)
     ]
     assert index["model"] == "PeftModel"
     assert found.about == about
-    assert found.pairs() == factor_pairs(problem.space)
+    assert found.pairs() == factor_pairs(problem.parameters)
     assert {pair.module: pair.scale for pair in found.pairs()} == found.scales
     Recorder(Training().space, tmp_path / "full").close()
     with pytest.raises(InputError, match="no LoRA factors: it is full"):
@@ -196,7 +196,7 @@ def test_what_json_cannot_hold_is_refused(about: Any, tmp_path: Path) -> None:
 
 
 def test_a_killed_recording_is_read_up_to_its_last_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trajectories, "ROWS_PER_FILE", 4)
+    monkeypatch.setattr(writer, "ROWS_PER_FILE", 4)
     training = Training()
     recorder = Recorder(training.space, tmp_path / "r", gradients=True)
     thetas = [training.space.read()]
@@ -222,7 +222,7 @@ def test_a_killed_recording_is_read_up_to_its_last_flush(tmp_path: Path, monkeyp
 
 
 def test_a_file_that_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trajectories, "ROWS_PER_FILE", 3)
+    monkeypatch.setattr(writer, "ROWS_PER_FILE", 3)
     training = Training()
     recorder = Recorder(training.space, tmp_path / "r")
     thetas = [training.space.read()]
@@ -247,7 +247,7 @@ def test_a_file_that_could_not_be_written_is_tried_again(tmp_path: Path, monkeyp
 def test_a_resumed_recording_equals_one_that_was_never_cut(
     dtype: torch.dtype, killed_at: int, at_step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trajectories, "ROWS_PER_FILE", 4)
+    monkeypatch.setattr(writer, "ROWS_PER_FILE", 4)
     options: dict[str, Any] = {"dtype": dtype, "gradients": True, "every": 2, "first_step": 30}
     run(tmp_path / "whole", 20, **options)
     training = Training()
@@ -443,7 +443,7 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("blocks")
 def test_products_between_recordings_equal_the_dense_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trajectories, "ROWS_PER_FILE", 9)
+    monkeypatch.setattr(writer, "ROWS_PER_FILE", 9)
     run(tmp_path / "a", 30)
     run(tmp_path / "b", 20, seed=1, dtype=torch.bfloat16)
     a, b = Trajectory(tmp_path / "a"), Trajectory(tmp_path / "b")

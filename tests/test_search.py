@@ -41,8 +41,8 @@ def bowl_region(basis_rank: int | None = None) -> tuple[Bowl, Region, Population
     batch = problem.sample("bowl", 4, Streams(2).generator("batch"))
     basis = None
     if basis_rank:
-        basis = random_basis(problem.space.space, basis_rank, np.random.default_rng(0))
-    region = Region("basis" if basis_rank else "full", problem.space, basis)
+        basis = random_basis(problem.parameters.space, basis_rank, np.random.default_rng(0))
+    region = Region("basis" if basis_rank else "full", problem.parameters, basis)
     return problem, region, Population(problem, batch, objective=lambda logits, _: logits[:, 0, 0])
 
 
@@ -58,11 +58,11 @@ def test_positions_say_in_numbers_what_was_scored(method: str, tmp_path: Path) -
     problem, region, population = bowl_region(6)
     made = METHODS[method](region, Streams(1), 0.1, population.base)
     losses, positions = _spend(made, population, 90, SearchOptions(population=20), tmp_path, lambda *_: None)
-    theta = problem.space.read()
+    theta = problem.parameters.read()
     for i in (0, 19, 45, 89):
-        with problem.space.temporarily(theta + positions[i].delta(region, Streams(1)).to(theta)):
+        with problem.parameters.temporarily(theta + positions[i].delta(region, Streams(1)).to(theta)):
             assert float(problem.loss(population.batch)) == pytest.approx(losses[i], rel=1e-6)
-    assert torch.equal(problem.space.read(), theta)
+    assert torch.equal(problem.parameters.read(), theta)
 
 
 @pytest.mark.parametrize("method", ["recentre", "es", "cmaes"])
@@ -157,7 +157,7 @@ def test_every_member_failing_is_said_at_once(tmp_path: Path) -> None:
 
 def test_vote_is_the_majority_of_the_kept(tmp_path: Path) -> None:
     problem = moved(SyntheticProblem(tiny_settings("lora"), 0))
-    target, region = Target(problem, "copy", Settings(), 0, "here"), Region("full", problem.space)
+    target, region = Target(problem, "copy", Settings(), 0, "here"), Region("full", problem.parameters)
     population = Population(problem, target.batch(8, "selection"))
     options = SearchOptions(budget=60, population=20, keep=5, probe_draws=4)
     choice, probes = choose(target, [region], [], population, options, lambda *_: None)
@@ -165,10 +165,10 @@ def test_vote_is_the_majority_of_the_kept(tmp_path: Path) -> None:
     assert len(probes) == 5
     outcome = run_search(target, region, choice, population, options, tmp_path, lambda *_: None)
     held_out = target.problem.fixed(target.task, "held_out")
-    theta, answers = target.problem.space.read(), []
+    theta, answers = target.problem.parameters.read(), []
     for position in outcome.positions:
         delta = position.delta(region, target.streams).to(theta)
-        with target.problem.space.temporarily(theta + delta), torch.no_grad():
+        with target.problem.parameters.temporarily(theta + delta), torch.no_grad():
             answers.append(target.problem.logits(held_out)[..., list(held_out.choices)].argmax(-1).flatten().tolist())
     right = 0
     for ballot, truth in zip(zip(*answers, strict=True), held_out.targets.flatten().tolist(), strict=True):
@@ -296,9 +296,9 @@ def test_basis_of_another_space_or_model_is_refused_and_named(finished: Path, tm
 def smollm2_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of SmolLM2 a little away from where a fresh one starts."""
     problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
-    noise = torch.from_numpy(Streams(0).generator("adapter").standard_normal(problem.space.n_params))
+    noise = torch.from_numpy(Streams(0).generator("adapter").standard_normal(problem.parameters.n_params))
     folder = tmp_path_factory.mktemp("adapter") / "mine"
-    save_adapter(problem.space, problem.space.read() + 0.01 * noise.float(), folder)
+    save_adapter(problem.parameters, problem.parameters.read() + 0.01 * noise.float(), folder)
     return folder
 
 
@@ -317,7 +317,7 @@ def test_real_model_with_an_adapter_and_forward_passes_only(smollm2_adapter: Pat
     adapted = PeftModel.from_pretrained(base, out / "winner")
     problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
     batch = problem.fixed("words", "held_out").rows(slice(0, 8))
-    problem.space.write(load_adapter(problem.space, out / "winner"))
+    problem.parameters.write(load_adapter(problem.parameters, out / "winner"))
     with torch.no_grad():
         theirs = adapted(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     assert torch.allclose(problem.logits(batch), at_positions(theirs, batch.positions), atol=1e-3)

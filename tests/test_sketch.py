@@ -12,7 +12,7 @@ from torch import nn
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
-from lineament.vectors import sketch as module
+from lineament.vectors.recording import sketch as module
 from lineament.vectors.recording.sketch import Sketch, capture_error, distortion
 from lineament.vectors.recording.writer import Recorder, Trajectory
 

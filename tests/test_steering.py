@@ -190,9 +190,9 @@ def study(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Operatin
 
 @pytest.fixture(scope="module")
 def record(study: OperatingStudy) -> Record:
-    theta = study.problem.space.read()
+    theta = study.problem.parameters.read()
     found = steering.measure(study)
-    assert torch.equal(study.problem.space.read(), theta)
+    assert torch.equal(study.problem.parameters.read(), theta)
     assert hook_count(study.problem.model) == 0
     return found
 

@@ -125,12 +125,12 @@ def test_an_adapter_is_what_peft_makes_of_it(kind: str, adapter_of: Adapter, mod
     with torch.no_grad():
         bare = AutoModelForCausalLM.from_pretrained(model)(input_ids=ids).logits
         fresh = problem.model(input_ids=ids).logits
-        problem.space.write(problem.operating_point)
+        problem.parameters.write(problem.operating_point)
         ours, expected = problem.model(input_ids=ids).logits, theirs(input_ids=ids).logits
     assert torch.allclose(fresh, bare, atol=1e-6)  # theta_start: B = 0
     assert torch.allclose(ours, expected, atol=1e-6, rtol=1e-6)
     assert float((ours - bare).abs().max()) > 1e-2
-    pairs, layers = factor_pairs(problem.space), dict(theirs.named_modules())
+    pairs, layers = factor_pairs(problem.parameters), dict(theirs.named_modules())
     assert {pair.module for pair in pairs} == {n for n, m in layers.items() if hasattr(m, "get_delta_weight")}
     for pair in pairs:
         assert pair.scale == layers[pair.module].scaling["default"]

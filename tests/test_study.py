@@ -32,7 +32,7 @@ def points(problem: Problem, folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", ["own_linear", "transformer_lora"])
 def test_an_untrained_model_and_an_adapter_are_trained_to_the_operating_point(name: str, tmp_path: Path) -> None:
     problem = CASES[name].make()
-    start = problem.space.read()
+    start = problem.parameters.read()
     found = points(problem, tmp_path)
     again = CASES[name].make()
     steps = {}
@@ -40,7 +40,7 @@ def test_an_untrained_model_and_an_adapter_are_trained_to_the_operating_point(na
         again,
         SETTINGS.operating,
         Streams(0).child("study").child("operating"),
-        lambda step, loss: bool(steps.update({step: again.space.read()})),
+        lambda step, loss: bool(steps.update({step: again.parameters.read()})),
     )
     assert torch.equal(found["start"], start)
     assert torch.equal(found["early"], steps[EARLY_STEPS])

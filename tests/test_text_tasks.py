@@ -65,7 +65,7 @@ def problem_of(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
             made[shape] = LanguageModelProblem(
                 resolve("lm", "quick", [("test", {**keys, "task.evaluation_examples": 12})]), seed=0
             )
-            space = made[shape].space
+            space = made[shape].parameters
             space.write(space.read() + 0.05 * torch.randn(space.n_params, generator=torch.Generator().manual_seed(0)))
         return made[shape]
 
@@ -188,7 +188,7 @@ def test_loss_and_gradient_equal_those_of_plain_code(
         wanted = functional.cross_entropy(logits[0, :-1], labels[1:], ignore_index=IGNORED)
         assert float(losses[i]) == pytest.approx(float(wanted), rel=1e-5)
     plain = AutoModelForCausalLM.from_pretrained(model)
-    with torch.no_grad(), problem.space.temporarily(torch.zeros(problem.space.n_params)):
+    with torch.no_grad(), problem.parameters.temporarily(torch.zeros(problem.parameters.n_params)):
         row = batch.rows(torch.tensor([0]))
         ids = row.input_ids
         logits = plain(input_ids=ids, attention_mask=row.attention_mask).logits[0]
@@ -214,7 +214,7 @@ def test_losses_and_gradients_do_not_depend_on_padding_or_on_the_split_of_a_batc
     parts = torch.cat([group_gradients(problem, part).rows for part in batch.chunks(5)])
     torch.testing.assert_close(parts, rows, rtol=1e-5, atol=1e-5 * float(rows.abs().max()))
     for i in (0, 7):
-        alone = problem.space.gradient(problem.loss(batch.rows(torch.tensor([i]))))
+        alone = problem.parameters.gradient(problem.loss(batch.rows(torch.tensor([i]))))
         torch.testing.assert_close(rows[i], alone, rtol=1e-4, atol=1e-5 * float(rows.abs().max()))
     whole, split = problem.evaluate(wide), [problem.evaluate(part) for part in batch.chunks(5)]
     n = [part.n_counted for part in batch.chunks(5)]

@@ -60,7 +60,7 @@ def damage_plan(kind: str, monkeypatch: pytest.MonkeyPatch, problem: Problem, ta
     with monkeypatch.context() as patch:
         patch.setattr(training, "train", spy)
         settings = DamageSettings(kind=kind, steps=5, batch=24)
-        damage(problem, target, settings, Streams(0), problem.space.read())
+        damage(problem, target, settings, Streams(0), problem.parameters.read())
     return seen
 
 
@@ -69,18 +69,18 @@ def test_each_damage_moves_the_weights_and_is_repeated_bit_for_bit(kind: str) ->
     results = []
     for _ in range(2):
         problem = SyntheticProblem(trained_settings(), 0)
-        start = problem.space.read()
+        start = problem.parameters.read()
         before = problem.evaluate(problem.fixed("copy", "evaluation")).loss
         settings = DamageSettings(kind=kind, steps=12, lr=5e-3, batch=24)
         damage(problem, "copy", settings, Streams(7).child("damage"), start)
-        results.append(problem.space.read())
+        results.append(problem.parameters.read())
         assert not torch.equal(results[-1], start)
         if kind not in ("other_tasks", "gaussian"):
             assert problem.evaluate(problem.fixed("copy", "evaluation")).loss > before
         assert all(p.grad is None for p in problem.model.parameters())
     assert torch.equal(*results)
     damage(problem, "copy", settings, Streams(8).child("damage"), start)
-    assert not torch.equal(problem.space.read(), results[0])
+    assert not torch.equal(problem.parameters.read(), results[0])
 
 
 def test_wrong_labels_are_never_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,16 +138,16 @@ def test_other_tasks_leaves_the_target_out(monkeypatch: pytest.MonkeyPatch) -> N
 def test_other_tasks_needs_another_task() -> None:
     problem = quadratic()
     with pytest.raises(InputError, match="other_tasks"):
-        damage(problem, "bowl", DamageSettings(kind="other_tasks"), Streams(0), problem.space.read())
+        damage(problem, "bowl", DamageSettings(kind="other_tasks"), Streams(0), problem.parameters.read())
 
 
 @pytest.mark.parametrize("name", ["transformer_full", "transformer_lora"])
 def test_gaussian_noise_has_the_promised_norm(name: str) -> None:
     problem = CASES[name].make()
-    star, start = problem.space.read(), problem.space.read() * 0.5
+    star, start = problem.parameters.read(), problem.parameters.read() * 0.5
     damage(problem, "copy", DamageSettings(kind="gaussian", relative_sigma=0.7), Streams(0), start)
-    noise = problem.space.read().double() - star.double()
-    lora = problem.space.space.kind == "lora_factors"
+    noise = problem.parameters.read().double() - star.double()
+    lora = problem.parameters.space.kind == "lora_factors"
     reference = (star - start).double().norm() if lora else star.double().norm() / 10
     assert float(noise.norm() / reference) == pytest.approx(0.7, rel=1e-4)
     assert abs(float(noise.mean() / noise.std())) < 3 / np.sqrt(len(noise))
@@ -221,7 +221,7 @@ def test_optimizers_equal_updates_by_hand(optimizer: Any, weight_decay: float) -
     batch = problem.sample("bowl", 8, Streams(0).generator("x"))
     noise = problem.noise[batch.input_ids[:, 0]].mean(dim=0)
     expected = by_hand(
-        settings, problem.space.read(), lambda theta: problem.hessian @ (theta - problem.centre) + noise, 3
+        settings, problem.parameters.read(), lambda theta: problem.hessian @ (theta - problem.centre) + noise, 3
     )
     losses: list[float] = []
 
@@ -230,15 +230,15 @@ def test_optimizers_equal_updates_by_hand(optimizer: Any, weight_decay: float) -
         assert step == len(losses)
         return False
 
-    train(problem, make_optimizer(problem.space.parameters, settings), lambda step: batch, 3, after)
-    assert torch.allclose(problem.space.read(), expected, rtol=0, atol=1e-12)
+    train(problem, make_optimizer(problem.parameters.tensors, settings), lambda step: batch, 3, after)
+    assert torch.allclose(problem.parameters.read(), expected, rtol=0, atol=1e-12)
     assert len(losses) == 3
     assert problem.model.theta.grad is None
 
 
 def test_training_stops_when_told_and_not_before() -> None:
     problem, steps = quadratic(), []
-    optimizer = make_optimizer(problem.space.parameters, RecoverySettings(optimizer="sgd", lr=1e-3))
+    optimizer = make_optimizer(problem.parameters.tensors, RecoverySettings(optimizer="sgd", lr=1e-3))
 
     def after(step: int, loss: float) -> bool:
         steps.append(step)
@@ -251,17 +251,17 @@ def test_training_stops_when_told_and_not_before() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_step_and_value(value: float) -> None:
     problem = quadratic()
-    optimizer = make_optimizer(problem.space.parameters, RecoverySettings(optimizer="sgd", lr=1e-3))
+    optimizer = make_optimizer(problem.parameters.tensors, RecoverySettings(optimizer="sgd", lr=1e-3))
     calls: list[Tensor] = []
 
     def loss_of(batch: Batch) -> Tensor:
-        calls.append(problem.space.read())
+        calls.append(problem.parameters.read())
         return problem.loss(batch) * (value if len(calls) == 3 else 1.0)
 
     with pytest.raises(NonFiniteError, match=rf"became {value} at step 3"):
         train(problem, optimizer, task_batches(problem, "bowl", 2, Streams(0)), 9, loss_of=loss_of)
     assert len(calls) == 3
-    assert torch.equal(problem.space.read(), calls[-1])
+    assert torch.equal(problem.parameters.read(), calls[-1])
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_recovery_records_twice_as_long_as_it_took(
     first_good: int, stay: int, steps: int, recovered: int | None, recorded: int, tmp_path: Path
 ) -> None:
     problem = Scripted(np.ones(3))
-    recorder = Recorder(problem.space, tmp_path / "recording", torch.float64)
+    recorder = Recorder(problem.parameters, tmp_path / "recording", torch.float64)
     problem.script(recorder, lambda step: 0.96 if step >= first_good else 0.3)
     settings = RecoverySettings(optimizer="sgd", lr=0.01, steps=steps, stay=stay, threshold=0.95)
     curve = recover(problem, "bowl", settings, Streams(0), 1.0, recorder)
@@ -317,6 +317,6 @@ def test_the_operating_point_is_repeated_bit_for_bit_and_lowers_the_loss() -> No
         problem = SyntheticProblem(tiny_settings("lora"), 0)
         before = np.mean([e.loss for e in problem.evaluate_all("evaluation").values()])
         reach_operating_point(problem, OperatingSettings(steps=12, lr=5e-3, batch=24), Streams(3))
-        found.append(problem.space.read())
+        found.append(problem.parameters.read())
         assert np.mean([e.loss for e in problem.evaluate_all("evaluation").values()]) < before
     assert torch.equal(*found)

@@ -17,7 +17,7 @@ from lineament.bases import capture, from_vectors, overlap, top_directions
 from lineament.errors import InputError, LineamentError, SpaceMismatchError
 from lineament.parameters import ParameterSpace, Space, Vectors
 from lineament.records import read_json
-from lineament.vectors import rows, trajectories
+from lineament.vectors.recording import rows, writer
 from lineament.vectors.recording.writer import Recorder, Trajectory
 from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
 
@@ -70,7 +70,7 @@ def test_a_recorder_holds_no_more_bytes_than_allowed(
     held: float, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`held` rows fit; a row larger than that is held alone. Every question has the same answer."""
-    monkeypatch.setattr(trajectories, "MOST_BYTES_BUFFERED", int(held * N_PARAMS * 8))
+    monkeypatch.setattr(writer, "MOST_BYTES_BUFFERED", int(held * N_PARAMS * 8))
     monkeypatch.setattr(rows, "MOST_BYTES_HELD", int(held * N_PARAMS * 8))
     walk = Walk(tmp_path / "recording", 11)
     files = sorted((tmp_path / "recording").glob("rows-*.safetensors"))

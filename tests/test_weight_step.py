@@ -33,7 +33,7 @@ def double_problem(space: str = "full") -> Problem:
 
 
 def direction(problem: Problem, name: str = "direction") -> Tensor:
-    found = torch.from_numpy(Streams(3).generator(name).standard_normal(problem.space.n_params))
+    found = torch.from_numpy(Streams(3).generator(name).standard_normal(problem.parameters.n_params))
     return found / found.norm()
 
 
@@ -86,14 +86,14 @@ def test_jacobian_of_a_language_model_with_an_adapter() -> None:
 
 def test_weights_come_back_bit_for_bit_also_after_an_exception() -> None:
     problem = llama_lora()
-    theta, batch = problem.space.read(), problem.sample("words", 4, Streams(0).generator("b"))
+    theta, batch = problem.parameters.read(), problem.sample("words", 4, Streams(0).generator("b"))
     finite_shift(problem, 0.1 * direction(problem), batch, Place((1,)), one_group(4), 1)
     jacobian_shift(problem, direction(problem), batch, Place((1,)), one_group(4), 1)
     weight_edit(problem, torch.ones(16), 2, batch, iterations=2)
     with pytest.raises(InputError):
         finite_shift(problem, 0.1 * direction(problem), batch, Place((7,)), one_group(4), 1)
-    assert torch.equal(problem.space.read(), theta)
-    assert all(p.grad is None for p in problem.space.parameters)
+    assert torch.equal(problem.parameters.read(), theta)
+    assert all(p.grad is None for p in problem.parameters.tensors)
 
 
 def test_label_gradient_ignores_true_labels() -> None:
@@ -102,10 +102,10 @@ def test_label_gradient_ignores_true_labels() -> None:
     shuffled = replace(batch, targets=batch.targets.flip(0))
     found = label_gradient(problem, batch, 1)
     assert torch.equal(found, label_gradient(problem, shuffled, 1))
-    lower = problem.space.read() - 1e-4 * found
+    lower = problem.parameters.read() - 1e-4 * found
     towards = replace(batch, targets=torch.ones_like(batch.targets))
     before = float(problem.loss(towards))
-    with problem.space.temporarily(lower):
+    with problem.parameters.temporarily(lower):
         gain = before - float(problem.loss(towards))
     assert gain == pytest.approx(1e-4 * float(found @ found), rel=1e-2)
 
@@ -151,8 +151,8 @@ def test_weight_edit_solves_the_least_squares_problem() -> None:
 def test_every_layer_is_reached_only_from_below() -> None:
     """A change of the last block's weights moves no layer below it."""
     problem = double_problem()
-    d = torch.zeros(problem.space.n_params)
-    for name, part in zip(problem.space.names, problem.space.slices, strict=True):
+    d = torch.zeros(problem.parameters.n_params)
+    for name, part in zip(problem.parameters.names, problem.parameters.slices, strict=True):
         if name.startswith("blocks.1."):
             d[part] = 1.0
     batch = problem.fixed("copy", "held_out")

@@ -94,7 +94,7 @@ def _measure_seed(
         problem = InMemoryProblem(adapted, data, n, seed, kind="lora_factors" if lora else "full", model_name=name)
         # Not before the input has proved usable: a folder belongs to what its stages were made of.
         write_json(run / IDENTITY, identity)
-        with problem.space.restored():
+        with problem.parameters.restored():
             return list(measured(settings.measure, problem, settings, target, seed, run))
     finally:
         if lora:

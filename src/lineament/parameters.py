@@ -100,10 +100,10 @@ class ParameterSpace:
             raise InputError(f"{given} for a parameter space; the module has {len(available)} parameters.")
         self.module = module
         self.names = tuple(names)
-        self.parameters = tuple(available[name] for name in names)
-        if any(p.device.type == "meta" or type(p.data).__name__ == "DTensor" for p in self.parameters):
+        self.tensors = tuple(available[name] for name in names)
+        if any(p.device.type == "meta" or type(p.data).__name__ == "DTensor" for p in self.tensors):
             raise InputError("sharded or meta parameters have no local values; gather them first.")
-        sizes = [p.numel() for p in self.parameters]
+        sizes = [p.numel() for p in self.tensors]
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         self.slices = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
         self.space = Space(kind, sum(sizes), self._layout())
@@ -120,12 +120,12 @@ class ParameterSpace:
 
     def read(self, dtype: torch.dtype | None = None) -> Tensor:
         """A copy of theta, (n_params,), in `dtype` (default: the parameters' own), on their device."""
-        return self.flatten([p.detach() for p in self.parameters], dtype)
+        return self.flatten([p.detach() for p in self.tensors], dtype)
 
     @torch.no_grad()
     def write(self, theta: Tensor) -> None:
         """Set the model's tensors from theta (n_params,), cast to each tensor's dtype."""
-        for parameter, value in zip(self.parameters, self.unflatten(theta), strict=True):
+        for parameter, value in zip(self.tensors, self.unflatten(theta), strict=True):
             parameter.copy_(value)
 
     def flatten(self, tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
@@ -137,23 +137,23 @@ class ParameterSpace:
         """Views of theta (n_params,) with the tensors' shapes, in the order of `names`."""
         if theta.shape != (self.n_params,):
             raise InputError(f"a vector of shape {tuple(theta.shape)} does not fit {self.space}.")
-        return [theta[part].view_as(p) for part, p in zip(self.slices, self.parameters, strict=True)]
+        return [theta[part].view_as(p) for part, p in zip(self.slices, self.tensors, strict=True)]
 
     def gradient(self, loss: Tensor) -> Tensor:
         """Gradient of a scalar loss, (n_params,); parameters that the loss does not touch give zeros."""
-        parts = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        full = [torch.zeros_like(p) if g is None else g for g, p in zip(parts, self.parameters, strict=True)]
+        parts = torch.autograd.grad(loss, self.tensors, allow_unused=True)
+        full = [torch.zeros_like(p) if g is None else g for g, p in zip(parts, self.tensors, strict=True)]
         return self.flatten(full)
 
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Give the tensors back bit for bit on exit, also after an exception."""
-        saved = [p.detach().clone() for p in self.parameters]
+        saved = [p.detach().clone() for p in self.tensors]
         try:
             yield
         finally:
             with torch.no_grad():
-                for parameter, value in zip(self.parameters, saved, strict=True):
+                for parameter, value in zip(self.tensors, saved, strict=True):
                     parameter.copy_(value)
 
     @contextmanager
@@ -164,4 +164,4 @@ class ParameterSpace:
             yield
 
     def _layout(self) -> str:
-        return layout_hash((n, tuple(p.shape)) for n, p in zip(self.names, self.parameters, strict=True))
+        return layout_hash((n, tuple(p.shape)) for n, p in zip(self.names, self.tensors, strict=True))

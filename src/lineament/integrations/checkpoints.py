@@ -163,7 +163,7 @@ def _space_of(first: Checkpoint) -> ParameterSpace:
 
 
 def _named(space: ParameterSpace) -> Iterator[tuple[str, nn.Parameter]]:
-    return zip(space.names, space.parameters, strict=True)
+    return zip(space.names, space.tensors, strict=True)
 
 
 def _require_same(first: Checkpoint, step: int, folder: Path) -> None:

@@ -150,12 +150,12 @@ def _unusable_captures(where: Mapping[str, Label], reason: str) -> list[Quantity
 
 def effective_gram(study: Study) -> TrajectoryGram:
     """Gram matrix of the recovery's dW updates."""
-    return update_gram(factor_pairs(study.problem.space), study.trajectory.positions())
+    return update_gram(factor_pairs(study.problem.parameters), study.trajectory.positions())
 
 
 def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Quantity]:
     """The gauge-invariant figures: bases of updates, in dW space."""
-    if study.problem.space.space.kind != "lora_factors":
+    if study.problem.parameters.space.kind != "lora_factors":
         return []
     gram = effective_gram(study)
     return _captures(study, gram, study_candidates(gram, study), ranks, "lora_effective")
@@ -163,11 +163,11 @@ def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Quantity]:
 
 def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Quantity]:
     """How much of the start basis lies in A and in B; only an adapter has them."""
-    if study.problem.space.space.kind != "lora_factors" or "static_start" not in bases:
+    if study.problem.parameters.space.kind != "lora_factors" or "static_start" not in bases:
         return []
     start = bases["static_start"]
     columns = start.leading(min(start.rank, study.settings.measurement.headline_rank)).columns
-    pairs, n_params = factor_pairs(study.problem.space), study.problem.space.n_params
+    pairs, n_params = factor_pairs(study.problem.parameters), study.problem.parameters.n_params
     figures = []
     for factor, parts in (("A", [pair.a for pair in pairs]), ("B", [pair.b for pair in pairs])):
         inside = sum(float(columns[part].square().sum()) for part in parts)

@@ -71,7 +71,7 @@ def measure(study: Study) -> Record:
     every = sorted({0, end, *times[0], *times[end], *grid})
     planes = {time: _planes(study, time, number, len(every)) for number, time in enumerate(every)}
     rank = study.settings.measurement.drift_rank
-    floor = rank / study.problem.space.n_params
+    floor = rank / study.problem.parameters.n_params
     null = _other_task_null(study, planes[0], floor)
     figures = [Quantity("floor", floor, "fraction")]
     for start, name in ((0, "broken"), (end, "recovered")):
@@ -130,7 +130,7 @@ def _planes(study: Study, time: int, number: int, total: int) -> list[Basis]:
 def _plane(study: Study, task: str, time: int, part: int) -> Basis:
     m = study.settings.measurement
     batch = study.gradient_batch(task, m.drift_gradients, m.minibatch, f"drift {time} {part}")
-    with study.problem.space.temporarily(study.trajectory.position(time)):
+    with study.problem.parameters.temporarily(study.trajectory.position(time)):
         rows = group_gradients(study.problem, batch, m.minibatch)
     return top_directions(rows, m.drift_rank, f"step {time}")
 

@@ -71,9 +71,9 @@ class Workbench:
         """
         recovery = self.study.settings.recovery
         if recovery.optimizer != "adamw":
-            return torch.ones(self.study.problem.space.n_params, dtype=torch.float64)
+            return torch.ones(self.study.problem.parameters.n_params, dtype=torch.float64)
         batch = self.study.gradient_batch(self.study.target, 16, recovery.batch, "metric")
-        with self.study.problem.space.temporarily(self.study.points["broken"]):
+        with self.study.problem.parameters.temporarily(self.study.points["broken"]):
             rows = group_gradients(self.study.problem, batch, recovery.batch).rows.double()
         return rows.square().mean(dim=0).sqrt() + recovery.eps
 
@@ -120,7 +120,7 @@ def static_all_tasks(bench: Workbench) -> Basis:
     n = max(1, study.settings.measurement.gradients // len(study.problem.tasks))
     sets = [study.minibatch_gradients("broken", task).rows[:n] for task in study.problem.tasks]
     unit = functional.normalize(torch.cat(sets).double(), dim=1)  # a task without gradient stays zero
-    return top_directions(Vectors(unit, study.problem.space.space), bench.rank, "static_all_tasks")
+    return top_directions(Vectors(unit, study.problem.parameters.space), bench.rank, "static_all_tasks")
 
 
 def static_hessian_top(bench: Workbench) -> Basis:
@@ -130,7 +130,7 @@ def static_hessian_top(bench: Workbench) -> Basis:
     generator = study.streams.generator("lanczos")
     found = top_eigenvectors(
         bench.hessian.__matmul__,
-        study.problem.space.space,
+        study.problem.parameters.space,
         bench.rank,
         steps,
         generator,
@@ -142,12 +142,12 @@ def static_hessian_top(bench: Workbench) -> Basis:
 def task_vectors(bench: Workbench) -> Basis:
     """Span of theta_task - theta_star, each from a short AdamW training on one task, the target first."""
     study, m = bench.study, bench.study.settings.measurement
-    space = study.problem.space
+    space = study.problem.parameters
     names = [study.target, *(task for task in study.problem.tasks if task != study.target)]
     rows = []
     for task in names[: bench.rank]:
         with space.temporarily(study.points["star"]):
-            optimizer = torch.optim.AdamW(space.parameters, lr=study.settings.operating.lr, weight_decay=0.0)
+            optimizer = torch.optim.AdamW(space.tensors, lr=study.settings.operating.lr, weight_decay=0.0)
             batches = task_batches(
                 study.problem, task, study.settings.recovery.batch, study.streams.child("task vector")
             )
@@ -158,13 +158,13 @@ def task_vectors(bench: Workbench) -> Basis:
 
 def krylov_raw(bench: Workbench) -> Basis:
     """K_k(H, g) at theta_broken."""
-    operator, space = bench.hessian, bench.study.problem.space.space
+    operator, space = bench.hessian, bench.study.problem.parameters.space
     return krylov(operator.__matmul__, operator.gradient, bench.rank, space, "krylov")
 
 
 def krylov_preconditioned(bench: Workbench) -> Basis:
     """K_k(P^-1 H, P^-1 g) at theta_broken, in the optimizer's metric P."""
-    operator, metric, space = bench.hessian, bench.metric, bench.study.problem.space.space
+    operator, metric, space = bench.hessian, bench.metric, bench.study.problem.parameters.space
     return krylov(
         lambda v: (operator @ v) / metric,
         operator.gradient / metric,
@@ -193,7 +193,7 @@ def control_frozen_run(bench: Workbench) -> Basis:
         shadow.grad = mean_gradient(study.problem, batches(step)).to(shadow)
         optimizer.step()
         rows.append(shadow.detach().double() - before)
-    return from_vectors(Vectors(torch.stack(rows), study.problem.space.space), "control_frozen_run")
+    return from_vectors(Vectors(torch.stack(rows), study.problem.parameters.space), "control_frozen_run")
 
 
 def control_other_data(bench: Workbench) -> Basis:
@@ -219,7 +219,7 @@ def null_other_task(bench: Workbench) -> Basis:
 
 def random(bench: Workbench) -> Basis:
     """A uniformly random subspace, which anything passes; it decides nothing."""
-    return random_basis(bench.study.problem.space.space, bench.rank, bench.study.streams.generator("random basis"))
+    return random_basis(bench.study.problem.parameters.space, bench.rank, bench.study.streams.generator("random basis"))
 
 
 BASES: dict[str, Callable[[Workbench], Basis]] = {
@@ -251,7 +251,7 @@ def make_bases(study: Study, names: Iterable[str] | None = None) -> dict[str, Ba
     """Bases that are not built from the recovery itself, in the order of `BASES`; default all that can be made."""
     chosen = [name for name in BASES if (names is None or name in set(names)) and not why_left_out(study, name)]
     bench, bases = Workbench(study), {}
-    with study.problem.space.temporarily(study.points["broken"]):
+    with study.problem.parameters.temporarily(study.points["broken"]):
         for number, name in enumerate(chosen):
             study.progress(f"basis {name}", number, len(chosen))
             bases[name] = BASES[name](bench)
@@ -271,7 +271,7 @@ def _recovery_batches(study: Study, stream: str) -> BatchAt:
 
 def _second_prefix(bench: Workbench, batches: BatchAt, label: str) -> Basis:
     """Prefix basis of another run of the recovery's optimizer from theta_broken."""
-    study, space = bench.study, bench.study.problem.space
+    study, space = bench.study, bench.study.problem.parameters
     rows: list[Tensor] = []
     with space.temporarily(study.points["broken"]):
         theta = space.read(torch.float64).cpu()
@@ -283,6 +283,6 @@ def _second_prefix(bench: Workbench, batches: BatchAt, label: str) -> Basis:
             theta = now
             return False
 
-        optimizer = make_optimizer(space.parameters, study.settings.recovery)
+        optimizer = make_optimizer(space.tensors, study.settings.recovery)
         train(study.problem, optimizer, batches, bench.rank, after)
     return from_vectors(Vectors(torch.stack(rows), space.space), label)

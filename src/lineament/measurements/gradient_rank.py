@@ -84,7 +84,7 @@ def _gradients(study: Study, point: str, kind: str, labels: str) -> Vectors:
         return study.minibatch_gradients(point, study.target, "static", corruption)  # type: ignore[arg-type]
     n = study.settings.measurement.gradients
     batch = study.gradient_batch(study.target, n, 1, "examples", corruption)  # type: ignore[arg-type]
-    with study.problem.space.temporarily(study.points[point]):
+    with study.problem.parameters.temporarily(study.points[point]):
         return group_gradients(study.problem, batch)
 
 

@@ -97,7 +97,7 @@ def _of_updates(study: Study, name: str, rank: int) -> Basis:
 def _references(study: Study) -> list[Quantity]:
     held_out, figures = study.problem.fixed(study.target, "held_out"), []
     for point in ("broken", "recovered", "star"):
-        with study.problem.space.temporarily(study.points[point]):
+        with study.problem.parameters.temporarily(study.points[point]):
             figures += _figures("reference", study.problem.evaluate(held_out), {"point": point})
     return figures
 
@@ -105,7 +105,7 @@ def _references(study: Study) -> list[Quantity]:
 def _projected(study: Study, basis: Basis) -> Evaluation:
     broken = study.points["broken"].double()
     displacement = Vectors((study.points["recovered"].double() - broken)[None], basis.space)
-    with study.problem.space.temporarily(broken + project(basis, displacement).rows[0]):
+    with study.problem.parameters.temporarily(broken + project(basis, displacement).rows[0]):
         return study.problem.evaluate(study.problem.fixed(study.target, "held_out"))
 
 
@@ -125,15 +125,15 @@ def _train_coordinates(study: Study, basis: Basis, factor: float) -> tuple[float
     coordinates = nn.Parameter(torch.zeros(basis.rank))
     optimizer = make_optimizer([coordinates], replace(recovery, lr=lr, weight_decay=0.0))
     batches = task_batches(problem, study.target, m.inside_batch, study.streams.child("inside"))
-    with problem.space.restored():
+    with problem.parameters.restored():
         for step in range(m.inside_steps):
-            problem.space.write(broken + columns @ coordinates.detach())
+            problem.parameters.write(broken + columns @ coordinates.detach())
             loss = problem.loss(batches(step))
             if not math.isfinite(float(loss.detach())):
                 break
-            coordinates.grad = (problem.space.gradient(loss).cpu() @ columns).to(coordinates)
+            coordinates.grad = (problem.parameters.gradient(loss).cpu() @ columns).to(coordinates)
             optimizer.step()
-        problem.space.write(broken + columns @ coordinates.detach())
+        problem.parameters.write(broken + columns @ coordinates.detach())
         validation = problem.evaluate(problem.fixed(study.target, "validation")).loss
         held_out = problem.evaluate(problem.fixed(study.target, "held_out"))
     return (validation if math.isfinite(validation) else math.inf), held_out

@@ -18,7 +18,7 @@ def make_record(
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> Record:
     """A record of one measurement on one study."""
-    space = study.problem.space.space
+    space = study.problem.parameters.space
     return Record(
         measurement=measurement,
         target=study.target,

@@ -81,7 +81,7 @@ def measure(study: Study) -> Record:
     bases = search_bases(study, {*searched, *informed})
     chosen, fresh = batches(study)
     figures: list[Quantity] = []
-    with study.problem.space.temporarily(study.points["broken"]):
+    with study.problem.parameters.temporarily(study.points["broken"]):
         searcher = Searcher(study.problem, chosen, study.streams.child("search"))
         operator = HessianOperator(study.problem, chosen)
         every = dict.fromkeys(("full", *searched))
@@ -122,7 +122,7 @@ def batches(study: Study) -> tuple[Batch, Batch]:
 
 
 def _measured(study: Study, operator: HessianOperator, name: str, basis: Basis | None) -> SearchSpace:
-    s, region = study.settings.search, Region(name, study.problem.space, basis)
+    s, region = study.settings.search, Region(name, study.problem.parameters, basis)
     return measured_space(operator, region, study.streams.child("search"), s.curvature_error, s.most_probes)
 
 
@@ -260,7 +260,7 @@ def _point_figures(study: Study, batch: Batch, broken: SearchSpace) -> list[Quan
     }
     for number, (point, theta) in enumerate(thetas.items()):
         study.progress(f"random search, {point}", number, len(thetas))
-        with study.problem.space.temporarily(theta):
+        with study.problem.parameters.temporarily(theta):
             searcher = Searcher(study.problem, batch, study.streams.child("search", point))
             space = broken if point == "broken" else _whole_space(study, batch)
             labels: dict[str, Label] = {"point": point}

@@ -43,10 +43,10 @@ def density_figures(
         reason = "none of the informed subspaces exists in this study"
         return [Quantity("density_rank_correlation", None, "rank correlation", reason=reason)]
     rank = max(basis.rank for basis in bases.values())
-    drawn = random_basis(study.problem.space.space, rank, study.streams.generator("random search basis"))
+    drawn = random_basis(study.problem.parameters.space, rank, study.streams.generator("random search basis"))
 
     def geometry(name: str, basis: Basis) -> SearchSpace:
-        return measured_space(operator, Region(name, study.problem.space, basis), searcher.streams, 1.0, 0)
+        return measured_space(operator, Region(name, study.problem.parameters, basis), searcher.streams, 1.0, 0)
 
     spaces = [known.get(name) or geometry(name, basis) for name, basis in bases.items()]
     spaces.append(geometry(REFERENCE, drawn))  # another one than the `random` that may be known

@@ -97,12 +97,12 @@ def _variant(study: Study, settings: Settings | None) -> list[tuple[int, float, 
 
 def _measured(study: Study, problem: Problem, broken: Tensor) -> list[tuple[int, float, float, float]]:
     s, n = study.settings.search, study.settings.search.headline_count
-    streams = study.streams.child("dimension", str(problem.space.n_params))
+    streams = study.streams.child("dimension", str(problem.parameters.n_params))
     batch = problem.sample(study.target, s.examples, streams.generator("batch"))
     found = []
-    with problem.space.temporarily(broken):
+    with problem.parameters.temporarily(broken):
         operator = HessianOperator(problem, batch)
-        space = measured_space(operator, Region("full", problem.space), streams, s.curvature_error, s.most_probes)
+        space = measured_space(operator, Region("full", problem.parameters), streams, s.curvature_error, s.most_probes)
         operator.release()
         searcher = Searcher(problem, batch, streams)
         for cost in COSTS:
@@ -111,5 +111,5 @@ def _measured(study: Study, problem: Problem, broken: Tensor) -> list[tuple[int,
             if sigma is None or predicted <= 0:
                 continue
             best = searcher.pool(space, sigma, s.density_draws).best(n)
-            found.append((problem.space.n_params, cost, best.value / predicted, best.stderr / predicted))
+            found.append((problem.parameters.n_params, cost, best.value / predicted, best.stderr / predicted))
     return found

@@ -51,7 +51,7 @@ def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -
         damage=replace(study.settings.damage, kind=kind),
         recovery=replace(study.settings.recovery, lr=lr),
     )
-    with tempfile.TemporaryDirectory(prefix="lineament-grid-") as folder, study.problem.space.restored():
+    with tempfile.TemporaryDirectory(prefix="lineament-grid-") as folder, study.problem.parameters.restored():
         run = Path(folder)
         stage = {name: theta for name, theta in study.points.items() if name in ("start", "early", "star")}
         write_bytes(operating_file(run, study.seed), save(stage))
@@ -75,7 +75,7 @@ def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Quantity]:
                 where = {**labels, "basis": name, "rank": rank, "definition": definition}
                 yield Quantity("grid_capture", None, "fraction", labels=where, reason=why_unusable(cell, rank))
         return
-    with cell.problem.space.temporarily(cell.points["broken"]):
+    with cell.problem.parameters.temporarily(cell.points["broken"]):
         coefficients = cell.trajectory.coefficients(static_broken(Workbench(cell)))
     own = study_candidates(cell.gram, cell)
     drawn = {name: own[name](rank) for name in ("prefix", "control_random_times")}

@@ -82,7 +82,7 @@ class Shift:
 
 def measure(study: OperatingStudy) -> Record:
     """Cosines with their nulls, linearity, other ways to make the vector, and effects on answers at equal price."""
-    with study.problem.space.temporarily(study.points["star"]):
+    with study.problem.parameters.temporarily(study.points["star"]):
         figures, arrays = _figures(study)
     return make_record(study, NAME, figures, DEFINITIONS, arrays)
 
@@ -208,7 +208,7 @@ def _null_shifts(setup: _Setup) -> dict[tuple[str, int], Tensor]:
 
 def _random_direction(setup: _Setup, draw: int) -> Tensor:
     generator = setup.study.streams.child("steering").generator("random", draw)
-    noise: Tensor = torch.from_numpy(generator.standard_normal(setup.study.problem.space.n_params))
+    noise: Tensor = torch.from_numpy(generator.standard_normal(setup.study.problem.parameters.n_params))
     return noise.div_(noise.norm())
 
 

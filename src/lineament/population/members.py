@@ -144,7 +144,7 @@ class LowRankMembers:
     @cached_property
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Names and shapes of the perturbed tensors."""
-        pairs = zip(self.parameters.names, self.parameters.parameters, strict=True)
+        pairs = zip(self.parameters.names, self.parameters.tensors, strict=True)
         return {name: (p.shape[0], p.shape[1]) for name, p in pairs if p.ndim == 2}
 
     def __len__(self) -> int:

@@ -119,7 +119,7 @@ class Population:
 
         The model's weights and hooks must stay as they are until the last one was taken.
         """
-        self.problem.space.space.require(members.space, "the model and the members")
+        self.problem.parameters.space.require(members.space, "the model and the members")
         way = self._way or self._fastest(members)
         make: dict[Way, Callable[[Members, int, int], Tensor]] = {
             "shared": partial(self._shared, _LowerPart()),
@@ -141,13 +141,13 @@ class Population:
         """Members per pass: as many as memory allows and products gain from."""
         if way == "one_by_one":
             return 1
-        space = self.problem.space
+        space = self.problem.parameters
         tokens = max(1, self.batch.input_ids.numel())
-        each = self.bytes_per_member + 3 * space.n_params * space.parameters[0].element_size()
+        each = self.bytes_per_member + 3 * space.n_params * space.tensors[0].element_size()
         return max(1, min(self.memory_bytes // each, -(-MOST_TOKENS_PER_PASS // tokens)))
 
     def _fastest(self, members: Members) -> Way:
-        if self.problem.space.space.kind == "lora_factors" or isinstance(members, LowRankMembers):
+        if self.problem.parameters.space.kind == "lora_factors" or isinstance(members, LowRankMembers):
             return "shared"
         return "functional" if self.problem.name == "synthetic" else "one_by_one"
 
@@ -163,11 +163,11 @@ class Population:
         return logits.view(n, len(self.batch), *logits.shape[1:])
 
     def _functional(self, members: Members, start: int, stop: int) -> Tensor:
-        space = self.problem.space
+        space = self.problem.parameters
         rows = _moved(self.problem, members, start, stop)
         stacked = {
             f"model.{name}": rows[:, part].view(len(rows), *p.shape)
-            for name, part, p in zip(space.names, space.slices, space.parameters, strict=True)
+            for name, part, p in zip(space.names, space.slices, space.tensors, strict=True)
         }
         module = _Logits(self.problem, self.batch)
 
@@ -181,7 +181,7 @@ class Population:
     def _one_by_one(self, members: Members, start: int, stop: int) -> Tensor:
         found = []
         for row in _moved(self.problem, members, start, stop):
-            with self.problem.space.temporarily(row):
+            with self.problem.parameters.temporarily(row):
                 found.append(self.problem.logits(self.batch))
         return torch.stack(found)
 
@@ -229,18 +229,18 @@ class _Logits(nn.Module):
 
 def _moved(problem: Problem, members: Members, start: int, stop: int) -> Tensor:
     """theta + delta of some members, (n, n_params), in the model's precision, on its device."""
-    theta = problem.space.read()
+    theta = problem.parameters.read()
     return theta + members.deltas(start, stop).to(theta)
 
 
 def _module_factors(problem: Problem, members: Members, start: int, stop: int) -> dict[nn.Module, _Factors]:
     if isinstance(members, LowRankMembers):
         return _noise_factors(problem, members, start, stop)
-    if problem.space.space.kind != "lora_factors":
-        raise InputError(f"members of {problem.space.space} have no low rank; they cannot share a forward pass.")
-    rows, modules = _moved(problem, members, start, stop), dict(problem.space.module.named_modules())
+    if problem.parameters.space.kind != "lora_factors":
+        raise InputError(f"members of {problem.parameters.space} have no low rank; they cannot share a forward pass.")
+    rows, modules = _moved(problem, members, start, stop), dict(problem.parameters.module.named_modules())
     found: dict[nn.Module, _Factors] = {}
-    for pair in factor_pairs(problem.space):
+    for pair in factor_pairs(problem.parameters):
         module: Any = modules[pair.module]
         _require_plain_lora(module, pair.module)
         a, b = rows[:, pair.a].view(-1, *pair.a_shape), rows[:, pair.b].view(-1, *pair.b_shape)
@@ -249,13 +249,13 @@ def _module_factors(problem: Problem, members: Members, start: int, stop: int) -
 
 
 def _noise_factors(problem: Problem, members: LowRankMembers, start: int, stop: int) -> dict[nn.Module, _Factors]:
-    owners = {f"{name}.weight": module for name, module in problem.space.module.named_modules()}
+    owners = {f"{name}.weight": module for name, module in problem.parameters.module.named_modules()}
     device, found = problem.device, {}
     for name in members.matrices:
         module = owners.get(name)
         if module is None or not (type(module) is nn.Linear or is_conv1d(module)):
             raise InputError(f"{name} belongs to no linear layer; choose a space of linear weights for low-rank noise.")
-        left, right = (t.to(device, problem.space.parameters[0].dtype) for t in members.factors(name, start, stop))
+        left, right = (t.to(device, problem.parameters.tensors[0].dtype) for t in members.factors(name, start, stop))
         # A Linear's weight is (d_out, d_in): x W^T gains (x right^T) left^T. A Conv1D's is (d_in, d_out).
         pair = (right.transpose(1, 2), left.transpose(1, 2)) if type(module) is nn.Linear else (left, right)
         found[module] = _Factors(*pair, module.forward)

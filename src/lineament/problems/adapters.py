@@ -166,7 +166,7 @@ def load_adapter(space: ParameterSpace, folder: Path) -> Tensor:
     """
     file, stored = folder / WEIGHTS, adapter_tensors(folder)
     tensors = []
-    for name, parameter in zip(space.names, space.parameters, strict=True):
+    for name, parameter in zip(space.names, space.tensors, strict=True):
         found = stored.pop(name.replace(".default.weight", ".weight"), None)
         if found is None or found.shape != parameter.shape:
             given = "none" if found is None else f"one of shape {tuple(found.shape)}"

@@ -46,8 +46,8 @@ class InMemoryProblem(Problem):
             raise InputError("no task was given; data maps task names to batches of examples.")
         self.model, self.tasks = model.eval(), tuple(data)
         self.model_name = model_name or type(model).__name__
-        self.space = ParameterSpace.trainable(model, "lora_factors" if kind == "lora_factors" else "full")
-        self.device = self.space.parameters[0].device
+        self.parameters = ParameterSpace.trainable(model, "lora_factors" if kind == "lora_factors" else "full")
+        self.device = self.parameters.tensors[0].device
         streams = Streams(seed).child("in memory")
         self._train: dict[str, Batch] = {}
         self._fixed: dict[tuple[str, Split], Batch] = {}

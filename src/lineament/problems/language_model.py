@@ -78,7 +78,7 @@ class LanguageModelProblem(Problem):
             self.model = model.requires_grad_(True).eval()
         self.model.to(self.device)
         kind: SpaceKind = "lora_factors" if settings.recovery.space == "lora" else "full"
-        self.space = ParameterSpace.trainable(self.model, kind)
+        self.parameters = ParameterSpace.trainable(self.model, kind)
         if settings.model.adapter:
             self._take_adapter(settings.model)
         self._head: nn.Module = model.get_output_embeddings()  # now, since an adapter may have wrapped it
@@ -112,10 +112,10 @@ class LanguageModelProblem(Problem):
     def _take_adapter(self, given: ModelSettings) -> None:
         """An adapter folder's weights become theta_star, and those it was trained from, where given, theta_start."""
         folder, start = Path(given.adapter), Path(given.adapter_start)
-        self.operating_point = load_adapter(self.space, folder).cpu()
+        self.operating_point = load_adapter(self.parameters, folder).cpu()
         self.start_known = bool(given.adapter_start)
         if self.start_known:
-            self.space.write(load_adapter(self.space, start))
+            self.parameters.write(load_adapter(self.parameters, start))
         else:
             self.notes += (f"theta_start of {folder} is not known (model.adapter_start): static_start is left out",)
         if (base := base_name(folder)) and base != given.name:

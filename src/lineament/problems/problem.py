@@ -113,7 +113,7 @@ class Problem(ABC):
         model_name: identity of the model, for records.
         tasks: task names.
         model: the module; kept in evaluation mode, so that dropout never makes a loss random.
-        space: the measured parameters.
+        parameters: the measured parameters, as one flat vector.
         device: where the model lives; batches are moved there.
         chunk: examples per forward pass; bounds memory, changes no result beyond rounding.
         starts_trained: whether the model already knows the tasks where it is made. If it does and all its weights are
@@ -129,7 +129,7 @@ class Problem(ABC):
     model_name: str
     tasks: tuple[str, ...]
     model: nn.Module
-    space: ParameterSpace
+    parameters: ParameterSpace
     device: torch.device = torch.device("cpu")
     chunk: int = 512
     starts_trained: bool = False

@@ -58,10 +58,10 @@ class SyntheticProblem(Problem):
             from lineament.problems.adapters import attach_lora  # PEFT takes seconds to import
 
             self.model = attach_lora(base, settings.lora, self.streams.integer("adapter"), LORA_TARGETS)
-            self.space = ParameterSpace.trainable(self.model, "lora_factors")
+            self.parameters = ParameterSpace.trainable(self.model, "lora_factors")
         else:
             self.model = base
-            self.space = ParameterSpace.trainable(base)
+            self.parameters = ParameterSpace.trainable(base)
 
     def logits(self, batch: Batch) -> Tensor:
         return self.model(batch.input_ids, batch.positions)  # type: ignore[no-any-return]

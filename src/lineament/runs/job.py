@@ -163,19 +163,19 @@ def seeds_of(settings: Settings) -> Sequence[int]:
 def _save_artifacts(study: Study, run: Path) -> None:
     """Adapters of a LoRA run as PEFT folders, and the prefix basis."""
     name = f"{study.target}-seed{study.seed}"
-    if study.problem.space.space.kind == "lora_factors":
+    if study.problem.parameters.space.kind == "lora_factors":
         from lineament.problems.adapters import save_adapter  # PEFT takes seconds to import
 
         for point in ("star", "broken", "recovered"):
             folder = run / "adapters" / name / point
             if point in study.points and not (folder / "adapter_config.json").exists():
-                save_adapter(study.problem.space, study.points[point], folder)
+                save_adapter(study.problem.parameters, study.points[point], folder)
     rank = min(max(study.settings.measurement.ranks), study.trajectory.n_steps)
     file = run / "bases" / f"prefix-{name}.safetensors"
     if not file.exists():
         basis = from_vectors(study.trajectory.updates(1, rank), "prefix")
         space = basis.space
-        with study.problem.space.temporarily(study.points["start"]):
+        with study.problem.parameters.temporarily(study.points["start"]):
             model = study.problem.model_hash()
         metadata = {"kind": space.kind, "layout": space.layout, "label": "prefix", "model": model}
         write_bytes(file, save({"columns": basis.columns.float().contiguous()}, metadata=metadata))

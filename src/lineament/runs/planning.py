@@ -54,7 +54,7 @@ def plan(settings: Settings, workers: int) -> Plan:
         probe = make_problem(updated(settings, {"training.steps": 1}, "plan"), settings.seed)
         per_example = _seconds_per_example(probe, settings)
     stages = tuple(Stage(name, round(n), n * per_example) for name, n in _examples(settings).items())
-    n_params, rank = probe.space.n_params, max(settings.measurement.ranks)
+    n_params, rank = probe.parameters.n_params, max(settings.measurement.ranks)
     recorded = 2 * settings.recovery.steps if set(settings.measure) - set(AT_OPERATING_POINT) else 0
     rows = recorded * n_params * BYTES_PER_ROW_ENTRY * len(settings.task.targets)
     held = (len(BASES) * rank * 8 + 8 * settings.measurement.gradients * BYTES_PER_ROW_ENTRY) * n_params
@@ -83,10 +83,10 @@ def _throwaway_cache() -> Iterator[None]:
 def _seconds_per_example(problem: Problem, settings: Settings) -> float:
     generator = Streams(settings.seed).generator("plan")
     batch = Batch.join([problem.sample(task, settings.recovery.batch, generator) for task in problem.tasks[:1]])
-    problem.space.gradient(problem.loss(batch))
+    problem.parameters.gradient(problem.loss(batch))
     start = time.perf_counter()
     for _ in range(3):
-        problem.space.gradient(problem.loss(batch))
+        problem.parameters.gradient(problem.loss(batch))
     return (time.perf_counter() - start) / 3 / len(batch)
 
 

@@ -62,11 +62,11 @@ def jacobian_shift(
         Sums over each group of dh/dt for theta + t * direction; `means()` are (n_groups, n_layers, width).
     """
     reader = problem_reader(problem, place)
-    module, tangents = _Callable(problem.model, reader.read), problem.space.unflatten(direction)
+    module, tangents = _Callable(problem.model, reader.read), problem.parameters.unflatten(direction)
 
     def tangent(part: Batch) -> Tensor:
         with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-            pairs = zip(problem.space.names, problem.space.parameters, tangents, strict=True)
+            pairs = zip(problem.parameters.names, problem.parameters.tensors, tangents, strict=True)
             duals = {f"model.{n}": forward_ad.make_dual(p.detach(), t.to(p)) for n, p, t in pairs}  # type: ignore[no-untyped-call]
             found = torch.func.functional_call(module, duals, (part,))
             moved: Tensor | None = forward_ad.unpack_dual(found).tangent  # type: ignore[no-untyped-call]
@@ -81,8 +81,8 @@ def finite_shift(problem: Problem, delta: Tensor, batch: Batch, place: Place, gr
     """Means of h(theta + delta) - h(theta) by group, (n_groups, n_layers, width) float64; weights come back."""
     reader = problem_reader(problem, place)
     before = group_sums(reader, batch, groups, n_groups).means()
-    theta = problem.space.read(torch.float64)
-    with problem.space.temporarily(theta + delta.to(theta)):
+    theta = problem.parameters.read(torch.float64)
+    with problem.parameters.temporarily(theta + delta.to(theta)):
         return group_sums(reader, batch, groups, n_groups).means() - before
 
 
@@ -132,7 +132,7 @@ def weight_edit(
     def backward(weights: np.ndarray) -> np.ndarray:
         return _pulled_back(problem, torch.from_numpy(np.ravel(weights)), batch, place).numpy()
 
-    shape = (width, problem.space.n_params)
+    shape = (width, problem.parameters.n_params)
     operator = LinearOperator(shape, matvec=forward, rmatvec=backward, dtype=np.float64)
     target = wanted.detach().double().cpu()
     delta, _, used, *_ = lsmr(operator, target.numpy(), damp=damping, maxiter=iterations)
@@ -144,25 +144,25 @@ def weight_edit(
 
 def _pulled_back(problem: Problem, weights: Tensor, batch: Batch, place: Place) -> Tensor:
     """J^T weights: the gradient of the mean activation's inner product with `weights`, (n_params,) float64."""
-    reader, total = problem_reader(problem, place), torch.zeros(problem.space.n_params, dtype=torch.float64)
+    reader, total = problem_reader(problem, place), torch.zeros(problem.parameters.n_params, dtype=torch.float64)
     with _gradients_of(problem):
         for index in length_sorted(batch):
             hidden = reader.read(batch.rows(index))[:, 0]
-            total += problem.space.gradient((hidden @ weights.to(hidden)).sum()).double().cpu()
+            total += problem.parameters.gradient((hidden @ weights.to(hidden)).sum()).double().cpu()
     return total / len(batch)
 
 
 @contextmanager
 def _gradients_of(problem: Problem) -> Iterator[None]:
     """The measured tensors require gradients inside the block, whatever their flags were."""
-    flags = [p.requires_grad for p in problem.space.parameters]
+    flags = [p.requires_grad for p in problem.parameters.tensors]
     try:
-        for parameter in problem.space.parameters:
+        for parameter in problem.parameters.tensors:
             parameter.requires_grad_(True)
         with torch.enable_grad():
             yield
     finally:
-        for parameter, flag in zip(problem.space.parameters, flags, strict=True):
+        for parameter, flag in zip(problem.parameters.tensors, flags, strict=True):
             parameter.requires_grad_(flag)
 
 

@@ -103,7 +103,7 @@ class Study(OperatingStudy):
             return self._gradients[key]
         m = self.settings.measurement
         batch = self.gradient_batch(task, m.gradients, m.minibatch, stream, labels)
-        with self.problem.space.temporarily(self.points[point]):
+        with self.problem.parameters.temporarily(self.points[point]):
             found = group_gradients(self.problem, batch, m.minibatch)
         if task == self.target and labels is None and point != "early":
             self._gradients[key] = found
@@ -135,7 +135,7 @@ def prepare_study(
     if curve.recovered_at is not None:
         points["recovered"] = trajectory.position(curve.recovered_at)
     effects = _effects(problem, points, run / "stages" / f"effects-{name}.json")
-    problem.space.write(points["broken"])
+    problem.parameters.write(points["broken"])
     return Study(problem, settings, target, seed, own, points, curve, trajectory, effects, progress=progress)
 
 
@@ -149,7 +149,7 @@ def operating_study(
     """
     problem.require_task(target)
     points = make_operating_point(problem, settings, seed, operating_file(run, seed), progress)
-    problem.space.write(points["star"])
+    problem.parameters.write(points["star"])
     return OperatingStudy(problem, settings, target, seed, _streams(seed).child(target), points, progress=progress)
 
 
@@ -179,22 +179,22 @@ def make_operating_point(
     """
     if file.exists():
         return load_file(file)
-    streams, points = _streams(seed), {"start": problem.space.read().cpu()}
+    streams, points = _streams(seed), {"start": problem.parameters.read().cpu()}
     if problem.operating_point is not None:
         points["star"] = problem.operating_point
         if problem.start_known:
             points["early"] = _early(problem, settings, streams, progress)
-    elif problem.space.space.kind == "lora_factors" or not problem.starts_trained:
+    elif problem.parameters.space.kind == "lora_factors" or not problem.starts_trained:
         total = settings.operating.steps
 
         def on_step(step: int, loss: float) -> bool:
             progress("training to the operating point", step, total)
             if step == min(EARLY_STEPS, total):
-                points["early"] = problem.space.read().cpu()
+                points["early"] = problem.parameters.read().cpu()
             return False
 
         reach_operating_point(problem, settings.operating, streams.child("operating"), on_step)
-        points["star"] = problem.space.read().cpu()
+        points["star"] = problem.parameters.read().cpu()
     else:
         # All weights of a trained model: it is both where measuring starts and the operating point.
         points.update(early=points["start"].clone(), star=points["start"].clone())
@@ -212,7 +212,7 @@ def _early(problem: Problem, settings: Settings, streams: Streams, progress: Pro
     reach_operating_point(
         problem, short, streams.child("operating"), _reporting(progress, "first steps from the start", short.steps)
     )
-    return problem.space.read().cpu()
+    return problem.parameters.read().cpu()
 
 
 def _damage_stage(
@@ -225,10 +225,10 @@ def _damage_stage(
     progress: Progress,
 ) -> Tensor:
     if not file.exists():
-        problem.space.write(points["star"])
+        problem.parameters.write(points["star"])
         on_step = _reporting(progress, f"damaging {target}", settings.damage.steps)
         damage(problem, target, settings.damage, streams.child("damage"), points["start"], on_step)
-        write_bytes(file, save({"broken": problem.space.read().cpu()}))
+        write_bytes(file, save({"broken": problem.parameters.read().cpu()}))
     return load_file(file)["broken"]
 
 
@@ -247,8 +247,8 @@ def _recovery_stage(
     if not curve_file.exists():
         if folder.exists():
             shutil.rmtree(folder)  # rows of a run that was cut short; its steps are made again, bit for bit
-        problem.space.write(broken)
-        recorder = Recorder(problem.space, folder)
+        problem.parameters.write(broken)
+        recorder = Recorder(problem.parameters, folder)
         on_step = _reporting(progress, f"recovering {target}", settings.recovery.steps)
         curve = recover(problem, target, settings.recovery, streams.child("recovery"), star_accuracy, recorder, on_step)
         recorder.close()
@@ -283,5 +283,5 @@ def _reporting(progress: Progress, what: str, total: int) -> OnStep:
 
 
 def _at(problem: Problem, theta: Tensor, compute: Callable[[], T]) -> T:
-    with problem.space.temporarily(theta):
+    with problem.parameters.temporarily(theta):
         return compute()

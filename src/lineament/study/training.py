@@ -53,7 +53,7 @@ def train(
         NonFiniteError: the loss became NaN or infinite; names the step and the value.
     """
     loss_of = loss_of or problem.loss
-    parameters = problem.space.parameters
+    parameters = problem.parameters.tensors
     with _own_gradients(parameters):
         for step in range(steps):
             loss = loss_of(batch_at(step))
@@ -103,7 +103,7 @@ def reach_operating_point(
     problem: Problem, settings: OperatingSettings, streams: Streams, on_step: OnStep | None = None
 ) -> None:
     """theta_start -> theta_star: the measured parameters are trained on all tasks."""
-    optimizer = torch.optim.AdamW(problem.space.parameters, lr=settings.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(problem.parameters.tensors, lr=settings.lr, weight_decay=0.0)
     batches = mixed_batches(problem, problem.tasks, settings.batch, streams)
     train(problem, optimizer, batches, settings.steps, on_step)
 
@@ -120,7 +120,7 @@ def damage(
     if settings.kind == "gaussian":
         _add_gaussian(problem, settings, streams, theta_start)
         return
-    optimizer = torch.optim.AdamW(problem.space.parameters, lr=settings.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(problem.parameters.tensors, lr=settings.lr, weight_decay=0.0)
     batches = _damage_batches(problem, target, settings, streams)
     sign = -1.0 if settings.kind == "ascent" else 1.0
     train(problem, optimizer, batches, settings.steps, on_step, lambda batch: sign * problem.loss(batch))
@@ -150,11 +150,11 @@ def _damage_batches(problem: Problem, target: str, settings: DamageSettings, str
 
 
 def _add_gaussian(problem: Problem, settings: DamageSettings, streams: Streams, theta_start: Tensor) -> None:
-    theta = problem.space.read(torch.float64).cpu()
-    lora = problem.space.space.kind == "lora_factors"
+    theta = problem.parameters.read(torch.float64).cpu()
+    lora = problem.parameters.space.kind == "lora_factors"
     reference = float((theta - theta_start.double()).norm() if lora else theta.norm() / 10)
     noise = torch.from_numpy(streams.generator("gaussian").standard_normal(len(theta)))
-    problem.space.write(theta + noise * (settings.relative_sigma * reference / float(noise.norm())))
+    problem.parameters.write(theta + noise * (settings.relative_sigma * reference / float(noise.norm())))
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def recover(
             return stop or step >= settings.steps + settings.stay
         return stop or step >= 2 * recovered
 
-    optimizer = make_optimizer(problem.space.parameters, settings)
+    optimizer = make_optimizer(problem.parameters.tensors, settings)
     batches = task_batches(problem, target, settings.batch, streams)
     train(problem, optimizer, batches, 2 * (settings.steps + settings.stay), after)
     recovered = recovery_step(accuracies, wanted, settings.stay)

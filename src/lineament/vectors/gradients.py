@@ -108,7 +108,7 @@ def group_gradients(problem: Problem, batch: Batch, group_size: int = 1) -> Vect
         InputError: the number of examples is no multiple of `group_size`.
     """
     n_groups = _count_groups(batch, group_size)
-    rows = torch.zeros(n_groups, problem.space.n_params, dtype=problem.space.parameters[0].dtype)
+    rows = torch.zeros(n_groups, problem.parameters.n_params, dtype=problem.parameters.tensors[0].dtype)
     groups_per_chunk = max(1, problem.chunk // group_size)
     hooked = _readable(problem, batch)
     for start in range(0, n_groups, groups_per_chunk):
@@ -122,7 +122,7 @@ def group_gradients(problem: Problem, batch: Batch, group_size: int = 1) -> Vect
         hooked = hooked and _collect(problem, part, group_size, add)
         if not hooked:
             target.copy_(_one_group_at_a_time(problem, part, group_size))  # over whatever was added
-    return Vectors(rows, problem.space.space)
+    return Vectors(rows, problem.parameters.space)
 
 
 def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Tensor:
@@ -148,9 +148,9 @@ def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Tensor
 
 def mean_gradient(problem: Problem, batch: Batch) -> Tensor:
     """Gradient of the mean loss over the whole batch, each chunk weighted by its size, (n_params,) float64."""
-    total = torch.zeros(problem.space.n_params, dtype=torch.float64)
+    total = torch.zeros(problem.parameters.n_params, dtype=torch.float64)
     for part in batch.chunks(problem.chunk):
-        total += problem.space.gradient(problem.example_losses(part).sum()).double().cpu()
+        total += problem.parameters.gradient(problem.example_losses(part).sum()).double().cpu()
     return total / len(batch)
 
 
@@ -165,8 +165,8 @@ class HessianOperator:
     """
 
     def __init__(self, problem: Problem, batch: Batch) -> None:
-        self.space, self._problem, self._batch = problem.space, problem, batch
-        self._theta = problem.space.read()
+        self.space, self._problem, self._batch = problem.parameters, problem, batch
+        self._theta = problem.parameters.read()
         self._build()
         self.gradient = self._flat.detach().double().cpu()
 
@@ -176,7 +176,7 @@ class HessianOperator:
         given = vector.to(self._flat)
         with sdpa_kernel(SDPBackend.MATH):
             parts = torch.autograd.grad(
-                self._flat, self.space.parameters, grad_outputs=given, retain_graph=True, allow_unused=True
+                self._flat, self.space.tensors, grad_outputs=given, retain_graph=True, allow_unused=True
             )
         return self.space.flatten(self._filled(parts)).double().cpu()
 
@@ -189,17 +189,17 @@ class HessianOperator:
     def _build(self) -> None:
         with sdpa_kernel(SDPBackend.MATH):
             loss = self._problem.loss(self._batch)
-            parts = torch.autograd.grad(loss, self.space.parameters, create_graph=True, allow_unused=True)
+            parts = torch.autograd.grad(loss, self.space.tensors, create_graph=True, allow_unused=True)
         self._flat = self.space.flatten(self._filled(parts))
         self._versions, self._leaves = self._state()
 
     def _filled(self, parts: Sequence[Tensor | None]) -> list[Tensor]:
-        return [torch.zeros_like(p) if g is None else g for g, p in zip(parts, self.space.parameters, strict=True)]
+        return [torch.zeros_like(p) if g is None else g for g, p in zip(parts, self.space.tensors, strict=True)]
 
     def _state(self) -> tuple[list[int], list[Node]]:
         """Writes to the parameters so far, and the graph's leaves: a parameter whose data changed type is a new leaf,
         to which the old graph would silently give no gradient."""
-        parameters = self.space.parameters
+        parameters = self.space.tensors
         return [p._version for p in parameters], [get_gradient_edge(p).node for p in parameters]
 
     def _require_fresh_graph(self) -> None:
@@ -223,12 +223,12 @@ def _readable(problem: Problem, batch: Batch) -> bool:
 
     One example goes forward alone: an axis of something else, such as positions, may have the batch's length by chance.
     """
-    if _unsupported(problem.space):
+    if _unsupported(problem.parameters):
         return False
     # Not batch.rows, which would cut padding off and so change what else has which length.
     alone = Batch(batch.input_ids[:1], batch.attention_mask[:1], batch.positions[:1], batch.targets[:1], batch.choices)
     try:
-        with _hooks(problem.space, 1, 1, lambda where, gradient: None):
+        with _hooks(problem.parameters, 1, 1, lambda where, gradient: None):
             problem.example_losses(alone)
     except _NotByExample:
         return False
@@ -240,23 +240,23 @@ def _collect(problem: Problem, batch: Batch, group_size: int, consume: Consumer)
 
     False if they cannot be trusted: what was consumed must then be thrown away.
     """
-    check = _SumCheck(problem.space)
+    check = _SumCheck(problem.parameters)
 
     def both(where: slice, gradient: GroupGradient) -> None:
         check.add(where, gradient)
         consume(where, gradient)
 
     try:
-        with _hooks(problem.space, len(batch), group_size, both):
+        with _hooks(problem.parameters, len(batch), group_size, both):
             losses = problem.example_losses(batch)
-            plain = torch.autograd.grad(losses.sum() / group_size, problem.space.parameters, allow_unused=True)
+            plain = torch.autograd.grad(losses.sum() / group_size, problem.parameters.tensors, allow_unused=True)
     except _NotByExample:
         return False
     return check.agrees(plain)
 
 
 def _one_group_at_a_time(problem: Problem, batch: Batch, group_size: int) -> Tensor:
-    return torch.stack([problem.space.gradient(problem.loss(part)) for part in batch.chunks(group_size)])
+    return torch.stack([problem.parameters.gradient(problem.loss(part)) for part in batch.chunks(group_size)])
 
 
 class _SumCheck:
@@ -269,8 +269,8 @@ class _SumCheck:
     def __init__(self, space: ParameterSpace) -> None:
         generator = torch.Generator().manual_seed(0)
         self._starts = [where.start for where in space.slices]
-        widths = [p.shape[-1] if p.ndim > 1 else 1 for p in space.parameters]
-        probes = [torch.randn(n, generator=generator).to(p) for n, p in zip(widths, space.parameters, strict=True)]
+        widths = [p.shape[-1] if p.ndim > 1 else 1 for p in space.tensors]
+        probes = [torch.randn(n, generator=generator).to(p) for n, p in zip(widths, space.tensors, strict=True)]
         self._probes = dict(zip(self._starts, probes, strict=True))
         self._sums: dict[int, Tensor | float] = {}
         self._sizes: dict[int, Tensor | float] = {}
@@ -295,7 +295,7 @@ class _SumCheck:
 
 def _owners(space: ParameterSpace) -> dict[nn.Module, dict[str, slice]]:
     """Modules that hold measured tensors directly: module -> {attribute name: slice of theta}."""
-    where = {id(p): part for p, part in zip(space.parameters, space.slices, strict=True)}
+    where = {id(p): part for p, part in zip(space.tensors, space.slices, strict=True)}
     owners: dict[nn.Module, dict[str, slice]] = {}
     for module in space.module.modules():
         held = {n: where[id(p)] for n, p in module.named_parameters(recurse=False) if id(p) in where}

@@ -134,7 +134,7 @@ def write_point(file: Path, problem: Problem, region: Region) -> str:
         Hash of the file.
     """
     basis = {} if region.basis is None else {"columns": region.basis.columns.to(torch.float32).contiguous()}
-    content = save({"theta": problem.space.read().cpu(), **basis})
+    content = save({"theta": problem.parameters.read().cpu(), **basis})
     write_bytes(file, content)
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
@@ -161,7 +161,7 @@ def _desk(place: Place, point: Path, progress: Progress) -> _Desk:
 
 def _made(place: Place, point: Path, progress: Progress) -> _Desk:
     problem, stored = make_problem(place.settings, place.seed, progress), load_file(point)
-    problem.space.write(stored["theta"])
+    problem.parameters.write(stored["theta"])
     if (found := problem.model_hash()) != place.weights:
         raise LineamentError(
             f"a worker made another model (hash {found}) than the one that is searched (hash {place.weights}): every "
@@ -169,8 +169,8 @@ def _made(place: Place, point: Path, progress: Progress) -> _Desk:
         )
     columns = stored.get("columns")
     # A copy lies where torch aligns its tensors; products with the file's own bytes may differ in their last bits.
-    basis = None if columns is None else Basis(columns.clone(), problem.space.space, place.region)
+    basis = None if columns is None else Basis(columns.clone(), problem.parameters.space, place.region)
     target = Target(problem, place.task, place.settings, place.seed, place.point)
     population = Population(problem, target.batch(place.examples, "selection"), memory_bytes=place.memory_bytes)
-    region = Region(place.region, problem.space, basis)
+    region = Region(place.region, problem.parameters, basis)
     return _Desk(place, population, MemberMaker(region, target.streams))

@@ -213,12 +213,12 @@ def _choice(out: Path, make: Callable[[], tuple[Choice, list[Probe]]]) -> tuple[
 
 def _save_member(target: Target, delta: Tensor, folder: Path) -> None:
     """A member's weights, made again from its few numbers, as a PEFT folder or, of all weights, as tensors."""
-    theta = target.problem.space.read()
+    theta = target.problem.parameters.read()
     moved = theta + delta.to(theta)
-    if target.problem.space.space.kind == "lora_factors":
-        save_adapter(target.problem.space, moved, folder)
+    if target.problem.parameters.space.kind == "lora_factors":
+        save_adapter(target.problem.parameters, moved, folder)
         return
-    tensors = dict(zip(target.problem.space.names, target.problem.space.unflatten(moved), strict=True))
+    tensors = dict(zip(target.problem.parameters.names, target.problem.parameters.unflatten(moved), strict=True))
     write_bytes(folder / "model.safetensors", save({k: v.contiguous() for k, v in tensors.items()}))
 
 

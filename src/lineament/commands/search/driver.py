@@ -165,8 +165,8 @@ def run_search(
     deltas = torch.stack([position.delta(region, streams) for position in kept])
     held_out = target.problem.fixed(target.task, "held_out")
     base = target.problem.evaluate(held_out)
-    theta = target.problem.space.read()
-    with target.problem.space.temporarily(theta + deltas[0].to(theta)):
+    theta = target.problem.parameters.read()
+    with target.problem.parameters.temporarily(theta + deltas[0].to(theta)):
         winner = target.problem.evaluate(held_out)
     return Outcome(
         choice,
@@ -183,10 +183,10 @@ def run_search(
 
 def vote_accuracy(target: Target, deltas: Tensor, batch: Batch) -> float:
     """Accuracy of the members' majority answer per target token; ties go to the answer of the better member."""
-    problem, theta, votes = target.problem, target.problem.space.read(), []
+    problem, theta, votes = target.problem, target.problem.parameters.read(), []
     for delta in deltas:
         found = []
-        with problem.space.temporarily(theta + delta.to(theta)), torch.no_grad():
+        with problem.parameters.temporarily(theta + delta.to(theta)), torch.no_grad():
             for part in batch.chunks(problem.chunk):
                 part = part.to(problem.device)
                 found.append(answers(problem.logits(part), batch.choices)[part.targets != IGNORED])

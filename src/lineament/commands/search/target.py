@@ -71,7 +71,7 @@ def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: i
     if point not in POINTS:
         raise unknown_name("point", point, POINTS)
     file = f"damage-{task}-seed{seed}" if point == "broken" else f"operating-seed{seed}"
-    problem.space.write(load_file(run / "stages" / f"{file}.safetensors")[point])
+    problem.parameters.write(load_file(run / "stages" / f"{file}.safetensors")[point])
     recording = run / "recording" / f"{task}-seed{seed}"
     return Target(problem, task, settings, seed, point, recording if finished(recording) else None)
 
@@ -87,7 +87,7 @@ def from_adapter(settings: Settings, problem: Problem, task: str, adapter: Path)
     """A target at the point of a PEFT adapter folder."""
     problem.require_task(task)
     assert problem.operating_point is not None
-    problem.space.write(problem.operating_point)
+    problem.parameters.write(problem.operating_point)
     return Target(problem, task, settings, settings.seed, adapter.name)
 
 
@@ -100,7 +100,7 @@ def make_regions(target: Target, names: Sequence[str], rank: int, *, gradients: 
         if name in NEED_GRADIENTS and not gradients:
             raise InputError(f"basis {name!r} needs gradients; choose full, random, prefix or a basis file.")
         basis = None if name == "full" else _basis(target, name, rank)
-        regions.append(Region(Path(name).stem, target.problem.space, basis))
+        regions.append(Region(Path(name).stem, target.problem.parameters, basis))
     return regions
 
 
@@ -115,7 +115,7 @@ def default_bases(target: Target, *, gradients: bool) -> tuple[str, ...]:
 
 
 def _basis(target: Target, name: str, rank: int) -> Basis:
-    problem, space = target.problem, target.problem.space.space
+    problem, space = target.problem, target.problem.parameters.space
     if name == "random":
         return random_basis(space, rank, target.streams.generator("random basis"))
     if name == "gradient":
@@ -157,5 +157,5 @@ def _start_hash(target: Target) -> str | None:
     file = target.recording and target.recording.parents[1] / "stages" / f"operating-seed{target.seed}.safetensors"
     if not file or not file.exists():
         return None
-    with target.problem.space.temporarily(load_file(file)["start"]):
+    with target.problem.parameters.temporarily(load_file(file)["start"]):
         return target.problem.model_hash()

@@ -97,7 +97,7 @@ def make(request: MakeRequest, console: Console) -> int:
     for name, path in _outputs(request).items():
         save_vector(vectors[name], path)
     if request.save_step and stepped is not None:
-        save_adapter(loaded.problem.space, stepped, request.save_step)
+        save_adapter(loaded.problem.parameters, stepped, request.save_step)
     _print(console, request, loaded, vectors, agreement)
     return 0
 
@@ -132,7 +132,7 @@ def _make(
         found[name] = _contrast_vector(name, loaded, contrast, place)
     if request.method in ("step", "both"):
         found["step"], direction = _step_vector(request, loaded, contrast, place)
-        stepped = loaded.problem.space.read(torch.float64).cpu() + request.step_norm * direction
+        stepped = loaded.problem.parameters.read(torch.float64).cpu() + request.step_norm * direction
     if request.method == "adapter":
         found["adapter"] = _adapter_vector(loaded, contrast, place)
     return found, stepped

@@ -112,7 +112,7 @@ def _load(source: Source) -> LanguageModelProblem:
     settings = updated(adapter_settings(source.model, source.adapter, source.seed), changes, "a flag")
     problem = LanguageModelProblem(settings, source.seed, for_study=False)
     assert problem.operating_point is not None
-    problem.space.write(problem.operating_point)
+    problem.parameters.write(problem.operating_point)
     return problem
 
 

@@ -163,7 +163,7 @@ class Recorder:
         if self._gradients is None:
             raise InputError("this recorder stores no gradients; make it with gradients=True.")
         if (self._calls + 1) % self.index.every == 0:
-            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.space.parameters]
+            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.space.tensors]
             self._put_gradient(self._flat(parts))
 
     def append(self, gradient: Tensor | None = None, n_steps: int = 1) -> None:
@@ -211,12 +211,12 @@ class Recorder:
     def _precision(self) -> torch.dtype:
         """Of theta at the last row: the model's own or the rows', whichever holds more."""
         held = self.index.dtype
-        for parameter in self.space.parameters:
+        for parameter in self.space.tensors:
             held = torch.promote_types(held, parameter.dtype)
         return torch.float64 if self._feedback else held
 
     def _record(self) -> None:
-        row, current = self._rows.next_row(), self._flat(self.space.parameters)
+        row, current = self._rows.next_row(), self._flat(self.space.tensors)
         whole = row if self._whole_row is None else self._whole_row
         for part, values in current:
             torch.sub(values, self._previous[part], out=whole[part])
@@ -265,7 +265,7 @@ class Recorder:
 
 
 def _tensors(space: ParameterSpace) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((name, tuple(p.shape)) for name, p in zip(space.names, space.parameters, strict=True))
+    return tuple((name, tuple(p.shape)) for name, p in zip(space.names, space.tensors, strict=True))
 
 
 def _check(space: ParameterSpace, dtype: torch.dtype, every: int, sketch: Sketch | None, first_step: int) -> None:
