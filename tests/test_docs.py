@@ -64,6 +64,17 @@ def test_documented_commands_parse(page: str, line: str) -> None:
             make_grid(base, dict(parse_variation(text) for text in options.vary), page)
 
 
+def test_built_pages_hold_what_they_include(tmp_path: Path) -> None:
+    """Formatters of Markdown take the mark of an include for an expression; then the page shows the mark itself."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True)
+    pages = {page: page.read_text() for page in tmp_path.rglob("*.html")}
+    assert len(pages) > 20
+    for page, text in pages.items():
+        assert "--8" not in text, page
+    assert "lineament.measure(" in re.sub(r"<[^>]+>", "", pages[tmp_path / "start.html"])
+
+
 @pytest.mark.parametrize("script", ["docs/make_keys.py", "docs/make_images.py", "benchmarks/scaling_picture.py"])
 def test_generated_pages_and_drawings_are_up_to_date(script: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / script), "--check"], check=False)
