@@ -14,7 +14,7 @@ import torch
 
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.settings.presets import resolve
-from lineament.settings.settings import updated
+from lineament.settings.reading import updated
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from lineament.population.members import GaussianMembers
 from lineament.population.population import Population
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.settings.presets import resolve
-from lineament.settings.settings import updated
+from lineament.settings.reading import updated
 from lineament.streams import Streams
 
 

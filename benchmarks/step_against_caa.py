@@ -17,7 +17,7 @@ import torch
 from lineament.measurements import steering
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem
-from lineament.settings.settings import updated
+from lineament.settings.reading import updated
 from lineament.study.study import operating_study
 
 

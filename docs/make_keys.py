@@ -3,36 +3,40 @@
     python docs/make_keys.py            rewrite the page
     python docs/make_keys.py --check    exit 1 if the page is not up to date
 
-What a flag or a key means is read from the string below its field, so it is written in one place only.
+Whatever the page says of a key or a flag is taken from its field, so it is written in one place only.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+import itertools
 import sys
 from pathlib import Path
+from typing import cast
 
 from lineament import cli
 from lineament.commands.steer import flags as steer_cli
-from lineament.settings import presets, settings
-from lineament.settings.meanings import field_meanings, key_meanings, type_words, value_words
+from lineament.settings import presets
+from lineament.settings.keys import KEYS
+from lineament.settings.words import type_words, value_words
 
 PAGE = Path(__file__).parent / "reference" / "command-line.md"
 
 
 def keys_table() -> str:
-    """One row per key: type, default before any preset, meaning."""
-    defaults, docs = dict(settings.flattened(settings.to_dict(settings.Settings()))), key_meanings()
+    """Return one row per key: type, default before any preset, range, unit, meaning."""
     rows = [
-        f"| `{key}` | {type_words(kind)} | `{value_words(defaults[key])}` | {_cell(docs[key])} |"
-        for key, kind in settings.flat_keys().items()
+        f"| `{key.name}` | {type_words(key.type)} | `{value_words(key.default) or '(empty)'}` "
+        f"| {key.range.words} | {key.unit} | {_cell(key.meaning)} |"
+        for key in KEYS.values()
     ]
-    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
+    return "\n".join(["| key | type | default | range | unit | meaning |", "|---|---|---|---|---|---|", *rows])
 
 
 def presets_table() -> str:
-    """Keys that a preset changes, one column per problem and preset; an empty cell is the default."""
+    """Return the keys that a preset changes, one column per problem and preset; an empty cell is the default."""
     names = list(presets.PRESETS)
     keys = sorted({key for changes in presets.PRESETS.values() for key in changes})
     head = " | ".join(f"{problem}, {preset}" for problem, preset in names)
@@ -48,14 +52,14 @@ def presets_table() -> str:
 
 
 def commands_text() -> str:
-    """Every command: what it does, how it is called, its options."""
+    """Describe every command: what it does, how it is called, its options."""
     plain = {name: kind for name, kind in cli.COMMANDS.items() if kind is not steer_cli.Steer}
     steer = {f"steer {name}": kind for name, kind in steer_cli.ACTIONS.items()}
     return "\n\n".join(_command(name, kind) for name, kind in {**plain, **steer}.items())
 
 
 def page_text(text: str) -> str:
-    """The page with its generated parts made anew."""
+    """Return the page with its generated parts made anew."""
     for name, make in {"commands": commands_text, "keys": keys_table, "presets": presets_table}.items():
         start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         before, rest = text.split(start)
@@ -66,7 +70,7 @@ def page_text(text: str) -> str:
 def _command(name: str, kind: type) -> str:
     fields, docs = dataclasses.fields(kind), dict[str, str]()
     for parent in filter(dataclasses.is_dataclass, kind.__mro__):
-        docs |= field_meanings(sys.modules[parent.__module__])[parent.__name__]
+        docs |= _meanings(parent)
     positional = [f for f in fields if "Positional" in str(f.type)]
     words = [f.name.upper() if f.default is dataclasses.MISSING else f"[{f.name.upper()}]" for f in positional]
     options = [f for f in fields if f not in positional]
@@ -79,6 +83,20 @@ def _command(name: str, kind: type) -> str:
         default = "" if f.default in (dataclasses.MISSING, None, False, ()) else f"`{f.default}`"
         lines.append(f"| `{shown}` | {default} | {_cell(docs[f.name])} |")
     return "\n".join(lines)
+
+
+def _meanings(flags: type) -> dict[str, str]:
+    """Return field name -> the string below the field, where tyro reads what a flag means."""
+    body = cast(ast.ClassDef, ast.parse(inspect.getsource(flags)).body[0]).body
+    return {
+        field.target.id: " ".join(below.value.value.split())
+        for field, below in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
 
 
 def _cell(text: str) -> str:

@@ -17,14 +17,10 @@ from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import attach_lora
 from lineament.problems.problem import Batch, Problem, Split, at_positions
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.settings.settings import (
-    LoraSettings,
-    ModelSettings,
-    RecoverySettings,
-    Settings,
-    TaskSettings,
-    TrainingSettings,
-)
+from lineament.settings.model import LoraSettings, ModelSettings
+from lineament.settings.settings import Settings
+from lineament.settings.task import TaskSettings
+from lineament.settings.training import RecoverySettings, TrainingSettings
 from lineament.streams import Streams
 
 N_NOISE = 64

@@ -18,7 +18,7 @@ from lineament.api import measure
 from lineament.errors import InputError
 from lineament.problems.problem import Batch
 from lineament.runs.job import MEASUREMENTS
-from lineament.settings.settings import DamageSettings
+from lineament.settings.training import DamageSettings
 from lineament.study import study
 
 N_DIGITS = 8
@@ -248,7 +248,7 @@ def test_input_that_fails_claims_no_folder(model: Tiny, tmp_path: Path) -> None:
         ({"settings": {"measurement.ranks": []}}, r"measurement\.ranks is \(empty\)"),
         ({"settings": {"measurement.gradients": 1}}, r"measurement\.gradients is 1"),
         ({"settings": {"measure": ["gradient_rnk"]}}, "Did you mean 'gradient_rank'"),
-        ({"settings": {"recovery.learning": 1}}, "unknown key"),
+        ({"settings": {"recovery.learning": 1}}, "no settings key"),
         ({"settings": {"lora.targets": ["q_proj"]}}, "q_proj"),
         ({"data": {}}, "data names no task"),
     ],

@@ -27,7 +27,7 @@ from lineament.bases import (
 )
 from lineament.errors import InputError, SpaceMismatchError
 from lineament.parameters import Space, Vectors
-from lineament.settings.settings import RecoverySettings
+from lineament.settings.training import RecoverySettings
 from lineament.streams import Streams
 from lineament.study.training import make_optimizer, train
 from lineament.vectors.gradients import HessianOperator

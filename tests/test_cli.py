@@ -19,8 +19,8 @@ from command_line import arguments, lineament, lineament_here, record_bytes, wai
 from lineament.cli import main
 from lineament.commands.inspect import _print_results
 from lineament.records import Quantity, Record, load_records
+from lineament.settings.keys import KEYS
 from lineament.settings.presets import resolve
-from lineament.settings.settings import flat_keys
 
 
 def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
@@ -285,10 +285,15 @@ def test_log_file_gets_progress_even_when_quiet(finished: Path, tmp_path: Path) 
 def test_keys_says_what_every_key_means() -> None:
     lines = lineament("keys").stdout.splitlines()
     assert "recovery.lr = 0.0005" in lines
-    assert "    float: step size" in lines
+    assert "    float, above 0: Step size of the recovery's optimizer." in lines
     meanings = [line for line in lines if line.startswith("    ")]
-    assert len(meanings) >= len(flat_keys())
+    assert len(meanings) >= len(KEYS)
     assert max(map(len, lines)) <= 80
+
+
+def test_keys_does_without_torch() -> None:
+    code = "import sys; from lineament.cli import main; main(['keys']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def test_a_run_prints_what_damage_did_to_every_task(finished: Path, tmp_path: Path) -> None:

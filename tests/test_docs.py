@@ -17,7 +17,7 @@ from lineament.commands.run import flags as run_cli
 from lineament.commands.sweep.grid import make_grid, parse_variation
 from lineament.measurements.capture_bases import BASES
 from lineament.runs.job import MEASUREMENTS, validate
-from lineament.settings import settings
+from lineament.settings.keys import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -83,7 +83,7 @@ def test_generated_pages_and_drawings_are_up_to_date(script: str) -> None:
 
 def test_every_claim_basis_measurement_and_key_is_documented() -> None:
     text = "\n".join(path.read_text() for path in PAGES)
-    for name in [*CLAIMS, *BASES, *MEASUREMENTS, *settings.flat_keys()]:
+    for name in [*CLAIMS, *BASES, *MEASUREMENTS, *KEYS]:
         assert f"`{name}`" in text, f"{name} is not in the docs"
 
 

@@ -17,7 +17,7 @@ from lineament.parameters import ParameterSpace, Space
 from lineament.problems.adapters import attach_lora
 from lineament.problems.factor_pairs import FactorPair, factor_pairs
 from lineament.problems.problem import Problem
-from lineament.settings.settings import LoraSettings
+from lineament.settings.model import LoraSettings
 from lineament.vectors.effective import (
     effective_gram,
     effective_space,

@@ -22,8 +22,9 @@ from lineament.problems.adapters import USUAL_TARGETS, attach_lora, usual_target
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.loading import load_model
 from lineament.problems.problem import Batch
+from lineament.settings.model import LoraSettings
 from lineament.settings.presets import resolve
-from lineament.settings.settings import LoraSettings, Settings
+from lineament.settings.settings import Settings
 from lineament.vectors.gradients import gradient_gram, group_gradients
 
 every_family = pytest.mark.parametrize("family", FAMILIES)

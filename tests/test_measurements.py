@@ -20,7 +20,8 @@ from lineament.measurements.gradient_rank import spectrum_statistics
 from lineament.parameters import Space, Vectors
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.records import Record
-from lineament.settings.settings import MeasureSettings, OperatingSettings, RecoverySettings
+from lineament.settings.measurement import MeasureSettings
+from lineament.settings.training import OperatingSettings, RecoverySettings
 from lineament.study.study import Study, prepare_study
 
 RANKS = (1, 2, 5)

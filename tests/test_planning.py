@@ -13,7 +13,8 @@ from problems_table import tiny_settings
 from lineament.problems.problem import Problem
 from lineament.runs import planning
 from lineament.runs.planning import plan
-from lineament.settings.settings import Settings, updated
+from lineament.settings.reading import updated
+from lineament.settings.settings import Settings
 
 TINY = updated(tiny_settings(), {"task.targets": ["copy"], "seeds": 3}, "test")
 

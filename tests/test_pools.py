@@ -310,7 +310,7 @@ def test_jobs_of_an_operating_point_that_cannot_be_made_are_named(pools: Pools, 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (ExecutorOptions("threads"), "unknown executor 'threads'"),
+        (ExecutorOptions("threads"), "no executor 'threads'"),
         (ExecutorOptions("processes", 0), "--workers 0: at least 1"),
         (ExecutorOptions("serial", 4), "--workers 4 needs --executor processes or ray"),
         (ExecutorOptions("processes", 1, retries=-1), "--retries -1: at least 0"),

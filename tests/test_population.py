@@ -35,8 +35,8 @@ from lineament.population.population import Population, Way, double_precision
 from lineament.problems.adapters import attach_lora
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import Batch, Problem, at_positions
+from lineament.settings.model import LoraSettings
 from lineament.settings.presets import resolve
-from lineament.settings.settings import LoraSettings
 from lineament.streams import Streams
 from lineament.vectors.gradients import HessianOperator
 

@@ -50,7 +50,7 @@ def test_a_foreign_folder_is_refused_and_stays_as_it_was(files: dict[str, str], 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"no run|unknown key"):
+    with pytest.raises(InputError, match=r"no run|no settings key"):
         RunFolder(tmp_path).check(QUICK, resume)
     assert contents(tmp_path) == before
 

@@ -33,7 +33,7 @@ from lineament.runs.executors.processes import ProcessPool
 from lineament.runs.executors.ray_worker import carry_out, read_shared
 from lineament.runs.executors.serial import SerialPool
 from lineament.runs.executors.tasks import base_of
-from lineament.settings.settings import updated
+from lineament.settings.reading import updated
 
 # Three generations of 40, 40 and 36 members, 8 to a pass.
 SEARCH = ("--budget", "200", "--population", "40", "--probe", "4", "--threads", "1", "--examples", "32", "--rank", "5")

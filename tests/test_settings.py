@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import tomli_w
+from annotated_types import Interval, MinLen
 
 from lineament.errors import InputError
+from lineament.settings.fields import AnyFloat
+from lineament.settings.keys import KEYS, Key
+from lineament.settings.plain import flattened, to_dict
 from lineament.settings.presets import DEFAULT_TARGETS, PRESETS, resolve
-from lineament.settings.settings import Settings, flat_keys, flattened, from_file, parse_assignment, to_dict, updated
+from lineament.settings.ranges import ANY, range_of
+from lineament.settings.reading import from_file, parse_assignment, updated
+from lineament.settings.settings import Settings
 
 EXTENDS_A_RUN = {"seed", "seeds", "measure"}
 
@@ -55,9 +62,9 @@ def test_resolve_puts_defaults_below_preset_below_layers() -> None:
         resolve("synthetic", "quik", [])
 
 
-@pytest.mark.parametrize("key", sorted(flat_keys()))
+@pytest.mark.parametrize("key", sorted(KEYS))
 def test_every_key_can_be_set_and_only_seeds_and_measurements_leave_the_hash(key: str) -> None:
-    value = other_value(key, flat_keys()[key])
+    value = other_value(key, KEYS[key].type)
     changed = updated(Settings(), {key: value}, "test")
     assert leaf(changed, key) == (tuple(value) if isinstance(value, list) else value)
     assert (changed.hash() == Settings().hash()) == (key in EXTENDS_A_RUN)
@@ -69,7 +76,7 @@ def test_an_unknown_key_gets_its_nearest_match_and_its_source() -> None:
     assert "--config x.toml" in str(caught.value)
     with pytest.raises(InputError, match=r"Did you mean 'recovery\.momentum'"):
         updated(Settings(), {"recovery.momentun": 1}, "--set")
-    with pytest.raises(InputError, match="unknown key"):
+    with pytest.raises(InputError, match="no settings key"):
         updated(Settings(), {"recovery": {"lr": 1}}, "--set")
     with pytest.raises(InputError, match="Did you mean 'adamw'"):
         updated(Settings(), {"recovery.optimizer": "adam"}, "--set")
@@ -130,12 +137,11 @@ def test_large_seeds_are_kept_exactly() -> None:
 
 
 def test_settings_survive_a_toml_file(tmp_path: Path) -> None:
-    keys = flat_keys()
-    settings = updated(Settings(), {key: other_value(key, kind) for key, kind in keys.items()}, "test")
+    settings = updated(Settings(), {name: other_value(name, key.type) for name, key in KEYS.items()}, "test")
     path = tmp_path / "config.toml"
     path.write_text(tomli_w.dumps(to_dict(settings)))
     assert updated(Settings(), from_file(path), str(path)) == settings
-    assert dict(flattened(tomllib.loads(path.read_text()))).keys() == keys.keys()
+    assert dict(flattened(tomllib.loads(path.read_text()))).keys() == KEYS.keys()
 
 
 def test_bad_files_and_assignments_are_clear_errors(tmp_path: Path) -> None:
@@ -147,3 +153,49 @@ def test_bad_files_and_assignments_are_clear_errors(tmp_path: Path) -> None:
     assert parse_assignment(" recovery.lr = 1e-3=x ") == ("recovery.lr", "1e-3=x")
     with pytest.raises(InputError, match="has no '='"):
         parse_assignment("recovery.lr")
+
+
+# Numbers that count and measure nothing: ratios, step sizes, decays, offsets, and the name of a seed.
+PURE_NUMBERS = {
+    "seed",
+    "training.lr",
+    "operating.lr",
+    "lora.alpha",
+    "damage.lr",
+    "damage.relative_sigma",
+    "recovery.lr",
+    "recovery.momentum",
+    "recovery.beta2",
+    "recovery.eps",
+    "recovery.weight_decay",
+    "recovery.threshold",
+    "search.curvature_error",
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
+def test_every_key_has_a_sentence_a_range_that_holds_its_default_and_a_unit(key: Key) -> None:
+    assert re.fullmatch(r"[A-Z].*[^.]\.", key.meaning)
+    assert key.range.words
+    assert key.range.holds(key.default)
+    entry = typing.get_args(key.type)[0] if typing.get_origin(key.type) is tuple else key.type
+    assert bool(key.unit) == (entry in (int, float) and key.name not in PURE_NUMBERS)
+
+
+def test_no_two_keys_share_a_sentence() -> None:
+    assert len({key.meaning for key in KEYS.values()}) == len(KEYS)
+
+
+def test_free_keys_are_texts_doses_and_the_seed() -> None:
+    free = {name for name, key in KEYS.items() if key.range.words == ANY}
+    assert {name for name in free if KEYS[name].type not in (str, tuple[str, ...])} == {"seed"}
+
+
+def test_the_range_of_an_annotation_is_found_or_demanded() -> None:
+    assert range_of(Annotated[int, Interval(ge=1, le=3)]).words == "at least 1 and at most 3"
+    assert range_of(Literal["a", "b"]).words == "one of a, b"
+    assert not range_of(bool).holds("true")
+    assert range_of(AnyFloat).holds(-7.5)
+    for annotation in (float, tuple[int, ...], Annotated[int, "small"], Annotated[tuple[AnyFloat, ...], MinLen(2)]):
+        with pytest.raises(TypeError):
+            range_of(annotation)

@@ -21,7 +21,7 @@ from lineament.measurements.steering_effects import _ratio_figure
 from lineament.parameters import ParameterSpace
 from lineament.problems.problem import Batch, at_positions
 from lineament.records import Record
-from lineament.settings.settings import SteeringSettings
+from lineament.settings.steering import SteeringSettings
 from lineament.steering.directions import caa, cosine, pca_of_differences, probe_direction
 from lineament.steering.effects import NeutralText, answers, calibrate
 from lineament.steering.steered import steered

@@ -13,7 +13,7 @@ from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import Problem
 from lineament.problems.synthetic import SyntheticProblem
-from lineament.settings.settings import DamageSettings, OperatingSettings
+from lineament.settings.training import DamageSettings, OperatingSettings
 from lineament.streams import Streams
 from lineament.study.study import EARLY_STEPS, damaged_point
 from lineament.study.training import reach_operating_point

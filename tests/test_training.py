@@ -16,7 +16,7 @@ from lineament.errors import InputError, NonFiniteError
 from lineament.problems.problem import Batch, Evaluation, Problem, corrupted
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
-from lineament.settings.settings import DamageKind, DamageSettings, OperatingSettings, RecoverySettings
+from lineament.settings.training import DamageKind, DamageSettings, OperatingSettings, RecoverySettings
 from lineament.streams import Streams
 from lineament.study import training
 from lineament.study.training import (

@@ -22,7 +22,9 @@ from lineament.problems.problem import Batch
 from lineament.records import Record, delete_leftovers, read_json, write_json
 from lineament.runs.folder import EXTENDING, RunFolder, differences, require_unused, require_writable
 from lineament.runs.job import measured, validate_on
-from lineament.settings.settings import Settings, flattened, to_dict, updated
+from lineament.settings.plain import flattened, to_dict
+from lineament.settings.reading import updated
+from lineament.settings.settings import Settings
 from lineament.streams import Streams
 
 IDENTITY = "identity.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from lineament.commands.run.flags import run as run_jobs
 from lineament.commands.steer.flags import Steer
 from lineament.commands.steer.flags import run as run_steer
 from lineament.errors import LineamentError
-from lineament.settings.settings import Settings, flat_keys, flattened, to_dict
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Keys:
-    """List every settings key with its meaning, type and default."""
+    """List every settings key with its default, type, range, unit and meaning."""
 
 
 DESCRIPTION = (
@@ -213,7 +211,11 @@ def _commands() -> Any:
 
 
 def _dispatch(command: Any) -> int:
-    # torch and transformers take seconds to import; --help and usage errors do without them
+    if isinstance(command, Keys):
+        from lineament.commands.keys import print_keys
+
+        return print_keys()
+    # torch and transformers take seconds to import; --help, keys and usage errors do without them
     from lineament.commands import inspect as commands
 
     match command:
@@ -235,10 +237,8 @@ def _dispatch(command: Any) -> int:
             return commands.compare(command.first, command.second)
         case Export():
             return commands.export(command.run, command.csv)
-        case Cache():
-            return commands.cache(command.action)
         case _:
-            return _print_keys()
+            return commands.cache(command.action)
 
 
 def _search(options: Search) -> int:
@@ -268,21 +268,6 @@ def _search(options: Search) -> int:
         executor=options.executor_options(),
     )
     return commands.search(request, options.quiet)
-
-
-def _print_keys() -> int:
-    from lineament.settings.meanings import key_meanings, type_words, value_words
-
-    defaults = dict(flattened(to_dict(Settings())))
-    meanings = key_meanings()
-    print("Defaults before any preset. Change one with --set key=value or --config FILE.")
-    for key, kind in flat_keys().items():
-        # a long list goes on in the next line, broken after a comma
-        listed = f"{key} = {value_words(defaults[key])}".replace(",", ", ")
-        print(textwrap.fill(listed, 80, subsequent_indent="        ").replace(", ", ","))
-        text = f"{type_words(kind)}: {meanings[key]}"
-        print(textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="    "))
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-MOST_NAMES_SHOWN = 20
+MAX_NAMES_SHOWN = 20
 
 
 class LineamentError(Exception):
@@ -28,10 +28,20 @@ class NonFiniteError(LineamentError):
     """A loss or parameter became NaN or infinite, with the step and the value."""
 
 
-def unknown_name(what: str, given: str, allowed: Iterable[str]) -> InputError:
-    """An `InputError` for a name that is not in `allowed`, with the nearest match."""
+def unknown_name(what: str, given: str, allowed: Iterable[str], where: str = "") -> InputError:
+    """Make the `InputError` for a name that is not in `allowed`, with the nearest match.
+
+    Args:
+        what: what the name is of, e.g. `task`.
+        where: where it was given, e.g. a settings key.
+    """
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    shown = f" Allowed: {', '.join(names)}." if len(names) <= MOST_NAMES_SHOWN else ""
-    return InputError(f"unknown {what} {given!r}.{hint}{shown}")
+    place = f" ({where})" if where else ""
+    shown = f" Allowed: {', '.join(names)}." if len(names) <= MAX_NAMES_SHOWN else ""
+    return InputError(f"there is no {what} {given!r}{place}.{did_you_mean(given, names)}{shown}")
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """Return a sentence with the name nearest to the given one, after a space; empty when none is near."""
+    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

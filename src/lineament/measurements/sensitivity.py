@@ -17,7 +17,7 @@ from lineament.errors import NonFiniteError
 from lineament.measurements.capture_bases import Workbench, static_broken, why_unusable
 from lineament.measurements.captures import Candidate, mean_capture, study_candidates, study_definitions
 from lineament.records import Label, Quantity, write_bytes
-from lineament.settings.settings import DamageKind
+from lineament.settings.training import DamageKind
 from lineament.study.study import Study, operating_file, prepare_study
 
 STEP_SIZE_FACTORS = (0.5, 1.0, 2.0)

@@ -22,7 +22,7 @@ from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
 from lineament.problems.stored_adapters import CONFIG, SUPPORTED, WEIGHTS, adapter_config, adapter_tensors
 from lineament.records import write_bytes
-from lineament.settings.settings import LoraSettings
+from lineament.settings.model import LoraSettings
 
 HEADS = {"lm_head", "head", "embed_out"}
 USUAL_TARGETS = ("q_proj", "v_proj")

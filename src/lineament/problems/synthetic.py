@@ -22,7 +22,8 @@ from lineament.problems.problem import SPLITS, Batch, Problem, Split, chosen_dev
 from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
 from lineament.problems.transformer import Transformer
 from lineament.records import write_bytes
-from lineament.settings.settings import Settings, digest, to_dict
+from lineament.settings.plain import digest, to_dict
+from lineament.settings.settings import Settings
 from lineament.streams import Streams
 
 Progress = Callable[[int, int], None]

@@ -25,7 +25,9 @@ from lineament.records import (
     write_bytes,
     write_json,
 )
-from lineament.settings.settings import Settings, flattened, from_file, to_dict, updated
+from lineament.settings.plain import flattened, to_dict
+from lineament.settings.reading import from_file, updated
+from lineament.settings.settings import Settings
 
 PACKAGES = ("lineament", "torch", "numpy", "scipy", "transformers", "peft", "safetensors")
 # Keys that extend a run instead of making it another one.

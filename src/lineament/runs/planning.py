@@ -17,7 +17,8 @@ from lineament.measurements.capture_bases import BASES
 from lineament.problems.problem import Batch, Problem
 from lineament.runs.environment import environment
 from lineament.runs.job import AT_OPERATING_POINT, known_tasks, make_problem
-from lineament.settings.settings import Settings, updated
+from lineament.settings.reading import updated
+from lineament.settings.settings import Settings
 from lineament.streams import Streams
 from lineament.study.study import EARLY_STEPS
 

@@ -1,124 +1,20 @@
-"""What the values of settings may be, as tables: key -> allowed range, and the conditions that tie keys together.
+"""What one settings key demands of another, and the check of all values before a model is made or a file written.
 
-Types and names of choices are checked where settings are read; here are the numbers, and what one key demands of
-another. All of it is known before a model is made or a file written. To add a key, add its line to `RANGES`.
+Types and names of choices are checked where settings are read; the range of each key stands at its field.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterator
 
 from lineament.errors import InputError, unknown_name
 from lineament.measurements import random_search, steering
-from lineament.settings.meanings import value_words
-from lineament.settings.settings import Settings, value_of
+from lineament.settings.keys import require_in_range
+from lineament.settings.settings import Settings
+from lineament.settings.words import value_words
 
 # Inputs of so many digits never run out.
 MANY_DIGITS = 12
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """A range in words, as in "recovery.lr is 0; it must be above 0", and the test itself."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-def at_least(lowest: float) -> Allowed:
-    """The range from `lowest` on."""
-    return Allowed(f"at least {lowest}", lambda value: value >= lowest)
-
-
-def each(allowed: Allowed) -> Allowed:
-    """A list with entries, every one of them in the range."""
-    words = f"a list with at least one entry, each {allowed.words}"
-    return Allowed(words, lambda values: len(values) > 0 and all(allowed.holds(value) for value in values))
-
-
-ABOVE_0 = Allowed("above 0", lambda value: value > 0)
-DECAY = Allowed("at least 0 and below 1", lambda value: 0 <= value < 1)
-SHARE = Allowed("above 0 and at most 1", lambda value: 0 < value <= 1)
-NAMES = Allowed("a list with at least one name", lambda names: len(names) > 0)
-NUMBERS = Allowed("a list with at least one number", lambda numbers: len(numbers) > 0)
-
-RANGES: Mapping[str, Allowed] = {
-    "seeds": at_least(1),
-    "measure": NAMES,
-    "threads": at_least(1),
-    "model.width": at_least(1),
-    "model.layers": at_least(1),
-    "model.heads": at_least(1),
-    "model.length": at_least(1),
-    "task.targets": NAMES,
-    "task.evaluation_examples": at_least(1),
-    "task.text_tokens": at_least(2),
-    "training.steps": at_least(1),
-    "training.lr": ABOVE_0,
-    "training.batch": at_least(1),
-    "operating.steps": at_least(1),
-    "operating.lr": ABOVE_0,
-    "operating.batch": at_least(1),
-    "lora.rank": at_least(1),
-    "lora.alpha": at_least(1),
-    "damage.steps": at_least(0),
-    "damage.lr": ABOVE_0,
-    "damage.batch": at_least(1),
-    "damage.relative_sigma": at_least(0),
-    "recovery.lr": ABOVE_0,
-    "recovery.momentum": DECAY,
-    "recovery.beta2": DECAY,
-    "recovery.eps": ABOVE_0,
-    "recovery.weight_decay": at_least(0),
-    "recovery.steps": at_least(1),
-    "recovery.batch": at_least(1),
-    "recovery.threshold": SHARE,
-    "recovery.stay": at_least(0),
-    "measurement.ranks": each(at_least(1)),
-    "measurement.headline_rank": at_least(1),
-    "measurement.gradients": at_least(2),
-    "measurement.minibatch": at_least(1),
-    "measurement.curvature_batch": at_least(1),
-    "measurement.lanczos_steps": at_least(1),
-    "measurement.task_vector_steps": at_least(1),
-    "measurement.random_draws": at_least(1),
-    "measurement.inside_steps": at_least(1),
-    "measurement.inside_batch": at_least(1),
-    "measurement.drift_gradients": at_least(1),
-    "measurement.drift_rank": at_least(1),
-}
-# Looked at only when random_search is measured.
-SEARCH_RANGES: Mapping[str, Allowed] = {
-    "search.examples": at_least(1),
-    "search.draws": at_least(2),
-    "search.counts": each(at_least(1)),
-    "search.headline_count": at_least(2),
-    "search.costs": each(ABOVE_0),
-    "search.spaces": NAMES,
-    "search.informed": NAMES,
-    "search.density_draws": at_least(2),
-    "search.curvature_error": ABOVE_0,
-    "search.most_probes": at_least(2),
-    "search.lora_ranks": Allowed("a list of ranks, each at least 1", lambda ranks: all(rank >= 1 for rank in ranks)),
-    "search.widths": Allowed("a list of widths, each at least 1", lambda widths: all(width >= 1 for width in widths)),
-}
-# Looked at only when steering is measured.
-STEERING_RANGES: Mapping[str, Allowed] = {
-    "steering.examples": at_least(8),
-    "steering.step_examples": at_least(2),
-    "steering.folds": Allowed("even and at least 2", lambda folds: folds >= 2 and folds % 2 == 0),
-    "steering.random_directions": at_least(1),
-    "steering.shuffled_steps": at_least(1),
-    "steering.sizes": each(ABOVE_0),
-    "steering.doses": NUMBERS,
-    "steering.depths": each(SHARE),
-    "steering.kl": ABOVE_0,
-    "steering.neutral_examples": at_least(1),
-    "steering.effect_directions": at_least(1),
-}
 
 
 def require_allowed(settings: Settings, n_tasks: int) -> None:
@@ -128,8 +24,7 @@ def require_allowed(settings: Settings, n_tasks: int) -> None:
         InputError: names the key, its value and what is allowed.
     """
     searching, steered = (name in settings.measure for name in (random_search.NAME, steering.NAME))
-    more = {**(SEARCH_RANGES if searching else {}), **(STEERING_RANGES if steered else {})}
-    _require_ranges(settings, {**RANGES, **more})
+    require_in_range(settings, unused_groups=[*([] if searching else ["search"]), *([] if steered else ["steering"])])
     _require_all(_agreements(settings, n_tasks))
     _require_all(_adapter_agreements(settings))
     if steered:
@@ -147,22 +42,8 @@ def require_synthetic(settings: Settings, modules: Collection[str]) -> None:
     """
     for name in settings.lora.targets:
         if name not in modules:
-            raise unknown_name("module (lora.targets)", name, modules)
+            raise unknown_name("module", name, modules, "lora.targets")
     _require_all(_synthetic_agreements(settings))
-
-
-def _require_ranges(settings: Settings, ranges: Mapping[str, Allowed]) -> None:
-    for key, allowed in ranges.items():
-        value = value_of(settings, key)
-        if not _finite(value):
-            raise InputError(f"{key} is {value_words(value)}; it must be finite.")
-        if not allowed.holds(value):
-            raise InputError(f"{key} is {value_words(value)}; it must be {allowed.words}.")
-
-
-def _finite(value: Any) -> bool:
-    numbers = value if isinstance(value, tuple) else [value]
-    return all(math.isfinite(number) for number in numbers if isinstance(number, float))
 
 
 def _require_all(conditions: Iterator[tuple[bool, str]]) -> None:
@@ -174,6 +55,7 @@ def _require_all(conditions: Iterator[tuple[bool, str]]) -> None:
 def _agreements(s: Settings, n_tasks: int) -> Iterator[tuple[bool, str]]:
     """(whether it holds, what to say if it does not), in this and the functions below."""
     m, steps = s.measurement, s.recovery.steps
+    yield len(s.task.targets) > 0, "task.targets is empty; it must name at least one task to damage."
     yield (
         max(m.ranks) <= steps,
         f"rank {max(m.ranks)} is above the number of recovery steps, {steps}: a prefix of that many updates does not "
@@ -270,7 +152,7 @@ def _require_spaces(s: Settings) -> None:
     for key, names, known in (("spaces", s.search.spaces, spaces), ("informed", s.search.informed, subspaces)):
         for name in names:
             if name not in known:
-                raise unknown_name(f"space (search.{key})", name, known)
+                raise unknown_name("space", name, known, f"search.{key}")
 
 
 def _synthetic_agreements(s: Settings) -> Iterator[tuple[bool, str]]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lineament.errors import unknown_name
-from lineament.settings.settings import Settings, updated
+from lineament.settings.reading import updated
+from lineament.settings.settings import Settings
 
 EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search", "steering"]
 # How a language model is trained, damaged and recovered, whatever is measured.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lineament.errors import InputError, NonFiniteError
 from lineament.problems.problem import Batch, Corruption, Problem, corrupted
-from lineament.settings.settings import DamageSettings, OperatingSettings, RecoverySettings
+from lineament.settings.training import DamageSettings, OperatingSettings, RecoverySettings
 from lineament.streams import Streams
 from lineament.vectors.recording.writer import Recorder
 

@@ -14,7 +14,8 @@ from lineament.commands.sweep.grid import grid_file, make_grid, parse_variation
 from lineament.errors import InputError, unknown_name
 from lineament.runs.folder import SWEEP_FILE
 from lineament.settings.presets import DEFAULT_MODELS, resolve
-from lineament.settings.settings import Settings, parse_assignment
+from lineament.settings.reading import parse_assignment
+from lineament.settings.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _start_of(options: Run | Sweep, file: Mapping[str, Any]) -> tuple[str, str]:
     if problem is None:
         raise InputError(_what_to_run(options))
     if problem not in DEFAULT_MODELS:
-        raise unknown_name(f"problem (from {options.config})", problem, DEFAULT_MODELS)
+        raise unknown_name("problem", problem, DEFAULT_MODELS, f"from {options.config}")
     return problem, options.preset or preset or "full"
 
 

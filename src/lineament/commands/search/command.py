@@ -51,7 +51,7 @@ from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.pool import Pool
 from lineament.runs.folder import RunFolder, differences, require_unused, require_writable
 from lineament.runs.job import make_problem
-from lineament.settings.settings import updated
+from lineament.settings.reading import updated
 
 FEWEST_PER_GENERATION = 2
 

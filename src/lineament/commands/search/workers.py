@@ -19,7 +19,8 @@ from lineament.records import delete_leftovers
 from lineament.runs.executors.driver import Driver
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.pool import Pool
-from lineament.settings.settings import Settings, updated
+from lineament.settings.reading import updated
+from lineament.settings.settings import Settings
 
 # More pieces than workers, so that a slow worker gets fewer, and a lost one loses less.
 PIECES_PER_WORKER = 2

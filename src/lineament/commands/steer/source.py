@@ -18,7 +18,7 @@ from lineament.problems.encoding import PROMPT
 from lineament.problems.labelled_data import Item, LabelledData, Pair
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.settings.presets import resolve
-from lineament.settings.settings import updated
+from lineament.settings.reading import updated
 from lineament.steering.contrast import Contrast, answer_contrast, make_contrast
 from lineament.steering.vector import SteeringVector
 

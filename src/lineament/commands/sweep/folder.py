@@ -21,7 +21,9 @@ from lineament.runs.folder import (
     require_writable,
     spanned,
 )
-from lineament.settings.settings import Settings, flattened, to_dict, updated
+from lineament.settings.plain import flattened, to_dict
+from lineament.settings.reading import updated
+from lineament.settings.settings import Settings
 
 
 @dataclass(frozen=True)

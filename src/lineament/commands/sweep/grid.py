@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from lineament.errors import InputError, unknown_name
-from lineament.settings.meanings import value_words
-from lineament.settings.settings import Settings, digest, flat_keys, from_file, plain, to_dict, updated, value_of
+from lineament.settings.keys import KEYS
+from lineament.settings.plain import digest, plain_value, to_dict, value_of
+from lineament.settings.reading import from_file, updated
+from lineament.settings.settings import Settings
+from lineament.settings.words import value_words
 
 # What --vary may not name, and what to say instead.
 NOT_VARIED = {
@@ -67,7 +70,7 @@ class Grid:
         """As written to sweep.toml: the base configuration with a table `vary` of dotted keys."""
         return {
             **to_dict(self.base),
-            "vary": {key: [plain(value) for value in values] for key, values in self.vary.items()},
+            "vary": {key: [plain_value(value) for value in values] for key, values in self.vary.items()},
         }
 
 
@@ -113,16 +116,15 @@ def cell_name(values: Mapping[str, Any]) -> str:
 
 
 def _values(base: Settings, key: str, given: Any, source: str) -> tuple[Any, ...]:
-    types = flat_keys()
-    if key not in types:
-        raise unknown_name(f"key to vary (from {source}; `lineament keys` lists all)", key, types)
+    if key not in KEYS:
+        raise unknown_name("settings key", key, KEYS, f"from {source}; `lineament keys` lists all")
     if key in NOT_VARIED:
         raise InputError(f"{key} cannot be varied (from {source}): {NOT_VARIED[key]}.")
     if not isinstance(given, list | tuple):
         raise InputError(f"{key} = {given!r} (from {source}): a list of values is needed, e.g. {key} = [...].")
     if not given:
         raise InputError(f"an empty grid (from {source}): {key} has no values.")
-    listed = get_origin(types[key]) is tuple
+    listed = get_origin(KEYS[key].type) is tuple
     values = tuple(_typed(base, key, _parts(value) if listed else value, source) for value in given)
     for place, value in enumerate(values):
         if value in values[:place]:

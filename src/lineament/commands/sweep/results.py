@@ -15,7 +15,7 @@ from lineament.commands.sweep.grid import Cell, Grid
 from lineament.records import Record, load_records, read_json, write_json
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import is_finished, seeds_of
-from lineament.settings.settings import plain
+from lineament.settings.plain import plain_value
 
 SCHEMA_VERSION = 1
 # (task, claim) -> seed -> the claim's figure from that seed alone.
@@ -53,7 +53,7 @@ def write_results(folder: SweepFolder) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "problem": grid.base.problem,
         "models": sorted({cell["model"] for cell in cells if cell["model"]}),
-        "vary": [{"key": key, "values": [plain(value) for value in given]} for key, given in grid.vary.items()],
+        "vary": [{"key": key, "values": [plain_value(value) for value in given]} for key, given in grid.vary.items()],
         "seeds": list(seeds_of(grid.base)),
         "jobs": {
             "planned": len(cells) * grid.base.seeds,
@@ -73,7 +73,7 @@ def _cell_body(
 ) -> dict[str, Any]:
     return {
         "name": cell.name,
-        "values": {key: plain(value) for key, value in cell.values.items()},
+        "values": {key: plain_value(value) for key, value in cell.values.items()},
         "seeds_done": list(done),
         "n_records": len(records),
         "model": records[0].model if records else None,
@@ -133,9 +133,13 @@ def _differences(
         first, *others = grid.vary[key]
         before, after = list(grid.vary.values())[:place], list(grid.vary.values())[place + 1 :]
         for head, tail in itertools.product(itertools.product(*before), itertools.product(*after)):
-            fixed = dict(zip([*keys[:place], *keys[place + 1 :]], [*map(plain, head), *map(plain, tail)], strict=True))
+            fixed = dict(
+                zip(
+                    [*keys[:place], *keys[place + 1 :]], [*map(plain_value, head), *map(plain_value, tail)], strict=True
+                )
+            )
             for other in others:
-                names = {"key": key, "first": plain(first), "other": plain(other), "fixed": fixed}
+                names = {"key": key, "first": plain_value(first), "other": plain_value(other), "fixed": fixed}
                 found = _cell_differences(values[*head, first, *tail], values[*head, other, *tail], units)
                 yield from ({**names, **body} for body in found)
 

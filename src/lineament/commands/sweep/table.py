@@ -14,7 +14,7 @@ from lineament.claims.intervals import LEVEL
 from lineament.commands.sweep.folder import SweepFolder
 from lineament.commands.sweep.grid import Cell, Grid
 from lineament.records import Record, load_records, read_json, written_whole
-from lineament.settings.settings import flat_keys
+from lineament.settings.keys import KEYS
 
 Row = dict[str, Any]
 # Half the width of a normal interval in standard errors.
@@ -131,7 +131,7 @@ def _varied_value(value: Any) -> Any:
 
 def _varied_type(key: str) -> Any:
     """Column type of a settings key: lists and named choices are texts."""
-    kind = flat_keys()[key]
+    kind = KEYS[key].type
     types: dict[Any, Callable[[], Any]] = {bool: pa.bool_, int: pa.int64, float: pa.float64}
     return TEXT if get_origin(kind) is not None else types.get(kind, pa.string)()
 

@@ -17,7 +17,7 @@ from lineament.errors import InputError
 from lineament.measurements.recording import planes, ranks, spans, staleness
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.records import Label, Quantity, Record
-from lineament.settings.settings import digest
+from lineament.settings.plain import digest
 from lineament.vectors.effective import effective_gram, effective_spectrum
 from lineament.vectors.recording.sketch import capture_error, distortion
 from lineament.vectors.recording.writer import Trajectory

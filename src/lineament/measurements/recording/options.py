@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from lineament.errors import InputError
-from lineament.settings.settings import digest
+from lineament.settings.plain import digest
 
 
 @dataclass(frozen=True)

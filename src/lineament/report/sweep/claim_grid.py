@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lineament.report.series import Estimate
-from lineament.settings.meanings import value_words
+from lineament.settings.words import value_words
 
 Combination = tuple[Any, ...]
 

@@ -11,7 +11,7 @@ from lineament.report import words
 from lineament.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, reference_line
 from lineament.report.series import Estimate, Line, Panel, Picture, Style, Table, number
 from lineament.report.sweep.claim_grid import ClaimGrid, settings_words, short_keys
-from lineament.settings.meanings import value_words
+from lineament.settings.words import value_words
 
 # Combinations of the other keys: so many are drawn at first, so many more wait in the legend.
 SERIES_SHOWN, SERIES_MOST = 6, 24

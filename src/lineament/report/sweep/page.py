@@ -13,7 +13,8 @@ from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids, short_keys
 from lineament.report.sweep.figures import claim_pictures, claim_title, difference_tables
 from lineament.report.verdicts import verdict_row
-from lineament.settings.meanings import key_meanings, value_words
+from lineament.settings.keys import KEYS
+from lineament.settings.words import value_words
 
 # Cells stand side by side up to here; more of them stand one below the other.
 COLUMNS_MOST = 12
@@ -82,12 +83,13 @@ def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keys_table(body: Mapping[str, Any]) -> Table:
-    meanings = key_meanings()
-    rows = [
-        (item["key"], "; ".join(map(value_words, item["values"])), meanings.get(item["key"], "not known here"))
-        for item in body["vary"]
-    ]
+    rows = [(item["key"], "; ".join(map(value_words, item["values"])), _meaning(item["key"])) for item in body["vary"]]
     return Table("What is varied", ("key", "values", "meaning"), rows)
+
+
+def _meaning(key: str) -> str:
+    """Return a key's meaning; a sweep of another version may have varied a key that this one lacks."""
+    return KEYS[key].meaning if key in KEYS else "not known here"
 
 
 def _not_recovered(cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from lineament.problems.synthetic import base_file
 from lineament.records import write_bytes
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem, run_job
-from lineament.settings.settings import Settings, digest, to_dict
+from lineament.settings.plain import digest, to_dict
+from lineament.settings.settings import Settings
 from lineament.study.study import Progress, make_operating_point, operating_file
 
 # A worker that was given up may take this long to end; until then its job is not written by another.

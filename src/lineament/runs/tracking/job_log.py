@@ -9,8 +9,8 @@ from pathlib import Path
 from lineament.claims.claims import evaluate
 from lineament.records import Record, read_json
 from lineament.runs.executors.tasks import Job
-from lineament.settings.meanings import value_words
-from lineament.settings.settings import flattened, to_dict
+from lineament.settings.plain import flattened, to_dict
+from lineament.settings.words import value_words
 
 CURVES = ("loss", "accuracy")
 

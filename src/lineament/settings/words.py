@@ -1,0 +1,22 @@
+"""Types and values of settings as a person writes them."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+
+def type_words(kind: Any) -> str:
+    """Name a key's type: `int`, `list of int`; a choice among words is a `str`."""
+    if typing.get_origin(kind) is typing.Literal:
+        return type(typing.get_args(kind)[0]).__name__
+    if typing.get_origin(kind) is tuple:
+        return f"list of {typing.get_args(kind)[0].__name__}"
+    return str(kind.__name__)
+
+
+def value_words(value: Any) -> str:
+    """Write a value as --set takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "(empty)"
+    return str(value).lower() if isinstance(value, bool) else str(value)
