@@ -36,6 +36,7 @@ from lineament.runs.folder import RunFolder
 from lineament.runs.job import AT_OPERATING_POINT, make_problem, seeds_of, validate, write_results
 from lineament.runs.planning import Plan, plan
 from lineament.runs.tracking import tracking
+from lineament.settings.plain import flattened
 from lineament.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -309,12 +310,5 @@ def _short(claim: Mapping[str, Any] | None) -> str:
 
 
 def _differences(first: Settings, second: Settings) -> list[str]:
-    a, b = (dict(_leaves(asdict(s))) for s in (first, second))
+    a, b = (dict(flattened(asdict(s))) for s in (first, second))
     return [f"{key}: {a[key]} | {b[key]}" for key in a if a[key] != b[key]]
-
-
-def _leaves(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in body.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return found

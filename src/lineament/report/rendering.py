@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from lineament.records import read_json
 from lineament.report.drawing import draw, figure_json, legend
 from lineament.report.series import Picture, data_table, undefined_notes
+from lineament.settings.plain import flattened
 
 HERE = Path(__file__).parent
 INTERVAL = re.compile(r"(\[[^\s\]]+, [^\s\]]+\])")
@@ -63,13 +64,9 @@ def identifier(text: str) -> str:
     return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 
 
-def flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Dotted (key, text) pairs of a nested mapping."""
-    found: list[tuple[str, str]] = []
-    for key, value in body.items():
-        name = f"{prefix}{key}"
-        found += flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, str(value))]
-    return found
+def flat(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the dotted (key, text) pairs of a nested mapping."""
+    return [(key, str(value)) for key, value in flattened(body)]
 
 
 def optional_json(path: Path) -> Any:
