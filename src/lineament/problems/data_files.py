@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lineament.errors import InputError
-from lineament.settings.presets import HUB, data_name
+from lineament.settings.task import HUB, data_name
 
 Row = Mapping[str, Any]
 # How to get `datasets`.

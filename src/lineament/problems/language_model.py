@@ -33,8 +33,8 @@ from lineament.problems.problem import SPLITS, Batch, Problem, Split, at_positio
 from lineament.problems.statements import STATEMENT_TASKS, Labelled, Splits, split, split_by_group
 from lineament.problems.stored_adapters import read_adapter
 from lineament.settings.model import ModelSettings
-from lineament.settings.presets import data_name
 from lineament.settings.settings import Settings
+from lineament.settings.task import data_name
 from lineament.streams import Streams
 
 # Logits of this many target tokens are held at once in a gradient pass: 200 MB of a vocabulary of 50,000.

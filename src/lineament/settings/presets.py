@@ -1,17 +1,17 @@
-"""Named starting points for settings, and how a run's settings come about: defaults < preset < file < --set < flag.
+"""Named starting points for settings, and the order in which sources count: defaults < preset < file < --set < flag.
 
-Fixed by base accuracy and recovery alone, before any capture was looked at.
+Presets were fixed by base accuracy and recovery alone, before any capture was looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lineament.errors import unknown_name
 from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
+from lineament.settings.task import data_name
 
 EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search", "steering"]
 # How a language model is trained, damaged and recovered, whatever is measured.
@@ -78,19 +78,19 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         **LM_SEARCH,
     },
 }
-# How a data set of a hub is named on the command line: hf:NAME[:CONFIG][:SPLIT].
-HUB = "hf:"
 DEFAULT_TARGETS = {"synthetic": ("sort",), "lm": ("words",)}
 DEFAULT_MODELS = {"synthetic": "synthetic", "lm": "smollm2-135m"}
 
 
-def data_name(source: str) -> str:
-    """Name of the task that a data file, folder or data set becomes."""
-    return source.removeprefix(HUB).split(":")[0].rsplit("/", 1)[-1] if source.startswith(HUB) else Path(source).stem
-
-
 def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
-    """Settings from defaults < preset < each of `layers` (source, dotted keys) in order."""
+    """Make settings from defaults < preset < each of `layers` in order.
+
+    Args:
+        layers: (source, dotted keys) each; the source is named in errors.
+
+    Raises:
+        InputError: no such preset or key (with the nearest match), or a value of the wrong type.
+    """
     if (problem, preset) not in PRESETS:
         raise unknown_name("preset", preset, {name for _, name in PRESETS})
     base = {"problem": problem, "preset": preset, "model.name": DEFAULT_MODELS[problem]}

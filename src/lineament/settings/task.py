@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from lineament.settings.fields import AtLeastTwo, PositiveInt, Text, setting
+
+# How `task.data` names a data set of the Hugging Face hub: hf:NAME[:CONFIG][:SPLIT].
+HUB = "hf:"
 
 
 @dataclass(frozen=True)
@@ -24,3 +28,8 @@ class TaskSettings:
     evaluation_examples: PositiveInt = setting(
         256, "Size of each of a task's three fixed sets: validation, evaluation and held-out.", "examples"
     )
+
+
+def data_name(source: str) -> str:
+    """Return the name of the task that a `task.data` becomes."""
+    return source.removeprefix(HUB).split(":")[0].rsplit("/", 1)[-1] if source.startswith(HUB) else Path(source).stem
