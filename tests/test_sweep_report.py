@@ -82,7 +82,7 @@ def test_the_head_says_what_was_varied_and_how_far_it_is(sweep: Path) -> None:
     assert "synthetic transformer 2x64: optimizer and lr varied" in text
     assert "6 cells: optimizer (2) × lr (3)" in text
     assert "14 of 18 done, 1 failed, 3 not finished" in text
-    assert "recovery.lr 0.001; 0.01; 0.1 step size" in text
+    assert "recovery.lr 0.001; 0.01; 0.1 Step size of the recovery" in text
 
 
 def test_a_failed_job_is_a_callout_with_its_message_as_text(sweep: Path) -> None:
