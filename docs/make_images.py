@@ -168,7 +168,7 @@ def random_search() -> str:
         text(right, bottom + 20, "sigma, log scale", color=SOFT, anchor="end"),
         text(left - 10, y(1) + 5, "1", color=SOFT, anchor="end"),
         text(left - 10, y(0) + 5, "0", color=SOFT, anchor="end"),
-        text(30, 34, "the best of N random steps, over what the gradient alone foretells", color=SOFT),
+        text(30, 34, "gain of the best of N random steps / what the gradient alone predicts", color=SOFT),
     ]
     return card(
         690, 330, "Gain of the best of N over its linear prediction: level at small steps, lower at large", parts
