@@ -2,7 +2,7 @@
 # # A GPT-2 from scratch, recorded by transformers' Trainer, as a model to measure
 #
 # Trains a small GPT-2 and a byte-level tokenizer on a text file, records every tenth update with `LineamentCallback`,
-# and saves the model where `lineament run lm` finds it. Without arguments it takes text that is made on the spot and
+# and saves the model as a folder that `lineament run lm` loads. Without arguments it makes its own text and trains for
 # few steps. On a real text it takes a few minutes:
 #
 #     python examples/gpt2_from_scratch.py --text input.txt --steps 1500 --out shakespeare
@@ -38,7 +38,7 @@ parser.add_argument("--length", type=int, default=64, help="tokens per example")
 parser.add_argument("--vocabulary", type=int, default=1000)
 parser.add_argument("--batch", type=int, default=16)
 parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--out", type=Path, help="folder of model and recording; default a temporary one")
+parser.add_argument("--out", type=Path, help="folder of model and recording; default: a temporary one")
 options = parser.parse_args(sys.argv[1:] if "__file__" in globals() else [])
 temporary = tempfile.TemporaryDirectory()
 out = options.out or Path(temporary.name)
@@ -48,7 +48,7 @@ made = "\n".join(statement.text for make in STATEMENT_TASKS.values() for stateme
 text = options.text.read_text(encoding="utf-8") if options.text else made
 
 # %% [markdown]
-# A byte-level BPE tokenizer of the text's own: every text can be encoded, and nothing is downloaded.
+# Train a byte-level BPE tokenizer on the text itself: it can encode any text, and nothing is downloaded.
 
 # %%
 bpe = ByteLevelBPETokenizer()
@@ -85,7 +85,7 @@ def held_out_loss() -> float:
 
 
 # %% [markdown]
-# The callback is one argument. Every tenth update goes to disk (`every=10`), in bfloat16 to halve it.
+# The callback is one argument. `every=10` writes one row per ten steps to disk; bfloat16 halves its size.
 
 # %%
 before = held_out_loss()
@@ -119,4 +119,4 @@ gram = callback.trajectory().gram()
 whole = gram.displacement(1, gram.n_steps)
 print(f"{gram.n_steps} rows of {gram.space.n_params:,} parameters")
 for k in (1, 2, 3):
-    print(f"the first {k} rows hold {gram.capture(gram.prefix(k), whole):.2f} of the whole way")
+    print(f"the first {k} rows hold {gram.capture(gram.prefix(k), whole):.2f} of the whole displacement")

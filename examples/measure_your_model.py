@@ -2,7 +2,8 @@
 # # Measure a model of your own
 #
 # `lineament.measure` takes a trained module and a pool of examples per task. It damages one task, recovers it with an
-# adapter, records every update on the way and gives records and claims. The module's weights come back bit for bit.
+# adapter, records every update of the recovery, and returns records and claims. The module's weights come back bit for
+# bit.
 
 # %%
 from collections.abc import Callable
@@ -22,8 +23,8 @@ torch.set_num_threads(1)
 
 
 # %% [markdown]
-# Any module will do whose call `model(input_ids, attention_mask=...)` gives logits (n, length, n_vocabulary), or an
-# object with `.logits`, as the models of transformers do.
+# Any module will do if `model(input_ids, attention_mask=...)` returns logits (n, length, n_vocabulary), or an object
+# with `.logits`, as models of transformers do.
 
 
 # %%
@@ -68,7 +69,7 @@ for _ in range(500):
 print("training loss, nats:", {name: round(loss.item(), 3) for name, loss in zip(TASKS, losses, strict=True)})
 
 # %% [markdown]
-# Two seeds give an interval, if a wide one. `lineament keys` lists every setting.
+# Two seeds give an interval, though a wide one. `lineament keys` lists every setting.
 
 # %%
 before = [p.detach().clone() for p in model.parameters()]

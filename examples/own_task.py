@@ -2,8 +2,8 @@
 # # A task of your own, registered at run time
 #
 # A synthetic task is a function from digits (n_examples, length) to answers of the same shape. One line in `TASKS`
-# makes it known to everything: settings, command line, damage, recovery, measurements. Register it before
-# `lineament.problems.synthetic` is imported: the vocabulary has one token per registered task.
+# makes it known to settings, command line, damage, recovery and measurements. Register it before importing
+# `lineament.problems.synthetic`, because the vocabulary has one token per registered task.
 
 # %%
 import tempfile
@@ -25,7 +25,7 @@ def running_minimum(x: np.ndarray) -> np.ndarray:
 TASKS["minimum"] = SyntheticTask(running_minimum)
 
 # %% [markdown]
-# Small settings, so that training, damage and recovery take seconds. They are too small for a figure to quote.
+# Small settings let training, damage and recovery finish in seconds. They are too small to give numbers worth quoting.
 
 # %%
 from lineament.runs.job import run_job, validate  # noqa: E402  imports lineament.problems.synthetic

@@ -31,7 +31,7 @@ class Quadratic(nn.Module):
 
 
 # %% [markdown]
-# Record both optimizers. float64 rows: the later directions of a Krylov space differ only in the last digits.
+# Record both optimizers. Rows must be float64: the later directions of a Krylov space differ only in the last digits.
 
 
 # %%

@@ -36,8 +36,8 @@ with tempfile.TemporaryDirectory() as temporary:
     gram = trajectory.gram()
 
 # %% [markdown]
-# A vector is a column of weights over steps. `whole` stands for D = u_1 + .. + u_T, `rest` for what is left of D after
-# the first k updates. Updates at random times are the control: if they hold as much, the prefix is not special.
+# A vector is a column of weights over steps. `whole` stands for D = u_1 + .. + u_T, and `rest` for D without the first
+# k updates. Updates at random times are the control: if they hold as much, the prefix is not special.
 
 # %%
 whole = gram.displacement(1, STEPS)
@@ -53,7 +53,7 @@ for k in (1, 2, 5, 10, 20):
     print(f"{k:2d}  {k / STEPS:5.3f}  {captured:14.3f}  {left:5.3f}  {random_times:20.3f}")
 
 # %% [markdown]
-# The fewest directions that hold most of the path, a reference and not a bound.
+# The top directions of all updates hold much of the path in few directions. They are a reference, not a bound.
 
 # %%
 for k in (1, 2, 5):
