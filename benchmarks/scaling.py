@@ -27,8 +27,9 @@ from lineament.measurements.recording.options import AnalysisOptions
 from lineament.measurements.recording.spans import capture_figures, span_figures
 from lineament.parameters import ParameterSpace
 from lineament.vectors.effective import effective_gram
+from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch, capture_error, distortion
-from lineament.vectors.recording.writer import Recorder, Trajectory
+from lineament.vectors.recording.writer import Recorder
 
 WIDTH = 512
 STAGES = ("gram", "captures", "dw_gram")

@@ -190,7 +190,7 @@ def test_bad_places_are_refused() -> None:
         reader(model, Place((0,)))
     with pytest.raises(InputError, match="no layer"):
         reader(model, Place(()))
-    with pytest.raises(InputError, match="no list of blocks that is most of it"):
+    with pytest.raises(InputError, match="no list of blocks that holds most parameters"):
         find_blocks(nn.Sequential(nn.Linear(2, 2)))
     assert all_layers(model) == (1, 2, 3, 4)
     assert find_blocks(model).modules[0].self_attn.q_proj.in_features == WIDTH
@@ -211,7 +211,7 @@ def test_blocks_of_several_kinds_are_one_list() -> None:
     assert find_blocks(model).name == "layers"
     assert len(find_blocks(model)) == 3
     model.vision = nn.Linear(100, 100)
-    with pytest.raises(InputError, match="most of it"):
+    with pytest.raises(InputError, match="holds most parameters"):
         find_blocks(model)
 
 

@@ -30,7 +30,7 @@ from lineament.parameters import Space, Vectors
 from lineament.settings.training import RecoverySettings
 from lineament.streams import Streams
 from lineament.study.training import make_optimizer, train
-from lineament.vectors.gradients import HessianOperator
+from lineament.vectors.hessian import HessianOperator
 from lineament.vectors.recording.writer import Recorder
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 8), st.integers(0, 2**16)).map(

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lineament.errors import InputError, NonFiniteError
 from lineament.streams import Streams
 from lineament.vectors.curvature import estimate_curvature
-from lineament.vectors.gradients import HessianOperator
+from lineament.vectors.hessian import HessianOperator
 
 
 class Dense:

@@ -26,8 +26,9 @@ from lineament.vectors.effective import (
     update_gram,
 )
 from lineament.vectors.recording import writer
+from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch
-from lineament.vectors.recording.writer import Recorder, Trajectory
+from lineament.vectors.recording.writer import Recorder
 
 
 def materialised(pairs: list[FactorPair], theta: Tensor) -> np.ndarray:

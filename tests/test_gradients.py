@@ -22,8 +22,10 @@ from torch import nn
 
 from lineament.errors import InputError
 from lineament.problems.problem import Batch, Problem
-from lineament.vectors import gradients
-from lineament.vectors.gradients import GroupGradient, HessianOperator, gradient_gram, group_gradients, mean_gradient
+from lineament.vectors import gradients, layer_gradients
+from lineament.vectors.gradients import gradient_gram, group_gradients, mean_gradient
+from lineament.vectors.hessian import HessianOperator
+from lineament.vectors.layer_gradients import GroupGradient, has_unknown_layers
 
 
 def hooks_on(model: nn.Module) -> int:
@@ -179,7 +181,7 @@ def test_unsupported_layers_fall_back_to_one_group_at_a_time() -> None:
     problem, case = conv1d(norm=lambda: RunningMean(12)), CASES["conv1d"]
     problem.model.double()
     batch = case.batch(problem, 6)
-    assert gradients._unsupported(problem.parameters)
+    assert has_unknown_layers(problem.parameters)
     dense = oracles.dense_gradients(problem, batch, 2)
     assert oracles.relative_error(group_gradients(problem, batch, 2).rows.numpy(), dense) < 1e-12
     assert oracles.relative_error(gradient_gram(problem, batch, 2).numpy(), dense @ dense.T) < 1e-12
@@ -234,7 +236,7 @@ def test_an_output_that_a_hook_changes_is_noticed() -> None:
 def test_a_layer_read_wrongly_by_a_thousandth_is_noticed(
     reader: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = getattr(gradients, reader)
+    read = getattr(layer_gradients, reader)
 
     def wrong(*args: object) -> dict[str, GroupGradient]:
         found = read(*args)
@@ -242,7 +244,7 @@ def test_a_layer_read_wrongly_by_a_thousandth_is_noticed(
             found[name] = GroupGradient(None, None, 1.001 * found[name].dense())
         return found
 
-    monkeypatch.setattr(gradients, reader, wrong)
+    monkeypatch.setattr(layer_gradients, reader, wrong)
     require_exact(conv1d(norm=lambda: nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 12))), group_size=2)
 
 

@@ -145,7 +145,7 @@ def test_wrong_shapes_and_empty_spaces_are_refused() -> None:
         space.write(torch.zeros(5))
     with pytest.raises(InputError, match="does not fit"):
         space.unflatten(torch.zeros(1, 6))
-    with pytest.raises(InputError, match="no parameter"):
+    with pytest.raises(InputError, match="was given no name"):
         ParameterSpace(module, [])
     with pytest.raises(InputError, match="meta"):
         ParameterSpace.trainable(nn.Linear(2, 2, device="meta"))

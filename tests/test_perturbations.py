@@ -92,7 +92,7 @@ def test_bad_sizes_and_spaces_are_refused() -> None:
     space = twins(3)
     with pytest.raises(InputError, match="at least 1 member"):
         GaussianMembers(space, Streams(0), [], 1.0)
-    with pytest.raises(InputError, match="rank 0"):
+    with pytest.raises(InputError, match="rank of low-rank noise is 0"):
         LowRankMembers(space, Streams(0), [0], 1.0, rank=0)
     with pytest.raises(InputError, match="whole weight matrices"):
         LowRankMembers(CASES["transformer_lora"].make().parameters, Streams(0), [0], 1.0)

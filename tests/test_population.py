@@ -38,7 +38,7 @@ from lineament.problems.problem import Batch, Problem, at_positions
 from lineament.settings.model import LoraSettings
 from lineament.settings.presets import resolve
 from lineament.streams import Streams
-from lineament.vectors.gradients import HessianOperator
+from lineament.vectors.hessian import HessianOperator
 
 SMALL = {"vocab_size": 13, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
 GROUPED = {**SMALL, "num_key_value_heads": 1, "head_dim": 8}
@@ -136,7 +136,7 @@ def test_upper_layers_alone_share_what_lies_below(
     family: str, most_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks below the first perturbed one see each example once, however many members and passes there are."""
-    monkeypatch.setattr("lineament.population.population.MOST_TOKENS_PER_PASS", most_tokens)
+    monkeypatch.setattr("lineament.population.population.MAX_TOKENS_PER_PASS", most_tokens)
     problem = lora_problem(family)
     upper = [n for n in problem.parameters.names if ".layers.2." in n or ".h.2." in n]
     problem.parameters = ParameterSpace(problem.model, upper, "lora_factors")

@@ -20,7 +20,7 @@ from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.problems.problem import Batch
 from lineament.streams import Streams
 from lineament.theory import Curvature
-from lineament.vectors.gradients import HessianOperator
+from lineament.vectors.hessian import HessianOperator
 
 N_DRAWS = 4096
 

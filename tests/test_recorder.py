@@ -22,8 +22,10 @@ from lineament.parameters import ParameterSpace
 from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import read_json
 from lineament.vectors.recording import rows, writer
+from lineament.vectors.recording.index import finished
+from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch
-from lineament.vectors.recording.writer import Recorder, Trajectory, finished
+from lineament.vectors.recording.writer import Recorder
 
 
 class Training:
@@ -350,8 +352,8 @@ def test_large_finite_rows_are_kept_though_their_sum_is_not_finite(tmp_path: Pat
     ("options", "words"),
     [
         ({"dtype": torch.float16}, "float16.*float32, float64, bfloat16"),
-        ({"every": 0}, "every = 0"),
-        ({"first_step": -1}, "first_step = -1"),
+        ({"every": 0}, "every is 0"),
+        ({"first_step": -1}, "first_step -1"),
         ({"sketch": Sketch(3, 2)}, "sketch of 3 parameters does not fit"),
         ({"sketch": Sketch(125, 20), "dtype": torch.bfloat16}, "cannot carry their rounding"),
     ],
@@ -437,7 +439,7 @@ def test_torn_recordings_name_the_file(name: str, damage: Any, words: str, whole
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers must not depend on how much is held at once, nor on the tiles of a Gram matrix."""
     if request.param:
-        monkeypatch.setattr(rows, "MOST_BYTES_HELD", request.param)
+        monkeypatch.setattr(rows, "MAX_BYTES_HELD", request.param)
         monkeypatch.setattr(rows, "TILE", 7)
 
 

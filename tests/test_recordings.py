@@ -26,7 +26,8 @@ from lineament.measurements.recording.planes import compared_windows, fitting_wi
 from lineament.measurements.recording.spans import first_to_reach
 from lineament.parameters import ParameterSpace, Space
 from lineament.records import Record, load_records
-from lineament.vectors.recording.writer import Recorder, Trajectory
+from lineament.vectors.recording.reader import Trajectory
+from lineament.vectors.recording.writer import Recorder
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 OPTIONS = AnalysisOptions(window=4, plane_rank=1)

@@ -31,7 +31,7 @@ from lineament.problems.synthetic import SyntheticProblem
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
-from lineament.vectors.gradients import HessianOperator
+from lineament.vectors.hessian import HessianOperator
 
 SEARCH = ("--budget", "120", "--population", "20", "--probe", "4", "--threads", "1", "--examples", "8")
 

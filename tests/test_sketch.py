@@ -13,8 +13,9 @@ from torch import nn
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
 from lineament.vectors.recording import sketch as module
+from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch, capture_error, distortion
-from lineament.vectors.recording.writer import Recorder, Trajectory
+from lineament.vectors.recording.writer import Recorder
 
 N_PARAMS = 400
 
@@ -55,9 +56,9 @@ def test_the_map_is_the_same_however_much_is_kept(monkeypatch: pytest.MonkeyPatc
     row = torch.from_numpy(np.random.default_rng(1).standard_normal(n))
     kept = Sketch(n, 1000)
     first = kept.apply(row)
-    assert sum(codes.nbytes for codes in kept._kept.values()) <= module.MOST_BYTES_KEPT
+    assert sum(codes.nbytes for codes in kept._kept.values()) <= module.MAX_BYTES_KEPT
     assert torch.equal(kept.apply(row), first)
-    monkeypatch.setattr(module, "MOST_BYTES_KEPT", 4 * n - 1)
+    monkeypatch.setattr(module, "MAX_BYTES_KEPT", 4 * n - 1)
     drawn = Sketch(n, 1000)
     assert torch.equal(drawn.apply(row), first)
     assert not drawn._kept
@@ -199,7 +200,7 @@ def test_what_sketched_rows_cannot_tell_is_refused(recordings: dict[int | None, 
         lambda: small.updates(1, 2),
         lambda: small.combine(np.ones((2, 1))),
     ):
-        with pytest.raises(InputError, match=r"sketched to 4000 numbers: .*Record without a sketch"):
+        with pytest.raises(InputError, match=r"sketched to 4000 numbers, .*Record without a sketch"):
             call()
     assert small.start().shape == (small.space.n_params,)
 

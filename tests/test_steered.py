@@ -154,7 +154,7 @@ def test_hooks_are_gone_after_an_exception_inside_and_after_a_bad_vector() -> No
         run(model, prompts())
     with pytest.raises(InputError, match="finite"), steered(model, vector(2), float("nan")):
         pass
-    with pytest.raises(InputError, match="counted from 0"), steered(model, vector(2), 1.0, -1):
+    with pytest.raises(InputError, match="start at token -1"), steered(model, vector(2), 1.0, -1):
         pass
     assert hook_count(model) == count
 
@@ -193,7 +193,7 @@ def test_tokens_that_cannot_be_told_apart_are_refused() -> None:
         with pytest.raises(InputError, match="prepared attention mask"), steered(model, v, 1.0, 1):
             model(input_ids=ids, attention_mask=prepared)
         with (
-            pytest.raises(InputError, match="2 first places for 1 rows"),
+            pytest.raises(InputError, match="2 first places were given for 1 rows"),
             steered(model, v, 1.0, torch.tensor([0, 1])),
         ):
             model(input_ids=ids)

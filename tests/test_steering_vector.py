@@ -83,7 +83,7 @@ class TestVector:
         only = vector().only(3)
         assert only.layers == (3,)
         assert only.tags == TAGS
-        with pytest.raises(InputError, match="no layer 2; it has 1, 3"):
+        with pytest.raises(InputError, match="no layer 2; choose among 1, 3"):
             vector().only(3, 2)
 
     def test_unit_directions_keep_their_way(self) -> None:

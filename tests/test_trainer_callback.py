@@ -19,7 +19,7 @@ from lineament.errors import InputError
 from lineament.integrations.trainer_callback import LineamentCallback
 from lineament.parameters import ParameterSpace
 from lineament.vectors.effective import effective_gram
-from lineament.vectors.recording.writer import Trajectory
+from lineament.vectors.recording.reader import Trajectory
 
 N_WORDS = 40
 

@@ -18,7 +18,8 @@ from lineament.errors import InputError, LineamentError, SpaceMismatchError
 from lineament.parameters import ParameterSpace, Space, Vectors
 from lineament.records import read_json
 from lineament.vectors.recording import rows, writer
-from lineament.vectors.recording.writer import Recorder, Trajectory
+from lineament.vectors.recording.reader import Trajectory
+from lineament.vectors.recording.writer import Recorder
 from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
 
 N_PARAMS = 60
@@ -70,8 +71,8 @@ def test_a_recorder_holds_no_more_bytes_than_allowed(
     held: float, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`held` rows fit; a row larger than that is held alone. Every question has the same answer."""
-    monkeypatch.setattr(writer, "MOST_BYTES_BUFFERED", int(held * N_PARAMS * 8))
-    monkeypatch.setattr(rows, "MOST_BYTES_HELD", int(held * N_PARAMS * 8))
+    monkeypatch.setattr(writer, "MAX_BYTES_BUFFERED", int(held * N_PARAMS * 8))
+    monkeypatch.setattr(rows, "MAX_BYTES_HELD", int(held * N_PARAMS * 8))
     walk = Walk(tmp_path / "recording", 11)
     files = sorted((tmp_path / "recording").glob("rows-*.safetensors"))
     assert [len(load_file(file)["rows"]) for file in files] == sizes
@@ -105,7 +106,7 @@ def test_updates_are_counted_from_one_and_inclusive(walk: Walk, first: int, last
 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (3, 2), (5, 56)])
 def test_updates_that_do_not_exist_are_refused(walk: Walk, first: int, last: int) -> None:
-    with pytest.raises(InputError, match=f"{first}..{last} of a recording with 55"):
+    with pytest.raises(InputError, match=f"updates {first}..{last} were asked for"):
         walk.trajectory.updates(first, last)
 
 
@@ -126,12 +127,12 @@ def test_all_positions_at_once_are_the_same(walk: Walk) -> None:
 
 def test_steps_that_were_not_recorded_are_refused(walk: Walk) -> None:
     """Silently answering with the last position would hide a lag that runs off the recording."""
-    with pytest.raises(InputError, match="55 steps"):
+    with pytest.raises(InputError, match="55 updates"):
         walk.trajectory.position(56)
-    with pytest.raises(InputError, match="55 steps"):
+    with pytest.raises(InputError, match="55 updates"):
         walk.trajectory.combine(np.ones((56, 1)))
     for steps in ([0], [56], []):
-        with pytest.raises(InputError, match="55 steps"):
+        with pytest.raises(InputError, match="between 1 and 55"):
             walk.trajectory.gram().span(steps)
 
 

@@ -76,13 +76,13 @@ if TYPE_CHECKING:
     from lineament.vectors.curvature import estimate_curvature as estimate_curvature
     from lineament.vectors.effective import effective_gram as effective_gram
     from lineament.vectors.effective import effective_spectrum as effective_spectrum
-    from lineament.vectors.gradients import HessianOperator as HessianOperator
     from lineament.vectors.gradients import gradient_gram as gradient_gram
     from lineament.vectors.gradients import group_gradients as group_gradients
+    from lineament.vectors.hessian import HessianOperator as HessianOperator
+    from lineament.vectors.recording.reader import Trajectory as Trajectory
     from lineament.vectors.recording.sketch import Sketch as Sketch
     from lineament.vectors.recording.sketch import capture_error as capture_error
     from lineament.vectors.recording.writer import Recorder as Recorder
-    from lineament.vectors.recording.writer import Trajectory as Trajectory
     from lineament.vectors.trajectory_gram import TrajectoryGram as TrajectoryGram
 
 # Public name -> (module, name there), in pipeline order.
@@ -101,10 +101,10 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "read_rows": ("activations.capture", "read_rows"),
     "group_gradients": ("vectors.gradients", "group_gradients"),
     "gradient_gram": ("vectors.gradients", "gradient_gram"),
-    "HessianOperator": ("vectors.gradients", "HessianOperator"),
+    "HessianOperator": ("vectors.hessian", "HessianOperator"),
     "estimate_curvature": ("vectors.curvature", "estimate_curvature"),
     "Recorder": ("vectors.recording.writer", "Recorder"),
-    "Trajectory": ("vectors.recording.writer", "Trajectory"),
+    "Trajectory": ("vectors.recording.reader", "Trajectory"),
     "Sketch": ("vectors.recording.sketch", "Sketch"),
     "capture_error": ("vectors.recording.sketch", "capture_error"),
     "TrajectoryGram": ("vectors.trajectory_gram", "TrajectoryGram"),

@@ -27,7 +27,7 @@ class Basis:
     Attributes:
         columns: (n_params, rank) float64; a lower rank is a leading part.
         space: where the columns live.
-        label: name shown in figures.
+        label: name shown in tables and figures.
     """
 
     columns: Tensor
@@ -40,14 +40,14 @@ class Basis:
         return int(self.columns.shape[1])
 
     def leading(self, rank: int) -> Basis:
-        """The first `rank` columns; `InputError` if there are fewer."""
+        """Return the first `rank` columns; raise `InputError` if there are fewer."""
         if not 1 <= rank <= self.rank:
             raise InputError(f"basis {self.label!r} has rank {self.rank}; rank {rank} was asked for.")
         return Basis(self.columns[:, :rank], self.space, self.label)
 
 
 def from_vectors(vectors: Vectors, label: str) -> Basis:
-    """Basis of the span of the first rows, in their order; rows that add nothing new are left out.
+    """Orthonormalise the rows in their order; rows that add nothing new are left out.
 
     Gram-Schmidt with a second pass, so that columns are orthonormal to rounding. For plain gradient descent the rows
     u_1 .. u_k give the `prefix` basis.
@@ -61,22 +61,25 @@ def from_vectors(vectors: Vectors, label: str) -> Basis:
 
 
 def top_directions(vectors: Vectors, rank: int, label: str) -> Basis:
-    """Top right singular vectors of the uncentred rows (n, n_params), from their n x n Gram matrix."""
+    """Find the top right singular vectors of the uncentred rows (n, n_params), from their n x n Gram matrix."""
     rows = vectors.rows.double()
+    # eigh of the n x n Gram matrix, not svd of the rows: n_params is in the millions. Squaring costs half the digits,
+    # so eigenvalues below the tolerance are rounding and would give directions of noise.
     values, coefficients = torch.linalg.eigh(rows @ rows.T)
     keep = [i for i in range(len(rows) - 1, -1, -1) if values[i] > DEPENDENCE_TOLERANCE * values[-1]][:rank]
     directions = (coefficients[:, keep] / values[keep].sqrt()).T @ rows
+    # Small eigenvalues leave these orthogonal to few digits only; Gram-Schmidt brings the others back.
     return from_vectors(Vectors(directions, vectors.space), label)
 
 
 def random_basis(space: Space, rank: int, generator: np.random.Generator, label: str = "random") -> Basis:
-    """A uniformly random subspace: the null that everything passes (expected capture rank / n_params)."""
+    """Draw a uniformly random subspace: the null that everything passes (expected capture rank / n_params)."""
     drawn = torch.from_numpy(generator.standard_normal((rank, space.n_params)))
     return from_vectors(Vectors(drawn, space), label)
 
 
 def krylov(product: Callable[[Tensor], Tensor], start: Tensor, rank: int, space: Space, label: str = "krylov") -> Basis:
-    """Krylov space span(v, A v, .., A^(rank-1) v) by Arnoldi's method with full reorthogonalisation.
+    """Build the Krylov space span(v, A v, .., A^(rank-1) v) by Arnoldi's method with full reorthogonalisation.
 
     Args:
         product: v -> A v, (n_params,) -> (n_params,).
@@ -109,7 +112,7 @@ def top_eigenvectors(
     generator: np.random.Generator,
     label: str,
 ) -> TopEigenvectors:
-    """Lanczos with full reorthogonalisation from a random start, then Rayleigh-Ritz.
+    """Run Lanczos with full reorthogonalisation from a random start, then Rayleigh-Ritz.
 
     Args:
         steps: products spent, at least `rank`; more make the residuals smaller.
@@ -124,32 +127,34 @@ def top_eigenvectors(
     columns = krylov(keep, start, steps, space).columns
     applied.extend(product(columns[:, i]).double() for i in range(len(applied), columns.shape[1]))
     images = torch.stack(applied, dim=1)
+    # All of U^T H U, not the three diagonals that exact arithmetic would leave, and symmetrised: with it the Ritz pairs
+    # are right for whatever columns reorthogonalisation has left.
     projected = columns.T @ images
     values, inner = torch.linalg.eigh((projected + projected.T) / 2)
     top = inner[:, -min(rank, len(values)) :].flip(1)
-    found = values[-top.shape[1] :].flip(0)
+    ritz_values = values[-top.shape[1] :].flip(0)
     vectors = columns @ top
-    residuals = (images @ top - vectors * found).norm(dim=0)
+    residuals = (images @ top - vectors * ritz_values).norm(dim=0)
     basis = from_vectors(Vectors(vectors.T, space), label)
-    return TopEigenvectors(basis, tuple(found.tolist()), tuple(residuals.tolist()))
+    return TopEigenvectors(basis, tuple(ritz_values.tolist()), tuple(residuals.tolist()))
 
 
 def project(basis: Basis, vectors: Vectors) -> Vectors:
-    """U U^T d for each row d."""
+    """Return U U^T d for each row d."""
     basis.space.require(vectors.space, f"basis {basis.label!r} and vectors")
     rows = vectors.rows.double() @ basis.columns @ basis.columns.T
     return Vectors(rows, vectors.space)
 
 
 def capture(basis: Basis, vectors: Vectors) -> Tensor:
-    """Captured fraction |U^T d|^2 / |d|^2 of each row d, (n_vectors,), in [0, 1]."""
+    """Return the captured fraction |U^T d|^2 / |d|^2 of each row d, (n_vectors,), in [0, 1]."""
     basis.space.require(vectors.space, f"basis {basis.label!r} and vectors")
     rows = vectors.rows.double()
     return (rows @ basis.columns).square().sum(dim=1) / rows.square().sum(dim=1)
 
 
 def principal_angles(first: Basis, second: Basis) -> Tensor:
-    """Angles between two subspaces in radians, ascending, (min(rank),); exact for small angles too.
+    """Return the angles between two subspaces in radians, ascending, (min(rank),); exact for small angles too.
 
     Cosines lose small angles to rounding, so angles below 45 degrees come from sines (Bjorck and Golub 1973).
     """
@@ -162,20 +167,22 @@ def principal_angles(first: Basis, second: Basis) -> Tensor:
 
 
 def overlap(first: Basis, second: Basis) -> float:
-    """|U^T V|_F^2 / k with k the smaller rank: mean squared cosine of the principal angles, in [0, 1]."""
+    """Return |U^T V|_F^2 / k, k the smaller rank: the mean squared cosine of the principal angles, in [0, 1]."""
     first.space.require(second.space, f"bases {first.label!r} and {second.label!r}")
     return float((first.columns.T @ second.columns).square().sum() / min(first.rank, second.rank))
 
 
 def _orthogonal_part(vector: Tensor, columns: Sequence[Tensor]) -> Tensor | None:
-    """The unit vector of what `vector` adds to orthonormal `columns`, or None if that is rounding only."""
+    """Return the unit vector of what `vector` adds to orthonormal `columns`, or None if that is only rounding."""
     length = float(vector.norm())
     if not length > 0:
         return None
     new = vector / length
     if columns:
         matrix = torch.stack(list(columns), dim=1)
-        for _ in range(2):
+        for _ in range(
+            2
+        ):  # once leaves the columns orthogonal only to the digits that cancellation kept; twice is enough
             new = new - matrix @ (matrix.T @ new)
     left = float(new.norm())
     return new / left if left > DEPENDENCE_TOLERANCE else None

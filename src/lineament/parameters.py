@@ -66,16 +66,16 @@ class Vectors:
 
 
 def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
-    """Short hash over names, shapes, types and bytes, in their order."""
-    found = hashlib.blake2b(digest_size=8)
+    """Hash names, shapes, types and bytes, in their order."""
+    digest = hashlib.blake2b(digest_size=8)
     for name, tensor in named:
-        found.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def layout_hash(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> str:
-    """Short hash over the names and shapes of a space's tensors, in their order."""
+    """Hash the names and shapes of a space's tensors, in their order."""
     lines = "\n".join(f"{name}:{shape}" for name, shape in shapes)
     return hashlib.blake2b(lines.encode(), digest_size=6).hexdigest()
 
@@ -96,13 +96,15 @@ class ParameterSpace:
         available = dict(module.named_parameters())
         missing = [name for name in names if name not in available]
         if missing or not names:
-            given = f"unknown parameters {missing[:3]}" if missing else "no parameter"
-            raise InputError(f"{given} for a parameter space; the module has {len(available)} parameters.")
+            given = f"the names {missing[:3]}, which the module lacks" if missing else "no name"
+            raise InputError(
+                f"a parameter space was given {given}; name parameters that it has ({len(available)} in all)."
+            )
         self.module = module
         self.names = tuple(names)
         self.tensors = tuple(available[name] for name in names)
         if any(p.device.type == "meta" or type(p.data).__name__ == "DTensor" for p in self.tensors):
-            raise InputError("sharded or meta parameters have no local values; gather them first.")
+            raise InputError("sharded or meta parameters hold no values on this machine; gather them first.")
         sizes = [p.numel() for p in self.tensors]
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         self.slices = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
@@ -110,7 +112,7 @@ class ParameterSpace:
 
     @classmethod
     def trainable(cls, module: nn.Module, kind: SpaceKind = "full") -> ParameterSpace:
-        """All parameters that require a gradient, in the module's own order."""
+        """Take all parameters that require a gradient, in the module's own order."""
         return cls(module, [name for name, p in module.named_parameters() if p.requires_grad], kind)
 
     @property
@@ -119,7 +121,7 @@ class ParameterSpace:
         return self.space.n_params
 
     def read(self, dtype: torch.dtype | None = None) -> Tensor:
-        """A copy of theta, (n_params,), in `dtype` (default: the parameters' own), on their device."""
+        """Copy theta, (n_params,), in `dtype` (default: the parameters' own), on their device."""
         return self.flatten([p.detach() for p in self.tensors], dtype)
 
     @torch.no_grad()
@@ -134,20 +136,20 @@ class ParameterSpace:
         return flat if dtype is None else flat.to(dtype)
 
     def unflatten(self, theta: Tensor) -> list[Tensor]:
-        """Views of theta (n_params,) with the tensors' shapes, in the order of `names`."""
+        """View theta (n_params,) as tensors of the model's shapes, in the order of `names`."""
         if theta.shape != (self.n_params,):
             raise InputError(f"a vector of shape {tuple(theta.shape)} does not fit {self.space}.")
         return [theta[part].view_as(p) for part, p in zip(self.slices, self.tensors, strict=True)]
 
     def gradient(self, loss: Tensor) -> Tensor:
-        """Gradient of a scalar loss, (n_params,); parameters that the loss does not touch give zeros."""
+        """Differentiate a scalar loss, (n_params,); parameters that the loss does not touch give zeros."""
         parts = torch.autograd.grad(loss, self.tensors, allow_unused=True)
         full = [torch.zeros_like(p) if g is None else g for g, p in zip(parts, self.tensors, strict=True)]
         return self.flatten(full)
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Give the tensors back bit for bit on exit, also after an exception."""
+        """Restore the tensors bit for bit on exit, also after an exception."""
         saved = [p.detach().clone() for p in self.tensors]
         try:
             yield
@@ -159,7 +161,7 @@ class ParameterSpace:
     @contextmanager
     def temporarily(self, theta: Tensor) -> Iterator[None]:
         """Hold theta inside the block; the old weights come back bit for bit, also after an exception."""
-        with self.restored():
+        with self.restored():  # before the write, so that a write that fails halfway is undone too
             self.write(theta)
             yield
 

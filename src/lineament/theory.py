@@ -44,7 +44,7 @@ class Curvature:
 
 
 def expected_max(n: int) -> float:
-    """m_N = E[M_N], the mean of the largest of n standard normals; n from 1 to 1e9 and beyond.
+    """Return m_N = E[M_N], the mean of the largest of n standard normals; n from 1 to 1e9 and beyond.
 
     Integral of x n phi(x) Phi(x)^(n-1), with the density made in logarithms so that no power underflows.
     """
@@ -52,12 +52,12 @@ def expected_max(n: int) -> float:
 
 
 def expected_max_square(n: int) -> float:
-    """q_N = E[M_N^2]."""
+    """Return q_N = E[M_N^2]."""
     return _moment(n, 2)
 
 
 def expected_max_antithetic(n_pairs: int) -> float:
-    """Mean of the largest of n_pairs pairs +z, -z: the largest of n_pairs absolute values.
+    """Return the mean of the largest of n_pairs pairs +z, -z: the largest of n_pairs absolute values.
 
     a_n = integral of P(max |z| > x) over x >= 0.
     """
@@ -65,12 +65,12 @@ def expected_max_antithetic(n_pairs: int) -> float:
 
 
 def expected_max_square_antithetic(n_pairs: int) -> float:
-    """Mean of the square of the largest of n_pairs absolute values: integral of 2 x P(max |z| > x) over x >= 0."""
+    """Return the mean square of the largest of n_pairs absolute values: integral of 2 x P(max |z| > x), x >= 0."""
     return _moment_antithetic(n_pairs, 2)
 
 
 def expected_min_lognormal(log_mean: float, log_spread: float, n: int) -> float:
-    """Mean of the least of n draws exp(log_mean + log_spread z), z ~ N(0, 1): a positive loss never falls below zero.
+    """Return the mean of the least of n draws exp(log_mean + log_spread z), z ~ N(0, 1): losses that stay positive.
 
     Integral of exp(log_mean - log_spread x) n phi(x) Phi(x)^(n-1).
     """
@@ -82,18 +82,18 @@ def expected_min_lognormal(log_mean: float, log_spread: float, n: int) -> float:
 
 
 def linear_gain(sigma: float, gradient_norm: float, n: int) -> float:
-    """E[max gain] = sigma |g| m_N, to first order. The number of parameters does not appear."""
+    """Return E[max gain] = sigma |g| m_N, to first order. The number of parameters does not appear."""
     _require_sigma(sigma)
     return sigma * gradient_norm * expected_max(n)
 
 
 def linear_gain_at_length(length: float, gradient_norm: float, n_params: int, n: int) -> float:
-    """E[max gain] of draws with root-mean-square length |delta| = length: falls as 1 / sqrt(n_params)."""
+    """Return E[max gain] of draws with root-mean-square length |delta| = length: falls as 1 / sqrt(n_params)."""
     return linear_gain(length / math.sqrt(n_params), gradient_norm, n)
 
 
 def gain_quantile(probability: float, sigma: float, gradient_norm: float, n: int) -> float:
-    """Gain that the best of n draws stays below with this probability: sigma |g| Phi^-1(p^(1/N)), to first order."""
+    """Return the gain that the best of n draws stays below with this probability: sigma |g| Phi^-1(p^(1/N))."""
     _require_sigma(sigma)
     _require_count("n", n)
     _require_probability(probability)
@@ -102,14 +102,14 @@ def gain_quantile(probability: float, sigma: float, gradient_norm: float, n: int
 
 
 def success_probability(gain: float, sigma: float, gradient_norm: float, n: int) -> float:
-    """P(max gain >= c) = 1 - Phi(c / (sigma |g|))^N, to first order."""
+    """Return P(max gain >= c) = 1 - Phi(c / (sigma |g|))^N, to first order."""
     _require_sigma(sigma)
     _require_count("n", n)
     return -math.expm1(n * float(special.log_ndtr(gain / (sigma * gradient_norm))))
 
 
 def draws_needed(gain: float, confidence: float, sigma: float, gradient_norm: float) -> int:
-    """Fewest draws whose best reaches `gain` with this confidence, to first order.
+    """Return the fewest draws whose best reaches `gain` with this confidence, to first order.
 
     Raises:
         InputError: the gain is so many standard deviations away that no float can tell its probability from zero.
@@ -126,28 +126,28 @@ def draws_needed(gain: float, confidence: float, sigma: float, gradient_norm: fl
 
 
 def second_order_gain(sigma: float, at: Curvature, n: int) -> float:
-    """E[max gain] = sigma |g| m_N - sigma^2/2 (tr H + (q_N - 1) ghat'H ghat), exact to O(sigma^2).
+    """Return E[max gain] = sigma |g| m_N - sigma^2/2 (tr H + (q_N - 1) ghat'H ghat), exact to O(sigma^2).
 
     n = 1 gives the mean gain of one draw, -sigma^2 tr(H) / 2.
     """
     _require_sigma(sigma)
-    return sigma * at.gradient_norm * expected_max(n) - sigma**2 / 2 * _price(at, expected_max_square(n))
+    return sigma * at.gradient_norm * expected_max(n) - sigma**2 / 2 * _mean_curvature(at, expected_max_square(n))
 
 
 def second_order_gain_antithetic(sigma: float, at: Curvature, n_pairs: int) -> float:
-    """E[max gain] of n_pairs pairs +z, -z: sigma |g| a_n - sigma^2/2 (tr H + (q_n - 1) ghat'H ghat), to O(sigma^2).
+    """Return E[max gain] of n_pairs pairs +z, -z, to O(sigma^2).
 
-    a_n and q_n are mean and mean square of the largest of n_pairs absolute values: z'Hz is even in z, so the better of
-    a pair gains sigma |g.z| - sigma^2/2 z'Hz, and |g.z| chooses among pairs to this order. n_pairs = 1 is exact on a
-    quadratic.
+    It is sigma |g| a_n - sigma^2/2 (tr H + (q_n - 1) ghat'H ghat), where a_n and q_n are mean and mean square of the
+    largest of n_pairs absolute values: z'Hz is even in z, so the better of a pair gains sigma |g.z| - sigma^2/2 z'Hz,
+    and |g.z| chooses among pairs to this order. n_pairs = 1 is exact on a quadratic.
     """
     _require_sigma(sigma)
     linear = sigma * at.gradient_norm * expected_max_antithetic(n_pairs)
-    return linear - sigma**2 / 2 * _price(at, expected_max_square_antithetic(n_pairs))
+    return linear - sigma**2 / 2 * _mean_curvature(at, expected_max_square_antithetic(n_pairs))
 
 
 def gain_one_draw_variance(sigma: float, at: Curvature) -> float:
-    """Variance of one draw's gain, sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2 (nats squared): exact on a quadratic."""
+    """Return the variance of one draw's gain, sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2 (nats^2): exact on a quadratic."""
     _require_sigma(sigma)
     if at.frobenius_norm is None:
         raise InputError("this prediction needs frobenius_norm; estimate |H|_F first.")
@@ -155,33 +155,36 @@ def gain_one_draw_variance(sigma: float, at: Curvature) -> float:
 
 
 def gain_many_flat_directions(sigma: float, at: Curvature, n: int) -> float:
-    """Gain of the best of n: -sigma^2 tr(H)/2 + m_N sqrt(sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2) of Gaussian gains."""
+    """Return the gain of the best of n where gains are Gaussian: many directions of little curvature each.
+
+    -sigma^2 tr(H)/2 + m_N sqrt(sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2).
+    """
     return -(sigma**2) * at.trace / 2 + expected_max(n) * math.sqrt(gain_one_draw_variance(sigma, at))
 
 
 def best_sigma(at: Curvature, n: int) -> float | None:
-    """sigma with the largest second-order gain; None where curvature helps and there is none.
+    """Return the sigma with the largest second-order gain; None where curvature helps and there is none.
 
     |g| m_N / (tr H + (q_N - 1) ghat'H ghat), where that denominator is positive. The gain there is half the linear one.
     """
-    price = _price(at, expected_max_square(n))
-    return at.gradient_norm * expected_max(n) / price if price > 0 else None
+    curvature = _mean_curvature(at, expected_max_square(n))
+    return at.gradient_norm * expected_max(n) / curvature if curvature > 0 else None
 
 
 def gain_at_best_sigma(at: Curvature, n: int) -> float | None:
-    """(|g| m_N)^2 / (2 (tr H + (q_N - 1) ghat'H ghat)): what a space is worth for search; None without a best sigma."""
+    """Return the gain at the best sigma, (|g| m_N)^2 / (2 (tr H + (q_N - 1) ghat'H ghat)); None without one."""
     sigma = best_sigma(at, n)
     return None if sigma is None else second_order_gain(sigma, at, n)
 
 
 def sigma_of_curvature_cost(cost: float, at: Curvature, n: int) -> float | None:
-    """sigma at which curvature should take the fraction `cost` of the linear gain (add it, where curvature helps)."""
-    price = _price(at, expected_max_square(n))
-    return 2 * cost * at.gradient_norm * expected_max(n) / abs(price) if price else None
+    """Return the sigma at which curvature costs the fraction `cost` of the linear gain (or adds it, where it helps)."""
+    curvature = _mean_curvature(at, expected_max_square(n))
+    return 2 * cost * at.gradient_norm * expected_max(n) / abs(curvature) if curvature else None
 
 
 def transferred_gain(sigma: float, inner: float, batch_gradient_norm: float, n: int) -> float:
-    """Gain on fresh data of the best of n by one batch: sigma m_N <g, g_b> / |g_b|, to first order.
+    """Return the gain on fresh data of the best of n by one batch: sigma m_N <g, g_b> / |g_b|, to first order.
 
     Args:
         inner: <g, g_b>, with g from data disjoint from the batch.
@@ -192,23 +195,23 @@ def transferred_gain(sigma: float, inner: float, batch_gradient_norm: float, n: 
 
 
 def transfer_ratio(inner: float, batch_gradient_norm: float) -> float:
-    """Fresh gain over the gain on the selecting batch: <g, g_b> / |g_b|^2."""
+    """Divide the fresh gain by the gain on the selecting batch: <g, g_b> / |g_b|^2."""
     return inner / batch_gradient_norm**2
 
 
 def signal_density(projected_gradient_norm: float, rank: int) -> float:
-    """|U^T g|^2 / k of a rank-k basis: squared gain per draw at equal root-mean-square length."""
+    """Return |U^T g|^2 / k of a rank-k basis: squared gain per draw at equal root-mean-square length."""
     _require_count("rank", rank)
     return projected_gradient_norm**2 / rank
 
 
 def enrichment(projected_gradient_norm: float, rank: int, gradient_norm: float, n_params: int) -> float:
-    """Signal density of a basis over that of the whole space, |g|^2 / n_params."""
+    """Divide the signal density of a basis by that of the whole space, |g|^2 / n_params."""
     return signal_density(projected_gradient_norm, rank) / signal_density(gradient_norm, n_params)
 
 
 def gain_in_basis_at_length(length: float, projected_gradient_norm: float, rank: int, n: int) -> float:
-    """E[max gain] = r m_N |U^T g| / sqrt(k) for draws of root-mean-square length r inside a rank-k basis."""
+    """Return E[max gain] = r m_N |U^T g| / sqrt(k) of draws of root-mean-square length r in a rank-k basis."""
     return linear_gain_at_length(length, projected_gradient_norm, rank, n)
 
 
@@ -224,8 +227,8 @@ def _moment_antithetic(n_pairs: int, power: int) -> float:
     return float(integrate.simpson(power * _ABSOLUTE ** (power - 1) * tail, x=_ABSOLUTE))
 
 
-def _price(at: Curvature, mean_square: float) -> float:
-    """Mean of z'Hz over the chosen draws, whose components along ghat have this mean square."""
+def _mean_curvature(at: Curvature, mean_square: float) -> float:
+    """Return the mean of z'Hz over the chosen draws, whose components along ghat have this mean square."""
     return at.trace + (mean_square - 1) * at.along_gradient
 
 

@@ -1,4 +1,4 @@
-"""Where a model's layers are: its list of blocks, and attention and MLP inside each, found by structure.
+"""Where a model's layers are: its list of blocks, and attention and MLP inside each, recognised by structure.
 
 No table of architectures: the blocks of a decoder are its largest list of modules, whatever the list is called
 and whatever wraps the model (an adapter of PEFT, for one).
@@ -41,7 +41,7 @@ class Blocks:
         return len(self.modules)
 
     def at(self, layer: int, site: Site = "block") -> nn.Module:
-        """The module whose output is this site of a layer.
+        """Return the module whose output is this site of a layer.
 
         Raises:
             InputError: the layer is out of range, or the block has no such part.
@@ -53,33 +53,35 @@ class Blocks:
     def require(self, layers: Sequence[int]) -> None:
         """Raise `InputError` unless every layer exists and there is at least one."""
         if not layers:
-            raise InputError("no layer was given.")
+            raise InputError("no layer was given; give at least one, counted from 1.")
         for layer in layers:
             if not 1 <= layer <= len(self):
                 raise InputError(f"layer {layer} is out of range; this model has layers 1 to {len(self)}.")
 
 
 def find_blocks(model: nn.Module) -> Blocks:
-    """The blocks of a decoder: the outermost list of modules that holds most parameters.
+    """Find the blocks of a decoder: the outermost list of modules that holds most parameters.
 
     Raises:
         InputError: the model has no such list, or the largest holds less than half of what is no embedding.
     """
     lists = {name: module for name, module in model.named_modules() if _is_block_list(module)}
     outermost = {name: m for name, m in lists.items() if not any(name.startswith(f"{other}.") for other in lists)}
-    name = max(outermost, key=lambda found: _size(outermost[found]), default=None)
+    name = max(outermost, key=lambda name: _size(outermost[name]), default=None)
     if name is None or 2 * _size(outermost[name]) < _size(model) - _embedding_size(model):
-        raise InputError(f"{type(model).__name__} has no list of blocks that is most of it; only decoders are read.")
+        raise InputError(
+            f"{type(model).__name__} has no list of blocks that holds most parameters; give a decoder-only model."
+        )
     return Blocks(name, tuple(outermost[name].children()))
 
 
 def output_tensor(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The activations in what a module returns: blocks of some models give a tuple that begins with them."""
+    """Return the activations in what a module returns: blocks of some models give a tuple that begins with them."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def _is_block_list(module: nn.Module) -> bool:
-    """Blocks may be of several kinds, in hybrids of attention and state spaces; each is built of parts."""
+    """Say whether this lists blocks; they may be of several kinds (attention, state spaces), each built of parts."""
     children = list(module.children())
     return isinstance(module, nn.ModuleList) and bool(children) and all(any(child.children()) for child in children)
 
@@ -89,13 +91,13 @@ def _size(module: nn.Module) -> int:
 
 
 def _embedding_size(model: nn.Module) -> int:
-    """Parameters of embeddings and of a head of the same shape: large in small models, and no part of the layers."""
+    """Count the parameters of embeddings and of a head of their shape: large in small models, and in no layer."""
     shapes = {m.weight.shape for m in model.modules() if isinstance(m, nn.Embedding)}
     return sum(p.numel() for p in model.parameters() if p.shape in shapes)
 
 
 def _part(block: nn.Module, site: Site) -> nn.Module:
-    """The child whose attribute or class is named like the site; norms and dropouts around it are not it."""
+    """Find the child whose attribute or class is named like the site; norms and dropouts around it are not it."""
     for name, child in block.named_children():
         if _NORM.search(name) or _NORM.search(type(child).__name__):
             continue
@@ -107,6 +109,6 @@ def _part(block: nn.Module, site: Site) -> nn.Module:
 
 
 def _require_own_output(part: nn.Module, site: Site) -> None:
-    """Some blocks (BLOOM's, MPT's) hand the residual stream in, and get it back with the part's output added."""
+    """Refuse parts that return the residual stream with their output added (BLOOM's, MPT's)."""
     if "residual" in inspect.signature(part.forward).parameters:
-        raise InputError(f"{type(part).__name__} gives the residual stream, not its own {site}. Use site block.")
+        raise InputError(f"{type(part).__name__} returns the residual stream, not its own {site}. Use site block.")

@@ -54,7 +54,7 @@ class GroupSums:
     squares: Tensor
 
     def means(self) -> Tensor:
-        """(n_groups, n_layers, width) float64 means; NaN for a group without examples."""
+        """Return the (n_groups, n_layers, width) float64 means; NaN for a group without examples."""
         return self.sums / self.counts[:, None, None]
 
     @property
@@ -86,22 +86,23 @@ class Reader:
         self._forward, self._device = forward, device
 
     def read(self, batch: Batch) -> Tensor:
-        """Activations (n_examples, n_layers, width) of one pass; gradients flow if they are enabled."""
+        """Read the activations (n_examples, n_layers, width) of one pass; gradients flow if they are enabled."""
         return self.read_at(batch, batch.positions[:, -1:])[:, :, 0]
 
     def read_at(self, batch: Batch, positions: Tensor) -> Tensor:
-        """The same at several positions (n_examples, n_positions): (n_examples, n_layers, n_positions, width)."""
-        found: dict[int, Tensor] = {}
+        """Read at several positions (n_examples, n_positions): (n_examples, n_layers, n_positions, width)."""
+        activations: dict[int, Tensor] = {}
         batch, positions = batch.to(self._device), positions.to(self._device)
 
         def hook_for(number: int) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                found[number] = self._chosen(output_tensor(output), batch, positions)
-                if len(found) == len(self._modules):
+                activations[number] = self._chosen(output_tensor(output), batch, positions)
+                if len(activations) == len(self._modules):
                     raise Enough
 
             return hook
 
+        # The stack removes every hook however the pass ends: `Enough` leaves through the model's own frames.
         with ExitStack() as stack:
             for number, module in enumerate(self._modules):
                 stack.callback(module.register_forward_hook(hook_for(number)).remove)
@@ -110,11 +111,14 @@ class Reader:
             except Enough:
                 pass
             else:
-                raise InputError(f"the forward pass did not reach layers {self.place.layers} of {self.blocks.name}.")
-        return torch.stack([found[number] for number in range(len(self._modules))], dim=1)
+                raise InputError(
+                    f"the forward pass did not reach layers {self.place.layers} of {self.blocks.name}; "
+                    "choose layers that it runs."
+                )
+        return torch.stack([activations[number] for number in range(len(self._modules))], dim=1)
 
     def _chosen(self, hidden: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        """(n, length, width) -> (n, n_positions, width); the mean counts as one position."""
+        """Select (n, length, width) -> (n, n_positions, width); the mean counts as one position."""
         if self.place.mean:
             mask = batch.attention_mask[..., None].to(hidden.dtype)
             return ((hidden * mask).sum(dim=1) / mask.sum(dim=1))[:, None]
@@ -122,23 +126,23 @@ class Reader:
 
 
 def problem_reader(problem: Problem, place: Place) -> Reader:
-    """A reader of a problem's model."""
+    """Make a reader of a problem's model."""
     return Reader(problem.model, problem.logits, place, problem.device)
 
 
 def read_rows(reader: Reader, batch: Batch) -> Tensor:
-    """Activations of every example, (n_examples, n_layers, width) float32 on the CPU, in the batch's order."""
+    """Read the activations of every example, (n_examples, n_layers, width) float32 on the CPU, in the batch's order."""
     rows: Tensor | None = None
-    for index, found in _passes(reader, batch):
+    for index, activations in _passes(reader, batch):
         if rows is None:
-            rows = torch.empty(len(batch), *found.shape[1:])
-        rows[index] = found.float().cpu()
+            rows = torch.empty(len(batch), *activations.shape[1:])
+        rows[index] = activations.float().cpu()
     assert rows is not None
     return rows
 
 
 def group_sums(reader: Reader, batch: Batch, groups: Tensor, n_groups: int) -> GroupSums:
-    """Sums of activations by group.
+    """Sum activations by group.
 
     Args:
         groups: (n_examples,) integers 0 .. n_groups - 1, such as the class of each example.
@@ -147,10 +151,10 @@ def group_sums(reader: Reader, batch: Batch, groups: Tensor, n_groups: int) -> G
 
 
 def summed(passes: Iterable[tuple[Tensor, Tensor]], groups: Tensor, n_groups: int) -> GroupSums:
-    """Sums by group over passes of (indices of examples, their activations (n, n_layers, width))."""
+    """Sum by group over passes of (indices of examples, their activations (n, n_layers, width))."""
     sums, squares = torch.empty(0), torch.empty(0)
-    for index, found in passes:
-        wide = found.double().cpu()
+    for index, activations in passes:
+        wide = activations.double().cpu()
         if not len(sums):
             sums, squares = wide.new_zeros(n_groups, *wide.shape[1:]), wide.new_zeros(wide.shape[1])
         sums.index_add_(0, groups[index], wide)
@@ -165,9 +169,9 @@ def _passes(reader: Reader, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def length_sorted(batch: Batch, tokens_per_pass: int = TOKENS_PER_PASS) -> Iterator[Tensor]:
-    """Indices of passes of similar length, longest first, each of at most so many tokens with padding."""
+    """Yield the indices of passes of similar length, longest first, each of at most so many tokens with padding."""
     if not len(batch):
-        raise InputError("no examples to read activations of.")
+        raise InputError("the batch has no examples; give at least one to read activations of.")
     lengths = batch.attention_mask.sum(dim=1).cpu()
     order = torch.argsort(lengths, descending=True, stable=True)
     start = 0
@@ -178,16 +182,16 @@ def length_sorted(batch: Batch, tokens_per_pass: int = TOKENS_PER_PASS) -> Itera
 
 
 def layers_up_to(n_layers: int, share: float = 1.0) -> tuple[int, ...]:
-    """Layers 1 .. round(share * n_layers), at least one."""
+    """Return layers 1 .. round(share * n_layers), at least one."""
     return tuple(range(1, max(1, round(share * n_layers)) + 1))
 
 
 def all_layers(model: nn.Module) -> tuple[int, ...]:
-    """Every layer of a model."""
+    """Return every layer of a model."""
     return layers_up_to(len(find_blocks(model)))
 
 
 def hash_rows(batches: Sequence[Batch], labels: Sequence[Tensor] = ()) -> str:
-    """Short hash over token rows, masks, wanted positions and labels."""
+    """Hash token rows, masks, wanted positions and labels."""
     parts = [t for b in batches for t in (b.input_ids, b.attention_mask, b.positions)]
     return hash_tensors((str(i), part) for i, part in enumerate([*parts, *labels]))

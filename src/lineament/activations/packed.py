@@ -22,7 +22,7 @@ TOLERANCE = 1e-3
 def read_answers(
     model: nn.Module, prompts: Batch, answers: Tensor, place: Place, device: torch.device
 ) -> tuple[Tensor, bool]:
-    """Activations at both answers.
+    """Read the activations at both answers.
 
     Args:
         model: a decoder of transformers, called as `model(input_ids=, attention_mask=, position_ids=)`.
@@ -37,17 +37,18 @@ def read_answers(
     first = order[0][:1]
     once = not place.mean and _agrees(plain, packed, prompts.rows(first), answers[first])
     read, reader = (_read_packed, packed) if once else (_read_plain, plain)
-    found: Tensor | None = None
+    activations: Tensor | None = None
     for index in order:
         rows = read(reader, prompts.rows(index), answers[index]).float().cpu()
-        found = torch.empty(len(prompts), *rows.shape[1:]) if found is None else found
-        found[index] = rows
-    assert found is not None
-    return found, once
+        if activations is None:
+            activations = torch.empty(len(prompts), *rows.shape[1:])
+        activations[index] = rows
+    assert activations is not None
+    return activations, once
 
 
 def with_answers(prompts: Batch, answers: Tensor) -> Batch:
-    """Every prompt followed by its answers (n, k), one token each; `positions` are those of the answers."""
+    """Append its answers (n, k), one token each, to every prompt; `positions` are those of the answers."""
     n_answers = answers.shape[1]
     lengths = prompts.attention_mask.sum(dim=1)
     places = lengths[:, None] + torch.arange(n_answers, device=lengths.device)
@@ -79,7 +80,7 @@ def _packed_reader(model: nn.Module, place: Place, device: torch.device) -> Read
 
 
 def packed_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """(n, 1, width, width) additive mask: causal, and the second answer does not see the first.
+    """Make the additive mask (n, 1, width, width): causal, and the second answer does not see the first.
 
     Args:
         lengths: (n,) tokens of each prompt; its answers stand at `lengths` and `lengths + 1`.
@@ -98,14 +99,14 @@ def _read_packed(reader: Reader, prompts: Batch, answers: Tensor) -> Tensor:
 
 
 def _read_plain(reader: Reader, prompts: Batch, answers: Tensor) -> Tensor:
-    found = [reader.read(with_answers(prompts, answer[:, None])) for answer in answers.unbind(dim=1)]
-    return torch.stack(found, dim=1)
+    by_answer = [reader.read(with_answers(prompts, answer[:, None])) for answer in answers.unbind(dim=1)]
+    return torch.stack(by_answer, dim=1)
 
 
 def _agrees(plain: Reader, packed: Reader, prompts: Batch, answers: Tensor) -> bool:
     try:
-        found = _read_packed(packed, prompts, answers)
+        together = _read_packed(packed, prompts, answers)
     except Exception:  # no position ids, or no masks of this form: a foreign model says so in its own way
         return False
-    wanted = _read_plain(plain, prompts, answers)
-    return bool(((found - wanted).norm(dim=-1) <= TOLERANCE * wanted.norm(dim=-1)).all())
+    alone = _read_plain(plain, prompts, answers)
+    return bool(((together - alone).norm(dim=-1) <= TOLERANCE * alone.norm(dim=-1)).all())

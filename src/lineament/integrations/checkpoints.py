@@ -22,11 +22,12 @@ from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
 from lineament.problems.stored_adapters import StoredAdapter, read_adapter
 from lineament.records import read_json
-from lineament.vectors.recording.writer import Recorder, Trajectory
+from lineament.vectors.recording.reader import Trajectory
+from lineament.vectors.recording.writer import Recorder
 
 STEP = re.compile(r"(\d+)$")
 ADAPTER, MODEL, SHARDS = "adapter_config.json", "model.safetensors", "model.safetensors.index.json"
-MOST_SHOWN = 5
+MAX_STEPS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ class _Stored(nn.Module):
         self._owners = {name: _Scaled(scale) for name, scale in scales.items()}
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """The tensors by the names that they have in the model."""
+        """Yield the tensors by their names in the model."""
         return iter(self._named.items())
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
-        """The adapted modules, of which only the scale is known."""
+        """Yield the adapted modules, of which only the scale is known."""
         return iter(self._owners.items())
 
 
@@ -106,31 +107,31 @@ def record_checkpoints(
 
 
 def find_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of every checkpoint below a folder, by step.
+    """List (step, folder) of every checkpoint below a folder, by step.
 
     Raises:
         InputError: no such folder, no checkpoint in it, or two of one step.
     """
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist.")
-    found: dict[int, Path] = {}
+    checkpoints: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         named = STEP.search(path.name)
         if path.is_dir() and named and any((path / name).exists() for name in (ADAPTER, MODEL, SHARDS)):
             step = int(named[1])
-            if step in found:
-                raise InputError(f"{found[step].name} and {path.name} are both of step {step}; keep one.")
-            found[step] = path
-    if not found:
+            if step in checkpoints:
+                raise InputError(f"{checkpoints[step].name} and {path.name} are both of step {step}; keep one.")
+            checkpoints[step] = path
+    if not checkpoints:
         raise InputError(
             f"{folder} holds no checkpoint: no folder named by its step (checkpoint-500) with {ADAPTER}, {MODEL} or "
             f"{SHARDS}. Pickled weights are not loaded; save with safetensors."
         )
-    return sorted(found.items())
+    return sorted(checkpoints.items())
 
 
 def read_checkpoint(step: int, folder: Path) -> Checkpoint:
-    """Tensors of one checkpoint.
+    """Read the tensors of one checkpoint.
 
     Raises:
         InputError: files are missing or torn, or an adapter of a kind that is not supported.
@@ -142,7 +143,7 @@ def read_checkpoint(step: int, folder: Path) -> Checkpoint:
 
 
 def _model_tensors(folder: Path) -> dict[str, Tensor]:
-    """Floating-point tensors of a whole model, in the order of their files and names."""
+    """Read the floating-point tensors of a whole model, in the order of their files and names."""
     files = [MODEL]
     if (folder / SHARDS).exists():
         files = sorted(set(read_json(folder / SHARDS)["weight_map"].values()))
@@ -167,14 +168,14 @@ def _named(space: ParameterSpace) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _require_same(first: Checkpoint, step: int, folder: Path) -> None:
-    """Same names, shapes and scales: vectors of another layout, or of another scale, cannot be compared."""
+    """Refuse other names, shapes or scales: vectors of another layout or scale cannot be compared."""
     other = read_checkpoint(step, folder)
     shapes = [{name: tuple(value.shape) for name, value in c.tensors.items()} for c in (first, other)]
     if shapes[0] != shapes[1]:
         names = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
         raise InputError(f"{folder} is of another shape than {first.folder}: {names[0][0]} differs.")
     if first.scales != other.scales:
-        raise InputError(f"{folder} has other LoRA scales than {first.folder}; it is another adapter.")
+        raise InputError(f"{folder} has other LoRA scales than {first.folder}; give checkpoints of one training.")
 
 
 def _require_even(steps: Sequence[int], folder: Path) -> None:
@@ -183,7 +184,7 @@ def _require_even(steps: Sequence[int], folder: Path) -> None:
     missing = sorted(set(wanted) - set(steps))
     odd = sorted(set(steps) - set(wanted))
     if missing or odd:
-        shown = ", ".join(map(str, (missing or odd)[:MOST_SHOWN]))
+        shown = ", ".join(map(str, (missing or odd)[:MAX_STEPS_SHOWN]))
         what = "missing" if missing else "between the others"
         raise InputError(
             f"the checkpoints of {folder} are not equally far apart: at a spacing of {spacing} steps, {shown} "

@@ -16,8 +16,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace, SpaceKind
+from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch
-from lineament.vectors.recording.writer import Recorder, Trajectory
+from lineament.vectors.recording.writer import Recorder
 
 SHARDED = (
     "{what} shards parameters over processes, so that none of them holds the values that are to be recorded. Record "
@@ -64,7 +65,7 @@ class LineamentCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the recording, or take it up again."""
+        """Open the recording, or resume it."""
         if not state.is_world_process_zero:
             return
         model: nn.Module = kwargs["model"]
@@ -75,7 +76,7 @@ class LineamentCallback(TrainerCallback):
                 "Set max_grad_norm (a large one clips nothing), use bf16, or record updates alone."
             )
         if not any(p.requires_grad for p in model.parameters()):
-            raise InputError("the model has no trainable parameter; there is nothing to record.")
+            raise InputError("the model has no trainable parameter to record; set requires_grad on some.")
         space = ParameterSpace.trainable(model, _kind(model))
         if state.global_step and (self.folder / "index.json").exists():
             self.recorder = Recorder.resume(
@@ -112,7 +113,7 @@ class LineamentCallback(TrainerCallback):
             self.recorder.append()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A checkpoint can be resumed from: what was recorded up to it goes to disk."""
+        """Write what was recorded so far: the checkpoint can be resumed from."""
         if self.recorder:
             self.recorder.flush()
 
@@ -125,24 +126,24 @@ class LineamentCallback(TrainerCallback):
             self.recorder = None
 
     def trajectory(self) -> Trajectory:
-        """The recording, for analysis."""
+        """Return the recording, for analysis."""
         return Trajectory(self.folder)
 
     def _about(self, args: TrainingArguments, optimizer: Any, model: nn.Module) -> dict[str, str | float | int]:
         group = optimizer.param_groups[0] if optimizer is not None and optimizer.param_groups else {}
         betas = group.get("betas")
-        found: dict[str, str | float | int | None] = {
+        facts: dict[str, str | float | int | None] = {
             "task": self.task or None,
             "model": getattr(getattr(model, "config", None), "_name_or_path", None) or type(model).__name__,
             "optimizer": str(getattr(args.optim, "value", args.optim)),
             "beta1": float(betas[0]) if betas else group.get("momentum"),
             "lr": float(args.learning_rate),
         }
-        return {key: value for key, value in found.items() if value is not None}
+        return {key: value for key, value in facts.items() if value is not None}
 
 
 def _kind(model: nn.Module) -> SpaceKind:
-    """Factors of LoRA if nothing else is trainable; all weights that are, otherwise."""
+    """Return `lora_factors` if nothing else is trainable, `full` otherwise."""
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     lora = all(".lora_A." in name or ".lora_B." in name for name in names)
     return "lora_factors" if lora else "full"

@@ -34,7 +34,8 @@ from lineament.study.training import (
     task_batches,
     train,
 )
-from lineament.vectors.gradients import HessianOperator, group_gradients, mean_gradient
+from lineament.vectors.gradients import group_gradients, mean_gradient
+from lineament.vectors.hessian import HessianOperator
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.problems.problem import Batch, corrupted
 from lineament.records import Label, Quantity, Record
 from lineament.study.study import Study
-from lineament.vectors.gradients import HessianOperator, mean_gradient
+from lineament.vectors.gradients import mean_gradient
+from lineament.vectors.hessian import HessianOperator
 
 NAME = "random_search"
 TOLERANCE = 0.1

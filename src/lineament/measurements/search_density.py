@@ -18,7 +18,8 @@ from lineament.measurements.search_pools import Searcher
 from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.records import Label, Quantity
 from lineament.study.study import Study
-from lineament.vectors.gradients import HessianOperator, mean_gradient
+from lineament.vectors.gradients import mean_gradient
+from lineament.vectors.hessian import HessianOperator
 
 # All subspaces stay where curvature should cost at most this share of the linear gain at the common length.
 EQUAL_NORM_COST = 0.01

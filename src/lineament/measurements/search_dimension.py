@@ -22,7 +22,7 @@ from lineament.problems.problem import Problem
 from lineament.records import Label, Quantity
 from lineament.settings.settings import Settings
 from lineament.study.study import Study, damaged_point
-from lineament.vectors.gradients import HessianOperator
+from lineament.vectors.hessian import HessianOperator
 
 COSTS = (0.01, 0.1, 0.5)
 # (n_params, cost, gain over second order)

@@ -25,7 +25,7 @@ class Measured:
 
 
 def mean_best(gains: np.ndarray, n: int) -> Measured:
-    """E[max of n gains] from M independent draws, with the standard error of the exact delete-one jackknife.
+    """Estimate E[max of n gains] from M independent draws, with the exact delete-one jackknife standard error.
 
     Its square errs upwards on average (Efron and Stein 1981), but it is itself uncertain where M / n is small: for
     normal gains the deviations in standard errors have spread 1.03 at M = 128 n, 1.1 at 16 n, 1.2 at 8 n and 2.4 at
@@ -42,7 +42,7 @@ def mean_best(gains: np.ndarray, n: int) -> Measured:
 
 
 def mean_best_controlled(gains: np.ndarray, linear: np.ndarray, sigma_gradient: float, n: int) -> Measured:
-    """`mean_best` with the first-order gains of the same draws as control variate: U(gains) - (U(linear) - s m_n).
+    """Estimate as `mean_best`, with the draws' first-order gains as control variate: U(gains) - (U(linear) - s m_n).
 
     E[U(linear)] = s m_n exactly, so the estimate is unbiased at any curvature. It is far more precise where the gains
     are nearly linear, sigma |H|_F << |g|. For n > 1 it is less precise than `mean_best`, by several times at large n,
@@ -68,7 +68,7 @@ def mean_best_controlled(gains: np.ndarray, linear: np.ndarray, sigma_gradient: 
 
 
 def mean_at_best(gains: np.ndarray, values: np.ndarray, n: int) -> Measured:
-    """Mean of another figure of the draw that wins among n by its gain, with the jackknife's standard error.
+    """Average another quantity of the draw that wins among n by its gain, with the jackknife's standard error.
 
     Args:
         gains: (M,), by which the best is chosen.
@@ -84,13 +84,13 @@ def mean_at_best(gains: np.ndarray, values: np.ndarray, n: int) -> Measured:
 
 
 def _mean(pool: np.ndarray, n: int, by: np.ndarray | None = None) -> float:
-    """U of the pool, its draws ordered by their own values or by others."""
+    """Return U of the pool, its draws ordered by their own values or by others."""
     order = np.argsort(pool if by is None else by, kind="stable")
     return float(_weights(len(pool), n) @ pool[order])
 
 
 def _changes(pool: np.ndarray, n: int, by: np.ndarray | None = None) -> np.ndarray:
-    """U without draw i, minus U, for every draw in the pool's order: n (U - h_i) / (M - n). Their mean is 0.
+    """Return U without draw i, minus U, for all draws in the pool's order: n (U - h_i) / (M - n). Their mean is 0.
 
     h_i, the mean over the subsets that hold draw i, has mean U. By summation by parts of its definition,
     h_(i) - h_(i-1) = C(i-2, n-1) / C(M-1, n-1) (x_(i) - x_(i-1)): no cancellation, and ties change nothing.
@@ -108,7 +108,7 @@ def _stderr(changes: np.ndarray) -> float:
 
 
 def _weights(n_draws: int, n: int) -> np.ndarray:
-    """w_i for i = 1..M: n / M for the largest, w_(i-1) = w_i (i-n) / (i-1) below it, 0 for i < n.
+    """Return w_i for i = 1..M: n / M for the largest, w_(i-1) = w_i (i-n) / (i-1) below it, 0 for i < n.
 
     A running product keeps 12 digits at M = 1e6; differences of log-gammas, of order M log M, would leave 8.
     """
@@ -123,7 +123,9 @@ def _pool(name: str, values: np.ndarray, n: int) -> np.ndarray:
     if n < 1:
         raise InputError(f"n is {n}; it must be at least 1.")
     if len(pool) < 2 * n:
-        raise InputError(f"{len(pool)} draws for the best of {n}; a standard error needs at least 2 n = {2 * n}.")
+        raise InputError(
+            f"the best of {n} was asked for from {len(pool)} draws; a standard error needs at least 2 n = {2 * n}."
+        )
     failed = int(np.count_nonzero(~np.isfinite(pool)))
     if failed:
         raise InputError(f"{failed} of {len(pool)} {name} are not finite; drop failed members and count them apart.")

@@ -31,7 +31,7 @@ class Members(Protocol):
     def __len__(self) -> int: ...
 
     def deltas(self, start: int, stop: int) -> Tensor:
-        """delta_start .. delta_(stop - 1), (stop - start, n_params) float32 on the CPU."""
+        """Make delta_start .. delta_(stop - 1), (stop - start, n_params) float32 on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,12 @@ class GaussianMembers:
         return len(self.numbers)
 
     def deltas(self, start: int, stop: int) -> Tensor:
-        """sigma z of members start .. stop - 1."""
+        """Make sigma z of members start .. stop - 1."""
         rows = np.empty((stop - start, self.space.n_params), dtype=np.float32)
         for row, number in zip(rows, self.numbers[start:stop], strict=True):
             draw, sign = _draw_and_sign(number, self.antithetic)
+            # One stream per tensor, keyed by its name: with one stream over the flat vector, a tensor more in the space
+            # would change the noise of all that follow.
             for name, part in zip(self.parameters.names, self.parameters.slices, strict=True):
                 self.streams.generator(draw, name).standard_normal(dtype=np.float32, out=row[part])
             row *= np.float32(sign * self.sigma)
@@ -88,7 +90,7 @@ class BasisMembers:
     def __post_init__(self) -> None:
         if self.coefficients.ndim != 2 or self.coefficients.shape[1] != self.basis.rank or not len(self.coefficients):
             raise InputError(
-                f"coefficients of shape {self.coefficients.shape} for basis {self.basis.label!r}; "
+                f"coefficients have shape {self.coefficients.shape}, which does not fit basis {self.basis.label!r}; "
                 f"give (n_members, {self.basis.rank}) with at least one member."
             )
 
@@ -101,7 +103,7 @@ class BasisMembers:
         return len(self.coefficients)
 
     def deltas(self, start: int, stop: int) -> Tensor:
-        """U c of members start .. stop - 1."""
+        """Make U c of members start .. stop - 1."""
         return torch.from_numpy(self.coefficients[start:stop]).to(torch.float32) @ self._directions
 
     @cached_property
@@ -132,7 +134,7 @@ class LowRankMembers:
     def __post_init__(self) -> None:
         _require(self.numbers, self.sigma)
         if self.rank < 1:
-            raise InputError(f"rank {self.rank} of low-rank noise; it must be at least 1.")
+            raise InputError(f"the rank of low-rank noise is {self.rank}; it must be at least 1.")
         if self.parameters.space.kind != "full":
             raise InputError(f"rank-r noise perturbs whole weight matrices, not {self.parameters.space}.")
 
@@ -151,7 +153,7 @@ class LowRankMembers:
         return len(self.numbers)
 
     def factors(self, name: str, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """(left, right) of one tensor: (n, shape[0], r) with sigma / sqrt(r) folded in, and (n, r, shape[1])."""
+        """Make (left, right) of one tensor: (n, shape[0], r) with sigma / sqrt(r) folded in, and (n, r, shape[1])."""
         rows, columns = self.matrices[name]
         drawn = np.empty((stop - start, self.rank * (rows + columns)), dtype=np.float32)
         signs = np.empty((stop - start, 1, 1), dtype=np.float32)
@@ -166,7 +168,7 @@ class LowRankMembers:
         )
 
     def deltas(self, start: int, stop: int) -> Tensor:
-        """The same perturbations written out, (n, n_params); zero for tensors that are not matrices."""
+        """Write out the same perturbations, (n, n_params); zero for tensors that are not matrices."""
         flat = torch.zeros(stop - start, self.space.n_params)
         for name, part in zip(self.parameters.names, self.parameters.slices, strict=True):
             if name in self.matrices:
@@ -178,7 +180,7 @@ class LowRankMembers:
 def normal_coefficients(
     streams: Streams, numbers: Sequence[int], rank: int, sigma: float, *, antithetic: bool = False
 ) -> np.ndarray:
-    """sigma c_i, c_i ~ N(0, I) in a rank-k basis, (n, rank) float64; a row depends on (streams, number) alone."""
+    """Draw sigma c_i, c_i ~ N(0, I) in a rank-k basis, (n, rank) float64; a row depends on (streams, number) alone."""
     _require(numbers, sigma)
     rows = []
     for number in numbers:
@@ -188,6 +190,7 @@ def normal_coefficients(
 
 
 def _draw_and_sign(number: int, antithetic: bool) -> tuple[int, float]:
+    # The number alone decides, never a running count: any worker makes its members without the others.
     return (number // 2, 1.0 - 2.0 * (number % 2)) if antithetic else (number, 1.0)
 
 

@@ -23,14 +23,14 @@ from lineament.errors import InputError, NonFiniteError
 from lineament.population.members import LowRankMembers, Members
 from lineament.problems.factor_pairs import factor_pairs
 from lineament.problems.problem import Batch, Problem, mean_losses
-from lineament.vectors.gradients import is_conv1d
+from lineament.vectors.layer_gradients import is_conv1d
 
 Way = Literal["shared", "functional", "one_by_one"]
 # (logits (n_examples, n_targets, n_vocabulary), batch) -> score per example (n_examples,); lower is better.
 Objective = Callable[[Tensor, Batch], Tensor]
 DEFAULT_MEMORY_BYTES = 2**30
 # Beyond this many token rows in one pass products gain nothing and activations leave the caches.
-MOST_TOKENS_PER_PASS = 2048
+MAX_TOKENS_PER_PASS = 2048
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class Scores:
         return int((~np.isfinite(self.losses)).sum())
 
     def best(self, k: int = 1) -> list[int]:
-        """The k best finite members, best first; ties go to the lower number."""
+        """Return the k best finite members, best first; ties go to the lower number."""
         return ranked(self.losses)[:k]
 
 
 def ranked(losses: np.ndarray) -> list[int]:
-    """Members with a finite loss, best first; ties go to the lower number."""
+    """Return the members with a finite loss, best first; ties go to the lower number."""
     order = np.argsort(np.where(np.isfinite(losses), losses, np.inf), kind="stable")
     return [int(i) for i in order if np.isfinite(losses[i])]
 
 
 def cross_entropy_by_example(logits: Tensor, batch: Batch) -> Tensor:
-    """The default objective: mean cross entropy over an example's target tokens, nats, (n_examples,)."""
+    """Return the mean cross entropy over each example's target tokens, nats, (n_examples,): the default objective."""
     return mean_losses(logits, batch.targets, torch.float64)
 
 
@@ -105,7 +105,7 @@ class Population:
             raise NonFiniteError(f"the unperturbed model scores {self.base}; nothing can be compared with that.")
 
     def score(self, members: Members, per_pass: int | None = None) -> Scores:
-        """Losses of all members, in their order.
+        """Return the losses of all members, in their order.
 
         Args:
             per_pass: members per forward pass; default `self.per_pass(members)`. A loss is the same bit for bit where
@@ -115,7 +115,7 @@ class Population:
         return Scores(np.asarray(losses), self.base)
 
     def logits(self, members: Members, per_pass: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """(member, its logits (n_examples, n_targets, n_vocabulary)), in order, chunk by chunk.
+        """Yield (member, its logits (n_examples, n_targets, n_vocabulary)), in order, chunk by chunk.
 
         The model's weights and hooks must stay as they are until the last one was taken.
         """
@@ -130,21 +130,21 @@ class Population:
         for start in range(0, len(members), size):
             stop = min(len(members), start + size)
             with torch.no_grad():
-                found = make[way](members, start, stop)
-            yield from enumerate(found, start)
+                by_member = make[way](members, start, stop)
+            yield from enumerate(by_member, start)
 
     def per_pass(self, members: Members) -> int:
-        """How many such members go through one forward pass; passes are cut at multiples of it."""
+        """Return how many such members go through one forward pass; passes are cut at multiples of it."""
         return self.chunk(self._way or self._fastest(members))
 
     def chunk(self, way: Way) -> int:
-        """Members per pass: as many as memory allows and products gain from."""
+        """Return the members per pass: as many as memory allows and products gain from."""
         if way == "one_by_one":
             return 1
         space = self.problem.parameters
         tokens = max(1, self.batch.input_ids.numel())
         each = self.bytes_per_member + 3 * space.n_params * space.tensors[0].element_size()
-        return max(1, min(self.memory_bytes // each, -(-MOST_TOKENS_PER_PASS // tokens)))
+        return max(1, min(self.memory_bytes // each, -(-MAX_TOKENS_PER_PASS // tokens)))
 
     def _fastest(self, members: Members) -> Way:
         if self.problem.parameters.space.kind == "lora_factors" or isinstance(members, LowRankMembers):
@@ -175,15 +175,15 @@ class Population:
             return torch.func.functional_call(module, parameters, ())  # type: ignore[no-any-return]
 
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
-            found: Tensor = torch.func.vmap(one)(stacked)
-        return found
+            logits: Tensor = torch.func.vmap(one)(stacked)
+        return logits
 
     def _one_by_one(self, members: Members, start: int, stop: int) -> Tensor:
-        found = []
+        logits = []
         for row in _moved(self.problem, members, start, stop):
             with self.problem.parameters.temporarily(row):
-                found.append(self.problem.logits(self.batch))
-        return torch.stack(found)
+                logits.append(self.problem.logits(self.batch))
+        return torch.stack(logits)
 
 
 @contextmanager
@@ -228,7 +228,7 @@ class _Logits(nn.Module):
 
 
 def _moved(problem: Problem, members: Members, start: int, stop: int) -> Tensor:
-    """theta + delta of some members, (n, n_params), in the model's precision, on its device."""
+    """Return theta + delta of some members, (n, n_params), in the model's precision, on its device."""
     theta = problem.parameters.read()
     return theta + members.deltas(start, stop).to(theta)
 
@@ -239,18 +239,18 @@ def _module_factors(problem: Problem, members: Members, start: int, stop: int) -
     if problem.parameters.space.kind != "lora_factors":
         raise InputError(f"members of {problem.parameters.space} have no low rank; they cannot share a forward pass.")
     rows, modules = _moved(problem, members, start, stop), dict(problem.parameters.module.named_modules())
-    found: dict[nn.Module, _Factors] = {}
+    factors: dict[nn.Module, _Factors] = {}
     for pair in factor_pairs(problem.parameters):
         module: Any = modules[pair.module]
         _require_plain_lora(module, pair.module)
         a, b = rows[:, pair.a].view(-1, *pair.a_shape), rows[:, pair.b].view(-1, *pair.b_shape)
-        found[module] = _Factors(a.transpose(1, 2), pair.scale * b.transpose(1, 2), module.base_layer)
-    return found
+        factors[module] = _Factors(a.transpose(1, 2), pair.scale * b.transpose(1, 2), module.base_layer)
+    return factors
 
 
 def _noise_factors(problem: Problem, members: LowRankMembers, start: int, stop: int) -> dict[nn.Module, _Factors]:
     owners = {f"{name}.weight": module for name, module in problem.parameters.module.named_modules()}
-    device, found = problem.device, {}
+    device, factors = problem.device, {}
     for name in members.matrices:
         module = owners.get(name)
         if module is None or not (type(module) is nn.Linear or is_conv1d(module)):
@@ -258,8 +258,8 @@ def _noise_factors(problem: Problem, members: LowRankMembers, start: int, stop: 
         left, right = (t.to(device, problem.parameters.tensors[0].dtype) for t in members.factors(name, start, stop))
         # A Linear's weight is (d_out, d_in): x W^T gains (x right^T) left^T. A Conv1D's is (d_in, d_out).
         pair = (right.transpose(1, 2), left.transpose(1, 2)) if type(module) is nn.Linear else (left, right)
-        found[module] = _Factors(*pair, module.forward)
-    return found
+        factors[module] = _Factors(*pair, module.forward)
+    return factors
 
 
 def _require_plain_lora(module: Any, name: str) -> None:
@@ -277,7 +277,7 @@ class _LowerPart:
 
     @contextmanager
     def once(self, blocks: list[nn.Module]) -> Iterator[None]:
-        """Inside the block, these blocks run, or, from the second time on, give what the last of them gave then."""
+        """Run these blocks the first time; from then on, let the last of them return what it returned then."""
         with ExitStack() as stack:
             if blocks and self._output is None:
                 stack.callback(blocks[-1].register_forward_hook(self._keep).remove)
@@ -302,6 +302,7 @@ def _sharing(
     """
     below, blocks = _split_blocks(model, set(factors))
     with ExitStack() as stack:
+        # One stack for all of it: whatever raises, every forward and hook is put back, the last one first.
         stack.enter_context(lower.once(below))
         for module, own in factors.items():
             stack.enter_context(_replaced_forward(module, _with_term(own, n)))
@@ -312,6 +313,8 @@ def _sharing(
 
 @contextmanager
 def _replaced_forward(module: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
+    # An instance attribute may be there already (PEFT, accelerate): it must come back, and where there was none the
+    # class's own must show again, so `del` and not an assignment of `module.forward`, a bound method that would stay.
     before = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -326,6 +329,8 @@ def _with_term(own: _Factors, n: int) -> Callable[..., Tensor]:
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         out: Tensor = own.base(x)
         whole = out.to(own.right)  # as PEFT does where the base is bfloat16 and the factors float32
+        # One product with the shared weight for all members, then small ones by member: adding the terms to the weight
+        # would cost a weight per member. In place, so that the activations are not copied.
         low = torch.bmm(x.to(own.right).reshape(n, -1, x.shape[-1]), own.right)
         whole.view(n, -1, out.shape[-1]).baddbmm_(low, own.left)
         return whole.to(out)
@@ -334,7 +339,7 @@ def _with_term(own: _Factors, n: int) -> Callable[..., Tensor]:
 
 
 def _split_blocks(model: nn.Module, modules: set[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Blocks below the first perturbed one, and the rest; both empty if a perturbed module lies outside the blocks."""
+    """Split the blocks into those below the first perturbed one and the rest; both empty if one lies outside them."""
     names = {name: module for name, module in model.named_modules() if module in modules}
     lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     for prefix in lists:  # parents come before their children
@@ -347,7 +352,7 @@ def _split_blocks(model: nn.Module, modules: set[nn.Module]) -> tuple[list[nn.Mo
 
 
 def _repeat_inputs(n: int, n_examples: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A hook that gives a block one copy of every example for each member, where it has only one for all."""
+    """Make a hook that gives a block one copy of every example for each member, where it has one for all."""
     made: dict[int, tuple[Tensor, Tensor]] = {}
 
     def grown(value: Any) -> Any:
@@ -370,7 +375,7 @@ def _repeated(batch: Batch, n: int) -> Batch:
 
 
 def _measured_pass(problem: Problem, batch: Batch) -> tuple[Tensor, int]:
-    """Logits of the unperturbed model, and about how many bytes a pass holds at once: the largest block's outputs."""
+    """Return the unperturbed model's logits and about how many bytes a pass holds: the largest block's outputs."""
     blocks = [m for m in problem.model.modules() if isinstance(m, nn.ModuleList)][:1]
     inside = {leaf: i for i, block in enumerate(blocks[0] if blocks else []) for leaf in block.modules()}
     held: dict[int, int] = {}

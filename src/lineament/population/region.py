@@ -14,7 +14,7 @@ from lineament.population.members import BasisMembers, GaussianMembers, Members,
 from lineament.streams import Streams
 from lineament.theory import Curvature
 from lineament.vectors.curvature import curvature_in_basis, estimate_curvature
-from lineament.vectors.gradients import HessianOperator
+from lineament.vectors.hessian import HessianOperator
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Region:
         return self.parameters.n_params if self.basis is None else self.basis.rank
 
     def inside(self, vector: Tensor) -> Tensor:
-        """U^T v, or v itself."""
+        """Return U^T v, or v itself."""
         return vector if self.basis is None else self.basis.columns.T @ vector
 
     def members(self, streams: Streams, numbers: Sequence[int], sigma: float, *, antithetic: bool = False) -> Members:
-        """Draws sigma z (or sigma U c) by number; a draw depends on (streams, name, number) alone."""
+        """Draw sigma z (or sigma U c) by number; a draw depends on (streams, name, number) alone."""
         own = streams.child("draws", self.name)
         if self.basis is None:
             return GaussianMembers(self.parameters, own, numbers, sigma, antithetic)
@@ -78,7 +78,7 @@ class SearchSpace:
         return self.region.dimension
 
     def first_order_gains(self, members: Members, chunk: int = 64) -> Tensor:
-        """-g . delta_i of every member, (n,) float64."""
+        """Return -g . delta_i of every member, (n,) float64."""
         if isinstance(members, BasisMembers):
             return -torch.from_numpy(members.coefficients) @ self.gradient
         gradient = self.gradient.to(torch.float32)
@@ -89,10 +89,10 @@ class SearchSpace:
 def measured_space(
     operator: HessianOperator, region: Region, streams: Streams, relative_error: float, most_probes: int
 ) -> SearchSpace:
-    """Geometry of a region: exact inside a basis, by Hutchinson probes in the whole space."""
+    """Measure the geometry of a region: exactly inside a basis, by Hutchinson probes in the whole space."""
     if region.basis is not None:
         gradient = region.inside(operator.gradient)
         return SearchSpace(region, curvature_in_basis(operator, region.basis), gradient)
     generator = streams.generator("probes")
-    found = estimate_curvature(operator, generator, relative_error=relative_error, max_probes=most_probes)
-    return SearchSpace(region, found.curvature(), operator.gradient, found.trace.stderr)
+    estimate = estimate_curvature(operator, generator, relative_error=relative_error, max_probes=most_probes)
+    return SearchSpace(region, estimate.curvature(), operator.gradient, estimate.trace.stderr)

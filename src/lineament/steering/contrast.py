@@ -57,12 +57,12 @@ class Contrast:
         return self.prompts.targets[:, -1] == self.labels if self.kind == "statement" else self.positive
 
     def towards(self) -> Batch:
-        """The prompts with the positive answer as target, whatever the true one is."""
+        """Return the prompts with the positive answer as target, whatever the true one is."""
         return replace(self.prompts, targets=self.labels[:, None].clone())
 
 
 def folds_of(positive: Tensor, n_folds: int) -> Tensor:
-    """(n,) fold of each row, 0 .. n_folds - 1, in turn within each class, so that every fold holds both.
+    """Deal rows into folds 0 .. n_folds - 1, (n,), in turn within each class, so that every fold holds both.
 
     In an answer contrast the two answers to one prompt fall into the same.
     """
@@ -74,7 +74,7 @@ def folds_of(positive: Tensor, n_folds: int) -> Tensor:
 
 
 def make_contrast(batch: Batch, kind: ContrastKind, label: int | None = None) -> Contrast:
-    """A contrast from examples of one task.
+    """Make a contrast from examples of one task.
 
     Args:
         batch: examples with `choices`; of several target positions the last one counts.
@@ -94,14 +94,14 @@ def make_contrast(batch: Batch, kind: ContrastKind, label: int | None = None) ->
 
 
 def answer_contrast(prompts: Batch, others: Tensor) -> Contrast:
-    """Every prompt with its own target as the positive answer, and `others` (n,) as the negative one."""
+    """Contrast every prompt with its own target, the positive answer, with `others` (n,), the negative one."""
     targets = prompts.targets[:, 0]
     rows = Batch.join([with_answers(prompts, answer[:, None]) for answer in (targets, others)])
     return Contrast("answer", rows, torch.arange(len(rows)) < len(prompts), prompts, targets, others)
 
 
 def positive_label(batch: Batch) -> int:
-    """The label that a statement contrast points to: the last of two choices, else the most frequent last target."""
+    """Choose the label that a statement contrast points to: the last of two choices, else the most frequent target."""
     if not batch.choices:
         raise InputError("examples of a contrast need `choices`: the token ids among which the answer is.")
     if len(batch.choices) == 2:
@@ -110,7 +110,7 @@ def positive_label(batch: Batch) -> int:
 
 
 def other_choice(batch: Batch) -> Tensor:
-    """(n,) the choice that is not the target; `InputError` unless there are two."""
+    """Return the choice that is not the target, (n,); raise `InputError` unless there are two."""
     if len(batch.choices) != 2:
         raise InputError(f"an answer contrast needs two choices; this task has {len(batch.choices)}.")
     first, second = batch.choices

@@ -19,7 +19,7 @@ LEAST_AGREEMENT = 0.95
 
 
 def caa(positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean activation of positive minus that of negative examples (contrastive activation addition, Rimsky 2024).
+    """Subtract the mean activation of negative from that of positive examples (CAA, Rimsky 2024).
 
     Args:
         positive, negative: (n_positive, ...), (n_negative, ...) activations.
@@ -35,7 +35,7 @@ def caa(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def pca_of_differences(positive: Tensor, negative: Tensor) -> Tensor:
-    """First principal axis of the pairs' differences, not centred, of the sign and the norm of the mean difference.
+    """Return the first principal axis of the pairs' differences, not centred, with sign and norm of their mean.
 
     Pairs are taken in order; of unequal classes the surplus is left out. Not centred, since the mean is the signal
     (Zou et al. 2023 centre pairs of random sign, which comes to the same).
@@ -48,12 +48,12 @@ def pca_of_differences(positive: Tensor, negative: Tensor) -> Tensor:
     differences = positive[:n].double() - negative[:n].double()
     mean = caa(positive, negative)
     axis = torch.linalg.svd(differences, full_matrices=False).Vh[0]
-    found: Tensor = axis * mean.norm() * torch.sign(axis @ mean)
-    return found
+    direction: Tensor = axis * mean.norm() * torch.sign(axis @ mean)
+    return direction
 
 
 def probe_direction(positive: Tensor, negative: Tensor) -> Tensor:
-    """Direction along which a logistic probe separates the classes, of the norm of the mean difference.
+    """Fit a logistic probe and return its direction, of the norm of the mean difference.
 
     Features are scaled to unit standard deviation and the direction is taken back to activation space, so that it is
     that of the log odds' gradient.
@@ -69,20 +69,20 @@ def probe_direction(positive: Tensor, negative: Tensor) -> Tensor:
     scale = rows.std(axis=0)
     scale[scale == 0] = 1.0
     fitted = LogisticRegression(C=PROBE_C, max_iter=PROBE_STEPS).fit((rows - rows.mean(axis=0)) / scale, labels)
-    direction = torch.from_numpy(fitted.coef_[0] / scale)
-    found: Tensor = direction / direction.norm() * caa(positive, negative).norm()
-    return found
+    normal = torch.from_numpy(fitted.coef_[0] / scale)
+    direction: Tensor = normal / normal.norm() * caa(positive, negative).norm()
+    return direction
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
-    """Signed cosine along the last axis, in float64; NaN where a vector is zero."""
+    """Return the signed cosine along the last axis, in float64; NaN where a vector is zero."""
     first, second = first.double(), second.double()
-    found: Tensor = (first * second).sum(dim=-1) / (first.norm(dim=-1) * second.norm(dim=-1))
-    return found
+    cosines: Tensor = (first * second).sum(dim=-1) / (first.norm(dim=-1) * second.norm(dim=-1))
+    return cosines
 
 
 def _require_both(n_positive: int, n_negative: int) -> None:
     if not n_positive or not n_negative:
         raise InputError(
-            f"{n_positive} positive and {n_negative} negative examples; a contrast needs at least one of each."
+            f"the data hold {n_positive} positive and {n_negative} negative examples; a contrast needs one of each."
         )

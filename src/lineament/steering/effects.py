@@ -1,6 +1,6 @@
-"""What a steering vector does to behaviour: logit difference and accuracy, and its price on neutral text.
+"""What a steering vector does to behaviour: logit difference and accuracy, and the KL it costs on neutral text.
 
-Two vectors are compared at equal norm, or at equal price: the same KL divergence from the unsteered model on neutral
+Two vectors are compared at equal norm, or at equal KL: the same divergence from the unsteered model on neutral
 text, in nats per token, mean over all positions (protocol, section 5).
 """
 
@@ -21,15 +21,15 @@ from lineament.steering.vector import SteeringVector
 
 # Logits of all positions are large; so few tokens go through the head at once.
 TOKENS_PER_PASS = 512
-# Doses are found to this relative precision, beyond which the KL of neutral text is not known anyway.
-DOSE_TOLERANCE = 0.01
+# Coefficients are computed to this relative precision, beyond which the KL of neutral text is not known anyway.
+COEFFICIENT_TOLERANCE = 0.01
 # No text has a KL beyond this; root finding needs finite numbers.
-MOST_NATS = 1e6
+MAX_KL_NATS = 1e6
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answers to prompts with a positive label.
+    """A model's answers to prompts with a positive label.
 
     Attributes:
         differences: (n,) float64, logit of the positive label minus the largest one of the other choices, nats.
@@ -44,7 +44,7 @@ class Answers:
 
 @torch.no_grad()
 def answers(problem: Problem, batch: Batch, labels: Tensor, others: Tensor | None = None) -> Answers:
-    """Answers at the last target position of every example.
+    """Return the answers at the last target position of every example.
 
     Args:
         labels: (n,) token id of the positive answer to each prompt, one of `batch.choices`.
@@ -66,7 +66,7 @@ def _last_logits(problem: Problem, part: Batch) -> Tensor:
 
 
 class NeutralText:
-    """Neutral text and what the unsteered model says of it.
+    """Neutral text with the unsteered model's log probabilities.
 
     Args:
         batch: token rows; positions and targets do not matter.
@@ -78,35 +78,35 @@ class NeutralText:
         self._base = [self._log_probabilities(part) for part in self._parts]
 
     def kl(self) -> float:
-        """KL(unsteered || as the model is now), nats per token, mean over all real positions."""
+        """Return KL(unsteered || the model as it is now), nats per token, mean over all real positions."""
         total = count = 0.0
         for part, base in zip(self._parts, self._base, strict=True):
             now = self._log_probabilities(part)
             total += float((base.exp() * (base - now)).sum(dtype=torch.float64))
             count += len(base)
         mean = total / count
-        # A model that a vector drove out of its numbers costs everything; max() alone would call that nothing.
+        # If steering made the logits NaN, report infinite KL; max() alone would give 0.
         return max(0.0, mean) if math.isfinite(mean) else math.inf
 
     @torch.no_grad()
     def _log_probabilities(self, part: Batch) -> Tensor:
-        """(n_real_tokens, n_vocabulary)."""
+        """Return the log probabilities, (n_real_tokens, n_vocabulary)."""
         logits = self._problem.logits(part.to(self._problem.device)).cpu()
         return functional.log_softmax(logits[part.attention_mask.bool()].float(), dim=-1)
 
 
 def _everywhere(batch: Batch) -> Batch:
-    """The batch with every position wanted."""
+    """Ask for the logits at every position of the batch."""
     positions = torch.arange(batch.input_ids.shape[1]).expand(len(batch), -1)
     return Batch(batch.input_ids, batch.attention_mask, positions, torch.zeros_like(positions), batch.choices)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The coefficient at which a vector costs a given KL.
+    """The coefficient at which a vector reaches a given KL.
 
     Attributes:
-        coefficient: None if no coefficient up to `largest` costs so much.
+        coefficient: None if no coefficient up to `largest` reaches it.
         kl: nats per token at the coefficient, or at `largest`.
         largest: the largest coefficient that was tried.
     """
@@ -119,28 +119,28 @@ class Calibration:
 def calibrate(
     problem: Problem, vector: SteeringVector, neutral: NeutralText, kl: float, largest: float, where: Where = "all"
 ) -> Calibration:
-    """A positive coefficient at which KL(unsteered || steered) is `kl`, searched up to `largest`.
+    """Find a positive coefficient at which KL(unsteered || steered) is `kl`, searching up to `largest`.
 
     Doubles or halves from a thousandth of `largest` until the KL is bracketed, then Brent's method. Where the KL passes
-    the price several times, it is the crossing next to that start.
+    `kl` several times, the result is the crossing next to that start.
     """
 
     def excess(coefficient: float) -> float:
         with steered(problem.model, vector, coefficient, where):
-            return min(neutral.kl(), MOST_NATS) - kl
+            return min(neutral.kl(), MAX_KL_NATS) - kl
 
     high = largest / 1024
-    found = excess(high)
-    if found < 0:
-        while found < 0 and high < largest:
+    above = excess(high)
+    if above < 0:
+        while above < 0 and high < largest:
             high = min(2 * high, largest)
-            found = excess(high)
-        if found < 0:
-            return Calibration(None, found + kl, largest)
+            above = excess(high)
+        if above < 0:
+            return Calibration(None, above + kl, largest)
         low = high / 2
     else:
         low = high / 2
         while excess(low) >= 0:
             high, low = low, low / 2
-    root = float(brentq(excess, low, high, xtol=1e-3 * DOSE_TOLERANCE * low, rtol=DOSE_TOLERANCE))
+    root = float(brentq(excess, low, high, xtol=1e-3 * COEFFICIENT_TOLERANCE * low, rtol=COEFFICIENT_TOLERANCE))
     return Calibration(root, excess(root) + kl, largest)

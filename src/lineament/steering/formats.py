@@ -46,7 +46,8 @@ def read_vector(path: Path, layer: int | None = None) -> SteeringVector:
         layer: layer, counted from 1, of a .pt file that holds a single tensor; None for every other file.
 
     Raises:
-        InputError: another suffix, no such file, a torn one, one that holds no vector, or a layer given in vain.
+        InputError: another suffix, no such file, a torn one, one that holds no vector, or a layer
+            for a format that stores its own.
     """
     readers: dict[str, Callable[[Path], SteeringVector]] = {".safetensors": load_vector, ".gguf": read_gguf}
     suffix = path.suffix.lower()
@@ -55,12 +56,12 @@ def read_vector(path: Path, layer: int | None = None) -> SteeringVector:
     if suffix == ".pt":
         return read_pt(path, layer)
     if layer is not None:
-        raise _layer_in_vain(path, layer)
+        raise _layers_are_stored(path, layer)
     return readers[suffix](path)
 
 
 def from_layer_activations(source: HasLayerActivations, tags: VectorTags | None = None) -> SteeringVector:
-    """A vector from another tool's object; values are copied as float32.
+    """Convert another tool's object to a vector; values are copied as float32.
 
     Args:
         source: its `layer_activations` map blocks, counted from 0, to (width,) tensors.
@@ -111,12 +112,12 @@ def read_gguf(path: Path) -> SteeringVector:
     tensors, text = _read_gguf_file(path)
     blocks = {}
     for name, values in tensors.items():
-        found = _DIRECTION.fullmatch(name)
-        if found is None:
+        match = _DIRECTION.fullmatch(name)
+        if match is None:
             raise InputError(f"{path} is no control vector: it holds {name!r}; only tensors direction.N are allowed.")
         if values.dtype != np.float32:
             raise InputError(f"{path}: {name} is not float32, the only type of a control vector.")
-        blocks[int(found[1])] = torch.from_numpy(values)
+        blocks[int(match[1])] = torch.from_numpy(values)
     return _from_blocks(blocks, VectorTags() if text is None else parsed_tags(path, text))
 
 
@@ -129,7 +130,8 @@ def read_pt(path: Path, layer: int | None = None) -> SteeringVector:
         layer: layer, counted from 1, of the one tensor.
 
     Raises:
-        InputError: no such file, a torn one, any other content, one tensor without its layer, or a layer in vain.
+        InputError: no such file, a torn one, any other content, one tensor without its layer, or a layer
+            for a dict that names its own.
     """
     content = _torch_content(path)
     if isinstance(content, Tensor):
@@ -139,12 +141,12 @@ def read_pt(path: Path, layer: int | None = None) -> SteeringVector:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; allowed: {PT_ALLOWED}.")
     if layer is not None:
-        raise _layer_in_vain(path, layer)
+        raise _layers_are_stored(path, layer)
     return _from_blocks(content.get("layer_activations", content), VectorTags())
 
 
 def _from_blocks(blocks: object, tags: VectorTags) -> SteeringVector:
-    """Vector from block, counted from 0 -> (width,); everything is checked, since it comes from elsewhere."""
+    """Make a vector from block, counted from 0 -> (width,); everything is checked, since it comes from elsewhere."""
     if not isinstance(blocks, Mapping):
         raise InputError(f"layer_activations is a {type(blocks).__name__}; it must be a dict from block to tensor.")
     for block, value in blocks.items():
@@ -201,7 +203,7 @@ def _write_gguf_file(vector: SteeringVector, path: Path, model_type: str) -> Non
 
 
 def _read_gguf_file(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """Tensors by name, copied out of the file, and the text of our tags if there is one."""
+    """Return the tensors by name, copied out of the file, and the text of our tags if there is one."""
     _require_file(path)
     try:
         reader = _whole_reader(path)
@@ -213,7 +215,7 @@ def _read_gguf_file(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
 
 
 def _whole_reader(path: Path) -> Any:
-    """A reader that notices when the file ends too early; the package's own may then go on for ever."""
+    """Make a reader that notices when the file ends too early; the package's own may then loop for ever."""
     from gguf import GGUFReader
 
     class WholeReader(GGUFReader):
@@ -241,7 +243,7 @@ def _require_file(path: Path) -> None:
         raise InputError(f"the vector file {path} does not exist.")
 
 
-def _layer_in_vain(path: Path, layer: int) -> InputError:
+def _layers_are_stored(path: Path, layer: int) -> InputError:
     return InputError(f"layer {layer} was given, but {path} names its layers itself. Leave the layer out.")
 
 

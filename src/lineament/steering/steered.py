@@ -26,7 +26,7 @@ Where = Literal["all", "answer"]
 def steered(
     model: nn.Module, vector: SteeringVector, coefficient: float, where: Where | int | Tensor = "all"
 ) -> Iterator[None]:
-    """Inside the block, coefficient times the vector's direction is added at its site of each of its layers.
+    """Inside the block, add coefficient times the vector's direction at its site of each of its layers.
 
     Args:
         model: a decoder; any call of it inside the block is steered, `generate` included.
@@ -36,16 +36,17 @@ def steered(
             prompt grown longer (no cache, or drafts behind the prompt), give the prompts' lengths less one as a tensor.
 
     Raises:
-        InputError: a layer that the model has not, a coefficient or direction that is not finite, or another `where`;
-            when the model is called, another width, or a call whose tokens cannot be told apart (see `where`).
+        InputError: a layer that the model does not have, a coefficient or direction that is not finite, or another
+            `where`; when the model is called, another width, or a call whose tokens cannot be told apart (see `where`).
     """
     if not math.isfinite(coefficient) or abs(coefficient) > torch.finfo(torch.float32).max:
-        raise InputError(f"coefficient {coefficient}: it must be finite.")
+        raise InputError(f"the coefficient is {coefficient}; it must be finite in float32.")
     tokens = _Tokens(where)
     blocks = find_blocks(model)
     modules = {layer: blocks.at(layer, vector.tags.site) for layer in vector.layers}
     with ExitStack() as stack:
         if coefficient != 0:
+            # The decoder's pre-hook runs before any block's: it decides which tokens the blocks' hooks steer.
             if not tokens.every:
                 # The decoder itself, not what wraps it: an adapter's `generate` calls past its own wrapper.
                 decoder = _owner(model, blocks.name)
@@ -58,12 +59,12 @@ def steered(
 
 
 def _owner(model: nn.Module, name: str) -> nn.Module:
-    """The module that calls the blocks: the nearest one above their list that is no container itself."""
+    """Find the module that calls the blocks: the nearest one above their list that is no container itself."""
     while name:
         name = name.rpartition(".")[0]
-        found = model.get_submodule(name)
-        if not isinstance(found, nn.ModuleList | nn.ModuleDict):
-            return found
+        owner = model.get_submodule(name)
+        if not isinstance(owner, nn.ModuleList | nn.ModuleDict):
+            return owner
     return model
 
 
@@ -74,14 +75,16 @@ class _Tokens:
         if isinstance(where, str) and where not in get_args(Where):
             raise unknown_name("place to steer", where, get_args(Where))
         if isinstance(where, int) and where < 0:
-            raise InputError(f"steering from token {where}: tokens are counted from 0.")
+            raise InputError(
+                f"steering was to start at token {where}; give 0 or more, counted from the first real token."
+            )
         self.every = isinstance(where, str) and where == "all"
         self._where = where
         self._first: Tensor | None = None
         self._mask: Tensor | None = None
 
     def see(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """A pre-hook of the decoder: finds each token's place in its row."""
+        """Find each token's place in its row, as a pre-hook of the decoder."""
         ids = kwargs.get("input_ids")
         if ids is None:
             ids = args[0] if args else kwargs["inputs_embeds"][..., 0]
@@ -94,17 +97,18 @@ class _Tokens:
                 "this call gives the model a prepared attention mask, from which no token's place in its row can be "
                 "read (a static cache does so). Steer with where='all', or generate with an ordinary cache."
             )
+        # Places from the mask, not arange: padding on the left and a filled cache both shift them.
         places = mask.cumsum(dim=1)[:, -length:] - 1
         if self._first is None or past == 0 or not isinstance(self._where, str):
             self._first = self._first_places(mask, past)
         self._mask = (places >= self._first) & (mask[:, -length:] > 0)
 
     def forget(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """A hook of the decoder: what was seen holds for one call."""
+        """Forget the call that has ended, as a hook of the decoder."""
         self._mask = None
 
     def chosen(self) -> Tensor | None:
-        """(n, length) booleans, or None for every token."""
+        """Return the steered tokens, (n, length) booleans, or None for every token."""
         if self.every:
             return None
         if self._mask is None:
@@ -112,11 +116,11 @@ class _Tokens:
         return self._mask
 
     def _first_places(self, mask: Tensor, past: int) -> Tensor:
-        """(n, 1) place in its row from which on a row is steered."""
+        """Return the place in its row from which on each row is steered, (n, 1)."""
         if isinstance(self._where, Tensor):
             n_given, n = len(self._where), len(mask)
             if n % n_given:
-                raise InputError(f"{n_given} first places for {n} rows; give one per row.")
+                raise InputError(f"{n_given} first places were given for {n} rows; give one per row.")
             # Beams of one prompt stand next to each other.
             return self._where.to(mask.device).repeat_interleave(n // n_given)[:, None]
         if isinstance(self._where, int):
@@ -127,7 +131,7 @@ class _Tokens:
 
 
 def _past_length(kwargs: Mapping[str, Any]) -> int:
-    """Tokens in the key-value cache before this call."""
+    """Count the tokens in the key-value cache before this call."""
     if kwargs.get("cache_params") is not None:
         raise InputError("this model keeps a state in place of a cache; steer it with where='all'.")
     cache = kwargs.get("past_key_values")

@@ -99,14 +99,14 @@ class SteeringVector:
         return {layer - 1: self.directions[layer] for layer in self.layers}
 
     def only(self, *layers: int) -> SteeringVector:
-        """The vector at some of its layers; `InputError` for one that it has not."""
+        """Keep some of the layers; raise `InputError` for one that the vector does not have."""
         missing = [layer for layer in layers if layer not in self.directions]
         if missing:
-            raise InputError(f"the vector has no layer {missing[0]}; it has {_listed(self.layers)}.")
+            raise InputError(f"the vector has no layer {missing[0]}; choose among {_listed(self.layers)}.")
         return replace(self, directions={layer: self.directions[layer] for layer in layers})
 
     def unit(self) -> SteeringVector:
-        """The same directions, each of norm 1; `InputError` for one that is zero."""
+        """Scale every direction to norm 1; raise `InputError` for one that is zero."""
         zero = [layer for layer in self.layers if not self.directions[layer].norm() > 0]
         if zero:
             raise InputError(f"the directions of layers {zero} are zero; they cannot be normalised.")
@@ -121,8 +121,8 @@ class SteeringVector:
         if self.width != width:
             raise InputError(f"the vector has width {self.width}, but {model} has {width}: it is for another model.")
         if max(self.layers) > n_layers or (self.tags.n_layers and self.tags.n_layers != n_layers):
-            found = self.tags.n_layers or f"at least {max(self.layers)}"
-            raise InputError(f"the vector is for a model of {found} layers, but {model} has {n_layers}.")
+            n_expected = self.tags.n_layers or f"at least {max(self.layers)}"
+            raise InputError(f"the vector is for a model of {n_expected} layers, but {model} has {n_layers}.")
         if self.tags.model_hash and self.tags.model_hash != model_hash:
             raise InputError(
                 f"the vector was made on {self.tags.model or 'another model'} (weights {self.tags.model_hash}), but "
@@ -157,12 +157,12 @@ def load_vector(path: Path) -> SteeringVector:
 
 
 def tags_json(tags: VectorTags) -> str:
-    """Tags as text for the metadata of a file; `parsed_tags` reads them."""
+    """Convert tags to text for the metadata of a file; `parsed_tags` reads them."""
     return json.dumps({"schema": SCHEMA, "tags": asdict(tags)}, sort_keys=True)
 
 
 def parsed_tags(path: Path, text: str) -> VectorTags:
-    """Tags that `tags_json` wrote into the file at `path`; `InputError` for another schema or damaged ones."""
+    """Parse tags that `tags_json` wrote into `path`; raise `InputError` for another schema or damaged ones."""
     try:
         body = json.loads(text)
         schema = body["schema"]
@@ -176,7 +176,7 @@ def parsed_tags(path: Path, text: str) -> VectorTags:
 
 
 def _tuples(tags: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only."""
+    """Convert lists to tuples: JSON knows lists only."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in tags.items()}
 
 

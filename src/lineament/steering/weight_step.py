@@ -28,7 +28,7 @@ ADAM_EPS = 1e-8
 
 
 def label_gradient(problem: Problem, batch: Batch, label: int) -> Tensor:
-    """Gradient of the mean of -log p(label) over the batch's prompts, (n_params,) float64; true labels are ignored.
+    """Return the gradient of the mean of -log p(label) over the prompts, (n_params,) float64; ignores true labels.
 
     Args:
         label: token id, taken as the target at every target position of the batch.
@@ -37,7 +37,7 @@ def label_gradient(problem: Problem, batch: Batch, label: int) -> Tensor:
 
 
 def step_direction(gradient: Tensor, kind: StepKind = "raw") -> Tensor:
-    """The direction in which theta moves, of norm 1: minus the gradient, or Adam's first step from empty moments.
+    """Return the direction in which theta moves, of norm 1: minus the gradient, or Adam's first step.
 
     Raises:
         InputError: the gradient is zero.
@@ -45,14 +45,14 @@ def step_direction(gradient: Tensor, kind: StepKind = "raw") -> Tensor:
     if not gradient.norm() > 0:
         raise InputError("the gradient is zero: no weight of the measured space changes the wanted probability here.")
     moved = gradient if kind == "raw" else gradient / (gradient.abs() + ADAM_EPS)
-    found: Tensor = -moved / moved.norm()
-    return found
+    unit: Tensor = -moved / moved.norm()
+    return unit
 
 
 def jacobian_shift(
     problem: Problem, direction: Tensor, batch: Batch, place: Place, groups: Tensor, n_groups: int
 ) -> GroupSums:
-    """J direction by group of prompts: exact, by forward-mode differentiation at the present weights.
+    """Compute J direction by group of prompts: exactly, by forward-mode differentiation at the present weights.
 
     Args:
         direction: (n_params,) in the problem's space.
@@ -68,9 +68,9 @@ def jacobian_shift(
         with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             pairs = zip(problem.parameters.names, problem.parameters.tensors, tangents, strict=True)
             duals = {f"model.{n}": forward_ad.make_dual(p.detach(), t.to(p)) for n, p, t in pairs}  # type: ignore[no-untyped-call]
-            found = torch.func.functional_call(module, duals, (part,))
-            moved: Tensor | None = forward_ad.unpack_dual(found).tangent  # type: ignore[no-untyped-call]
-            return torch.zeros_like(found) if moved is None else moved
+            hidden = torch.func.functional_call(module, duals, (part,))
+            moved: Tensor | None = forward_ad.unpack_dual(hidden).tangent  # type: ignore[no-untyped-call]
+            return torch.zeros_like(hidden) if moved is None else moved
 
     passes = ((index, tangent(batch.rows(index))) for index in length_sorted(batch))
     with torch.no_grad():
@@ -78,7 +78,7 @@ def jacobian_shift(
 
 
 def finite_shift(problem: Problem, delta: Tensor, batch: Batch, place: Place, groups: Tensor, n_groups: int) -> Tensor:
-    """Means of h(theta + delta) - h(theta) by group, (n_groups, n_layers, width) float64; weights come back."""
+    """Average h(theta + delta) - h(theta) by group, (n_groups, n_layers, width) float64; restores the weights."""
     reader = problem_reader(problem, place)
     before = group_sums(reader, batch, groups, n_groups).means()
     theta = problem.parameters.read(torch.float64)
@@ -108,7 +108,7 @@ class WeightEdit:
 def weight_edit(
     problem: Problem, wanted: Tensor, layer: int, batch: Batch, *, iterations: int = 20, damping: float = 0.0
 ) -> WeightEdit:
-    """The weight edit that best produces a shift: least squares through the Jacobian, by LSMR.
+    """Find the weight edit that best produces a shift: least squares through the Jacobian, by LSMR.
 
     Minimises |J delta - wanted|^2 + damping^2 |delta|^2 over delta in the measured space, J at the present weights
     of the mean activation over the batch's prompts (Fong and Saunders 2011). Matrix-free: one product with J and one
@@ -123,11 +123,13 @@ def weight_edit(
     place, groups = Place((layer,)), torch.zeros(len(batch), dtype=torch.long)
     width = problem_reader(problem, place).read(batch.rows(torch.arange(1))).shape[-1]
     if wanted.shape != (width,) or not wanted.norm() > 0:
-        raise InputError(f"a wanted shift of shape {tuple(wanted.shape)}; give {width} numbers that are not all zero.")
+        raise InputError(
+            f"the wanted shift has shape {tuple(wanted.shape)} or is zero; give {width} numbers that are not all zero."
+        )
 
     def forward(delta: np.ndarray) -> np.ndarray:
-        found = jacobian_shift(problem, torch.from_numpy(np.ravel(delta)), batch, place, groups, 1)
-        return found.means()[0, 0].numpy()
+        sums = jacobian_shift(problem, torch.from_numpy(np.ravel(delta)), batch, place, groups, 1)
+        return sums.means()[0, 0].numpy()
 
     def backward(weights: np.ndarray) -> np.ndarray:
         return _pulled_back(problem, torch.from_numpy(np.ravel(weights)), batch, place).numpy()
@@ -143,7 +145,7 @@ def weight_edit(
 
 
 def _pulled_back(problem: Problem, weights: Tensor, batch: Batch, place: Place) -> Tensor:
-    """J^T weights: the gradient of the mean activation's inner product with `weights`, (n_params,) float64."""
+    """Return J^T weights: the gradient of <mean activation, weights>, (n_params,) float64."""
     reader, total = problem_reader(problem, place), torch.zeros(problem.parameters.n_params, dtype=torch.float64)
     with _gradients_of(problem):
         for index in length_sorted(batch):
@@ -154,7 +156,7 @@ def _pulled_back(problem: Problem, weights: Tensor, batch: Batch, place: Place) 
 
 @contextmanager
 def _gradients_of(problem: Problem) -> Iterator[None]:
-    """The measured tensors require gradients inside the block, whatever their flags were."""
+    """Let the measured tensors require gradients inside the block, and restore their flags on exit."""
     flags = [p.requires_grad for p in problem.parameters.tensors]
     try:
         for parameter in problem.parameters.tensors:

@@ -22,7 +22,8 @@ from lineament.settings.settings import Settings
 from lineament.streams import Streams
 from lineament.study.training import OnStep, RecoveryCurve, damage, reach_operating_point, recover
 from lineament.vectors.gradients import group_gradients
-from lineament.vectors.recording.writer import Recorder, Trajectory
+from lineament.vectors.recording.reader import Trajectory
+from lineament.vectors.recording.writer import Recorder
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 # A fresh LoRA adapter has B = 0, hence no gradient for A: the "start" basis is taken after this many steps, wherever

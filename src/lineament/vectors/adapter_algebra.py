@@ -25,7 +25,7 @@ from lineament.records import write_bytes
 
 
 def combine_adapters(adapters: Sequence[StoredAdapter], weights: Sequence[float]) -> StoredAdapter:
-    """The adapter whose dW is the weighted sum of the adapters' dW, module by module; ranks add up.
+    """Add adapters with weights: dW is the weighted sum of theirs, module by module; ranks add up.
 
     Args:
         adapters: of the same base model; a module that some of them leave alone gets the others' part.
@@ -44,17 +44,17 @@ def combine_adapters(adapters: Sequence[StoredAdapter], weights: Sequence[float]
 
 
 def scale_adapter(adapter: StoredAdapter, factor: float) -> StoredAdapter:
-    """The adapter whose dW is `factor` times as large, of the same rank."""
+    """Multiply an adapter's dW by `factor`; the rank stays."""
     return combine_adapters([adapter], [factor])
 
 
 def subtract_adapters(first: StoredAdapter, second: StoredAdapter) -> StoredAdapter:
-    """The adapter whose dW is the first's minus the second's."""
+    """Subtract the second adapter's dW from the first's."""
     return combine_adapters([first, second], [1.0, -1.0])
 
 
 def adapter_inner(first: StoredAdapter, second: StoredAdapter) -> float:
-    """<dW1, dW2>, summed over modules: s1 s2 tr(B1^T B2 A2 A1^T); a module that only one adapts adds nothing.
+    """Return <dW1, dW2> over all modules: sum of s1 s2 tr(B1^T B2 A2 A1^T); a module that only one adapts adds 0.
 
     Raises:
         InputError: modules whose weights differ in shape.
@@ -70,26 +70,26 @@ def adapter_inner(first: StoredAdapter, second: StoredAdapter) -> float:
 
 
 def adapter_norm(adapter: StoredAdapter) -> float:
-    """Frobenius norm of dW over all modules."""
+    """Return the Frobenius norm of dW over all modules."""
     return math.sqrt(max(0.0, adapter_inner(adapter, adapter)))
 
 
 def adapter_cosine(first: StoredAdapter, second: StoredAdapter) -> float:
-    """Cosine of two adapters' dW, the same for all factors that give them; nan where one changes nothing."""
+    """Return the cosine of two adapters' dW, whatever factors give them; nan where one changes nothing."""
     length = adapter_norm(first) * adapter_norm(second)
     return adapter_inner(first, second) / length if length > 0 else math.nan
 
 
 def adapter_singular_values(adapter: StoredAdapter) -> dict[str, Tensor]:
-    """Module -> singular values of its dW, largest first, (min(rank, d_in, d_out),) float64.
+    """Map each module to the singular values of its dW, largest first, (min(rank, d_in, d_out),) float64.
 
     With B = Q_B R_B and A^T = Q_A R_A they are those of scale * R_B R_A^T, a matrix of rank by rank.
     """
-    found = {}
+    singular_values = {}
     for module, (a, b, scale) in adapter.factors.items():
         right, left = torch.linalg.qr(a.double().T).R, torch.linalg.qr(b.double()).R
-        found[module] = torch.linalg.svdvals(scale * left @ right.T)
-    return found
+        singular_values[module] = torch.linalg.svdvals(scale * left @ right.T)
+    return singular_values
 
 
 def save_stored_adapter(adapter: StoredAdapter, folder: Path | str) -> None:
@@ -112,18 +112,19 @@ def _concatenated(module: str, parts: Sequence[Factors]) -> Factors:
 
 
 def _require_shapes(module: str, first: Factors, second: Factors) -> None:
-    shapes = [(found.b.shape[0], found.a.shape[1]) for found in (first, second)]
+    shapes = [(factors.b.shape[0], factors.a.shape[1]) for factors in (first, second)]
     if shapes[0] != shapes[1]:
         raise InputError(
-            f"{module} is {shapes[0]} in one adapter and {shapes[1]} in another: their base models differ."
+            f"{module} has shape {shapes[0]} in one adapter and {shapes[1]} in another: their base models differ. "
+            "Give adapters of one base model."
         )
 
 
 def _adapter(factors: Mapping[str, Factors], like: Mapping[str, Any]) -> StoredAdapter:
-    """An adapter of these factors of scale 1, with a configuration that says so."""
+    """Make an adapter of these factors of scale 1, with a configuration that says so."""
     names = [f"{module}.lora_{factor}.default.weight" for module in factors for factor in "AB"]
-    tensors = [tensor for found in factors.values() for tensor in (found.a, found.b)]
-    ranks = {module.removeprefix(PREFIX): len(found.a) for module, found in factors.items()}
+    tensors = [tensor for own in factors.values() for tensor in (own.a, own.b)]
+    ranks = {module.removeprefix(PREFIX): len(own.a) for module, own in factors.items()}
     usual = Counter(ranks.values()).most_common(1)[0][0]
     other = {re.escape(module): rank for module, rank in ranks.items() if rank != usual}
     kept = {key: like.get(key) for key in ("base_model_name_or_path", "task_type", "fan_in_fan_out")}

@@ -18,7 +18,7 @@ from lineament.bases import Basis
 from lineament.errors import InputError, NonFiniteError
 from lineament.theory import Curvature
 
-FEWEST_PROBES = 4
+MIN_PROBES = 4
 
 
 class Operator(Protocol):
@@ -48,7 +48,7 @@ class CurvatureEstimate:
     n_probes: int
 
     def curvature(self) -> Curvature:
-        """The values alone, as the predictions take them."""
+        """Return the values alone, without standard errors."""
         return Curvature(self.gradient_norm, self.trace.value, self.along_gradient, self.frobenius_norm.value)
 
 
@@ -71,8 +71,8 @@ def estimate_curvature(
     """
     if not relative_error > 0:
         raise InputError(f"relative_error is {relative_error}; it must be above 0.")
-    if max_probes < FEWEST_PROBES:
-        raise InputError(f"max_probes is {max_probes}; a standard error needs at least {FEWEST_PROBES}.")
+    if max_probes < MIN_PROBES:
+        raise InputError(f"max_probes is {max_probes}; a standard error needs at least {MIN_PROBES}.")
     gradient = operator.gradient.double()
     traces: list[float] = []
     squares: list[float] = []
@@ -85,13 +85,13 @@ def estimate_curvature(
             raise NonFiniteError(
                 f"the Hessian product of probe {len(traces)} is {traces[-1]}; the loss has no curvature."
             )
-        if len(traces) >= FEWEST_PROBES and _enough(traces, squares, relative_error):
+        if len(traces) >= MIN_PROBES and _enough(traces, squares, relative_error):
             break
     return CurvatureEstimate(*_along(operator, gradient), _mean(traces), _root(_mean(squares)), len(traces))
 
 
 def curvature_in_basis(operator: Operator, basis: Basis) -> Curvature:
-    """|U^T g|, tr, Frobenius norm and curvature along U^T g of U^T H U: exact, one product per direction."""
+    """Return |U^T g|, trace, norm and curvature along U^T g of U^T H U: exact, one product per direction."""
     images = torch.stack([(operator @ column).double() for column in basis.columns.T], dim=1)
     inner = basis.columns.T @ images
     gradient = basis.columns.T @ operator.gradient.double()
@@ -118,6 +118,6 @@ def _mean(values: list[float]) -> Estimate:
 
 
 def _root(square: Estimate) -> Estimate:
-    """Square root, with its standard error by the delta method."""
+    """Take the square root, with its standard error by the delta method."""
     root = math.sqrt(max(square.value, 0.0))
     return Estimate(root, square.stderr / (2 * root) if root > 0 else 0.0)

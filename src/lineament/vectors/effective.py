@@ -22,12 +22,12 @@ from lineament.errors import InputError
 from lineament.parameters import Space
 from lineament.problems.factor_pairs import FactorPair
 from lineament.vectors.recording.reader import Trajectory
-from lineament.vectors.recording.rows import MOST_BYTES_HELD
+from lineament.vectors.recording.rows import MAX_BYTES_HELD
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 
 def position_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> np.ndarray:
-    """Inner products <dW_s, dW_t> of adapters, (n, n) float64.
+    """Return the inner products <dW_s, dW_t> of adapters, (n, n) float64.
 
     Args:
         pairs: factor pairs of the space.
@@ -45,7 +45,7 @@ def position_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> np.ndarray:
 
 
 def effective_space(pairs: Sequence[FactorPair]) -> Space:
-    """The space of dW, of as many dimensions as it has entries; adapters of any rank on the same weights share it."""
+    """Return the space of dW, one dimension per entry; adapters of any rank on the same weights share it."""
     shapes = [(pair.module, pair.b_shape[0], pair.a_shape[1]) for pair in pairs]
     layout = "\n".join(f"{module}:({d_out}, {d_in})" for module, d_out, d_in in shapes)
     n_params = sum(d_out * d_in for _, d_out, d_in in shapes)
@@ -53,22 +53,22 @@ def effective_space(pairs: Sequence[FactorPair]) -> Space:
 
 
 def update_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> TrajectoryGram:
-    """Gram matrix of the dW updates between consecutive positions theta_0 .. theta_n."""
+    """Return the Gram matrix of the dW updates between consecutive positions theta_0 .. theta_n."""
     positions = position_gram(pairs, thetas)
     return TrajectoryGram(np.diff(np.diff(positions, axis=0), axis=1), effective_space(pairs))
 
 
 def effective_gram(
-    trajectory: Trajectory, pairs: Sequence[FactorPair] | None = None, bound_bytes: int = MOST_BYTES_HELD
+    trajectory: Trajectory, pairs: Sequence[FactorPair] | None = None, bound_bytes: int = MAX_BYTES_HELD
 ) -> TrajectoryGram:
-    """Gram matrix of the dW updates dW_t - dW_(t-1) of a recording of LoRA factors, in blocks of steps.
+    """Return the Gram matrix of a recording's dW updates, dW_t - dW_(t-1), in blocks of steps.
 
     Costs n_steps^2 rank^2 (d_in + d_out) / 2 multiplications for each pair. Rows are read once for every block of steps
     that comes after them.
 
     Args:
         pairs: the factor pairs; None for those that the recording tells of.
-        bound_bytes: most bytes of rows and products held at once; a block of one step is always allowed.
+        bound_bytes: maximum bytes of rows and products held at once; a block of one step is always allowed.
 
     Raises:
         InputError: the recording is sketched, or has no LoRA factors.
@@ -78,13 +78,13 @@ def effective_gram(
     pairs = trajectory.pairs() if pairs is None else pairs
     start, gram = trajectory.start(), torch.zeros(trajectory.n_steps, trajectory.n_steps, dtype=torch.float64)
     for pair in pairs:
-        _add_pair(gram, _PairRows(trajectory, pair, start), _steps_of_a_block(pair, trajectory.n_steps, bound_bytes))
+        _add_pair(gram, _PairRows(trajectory, pair, start), _steps_per_block(pair, trajectory.n_steps, bound_bytes))
     upper = gram.triu()
     return TrajectoryGram((upper + upper.triu(1).T).numpy(), effective_space(pairs))
 
 
 def effective_spectrum(pairs: Sequence[FactorPair], theta_start: Tensor, theta_end: Tensor) -> dict[str, np.ndarray]:
-    """Singular values of dW_end - dW_start by module, descending, (at most 2 rank,) float64.
+    """Return the singular values of dW_end - dW_start by module, descending, (at most 2 rank,) float64.
 
     The difference is scale [B_end - B_start, B_start] [A_end; A_end - A_start]; QR of both factors leaves a small
     matrix with the same singular values.
@@ -92,13 +92,13 @@ def effective_spectrum(pairs: Sequence[FactorPair], theta_start: Tensor, theta_e
     Args:
         theta_start, theta_end: flat factor vectors, (n_params,).
     """
-    found = {}
+    singular_values = {}
     for pair in pairs:
         (a_start, b_start), (a_end, b_end) = (_factors(pair, theta) for theta in (theta_start, theta_end))
         left = torch.linalg.qr(torch.cat([b_end - b_start, b_start], dim=1)).R
         right = torch.linalg.qr(torch.cat([a_end, a_end - a_start]).T).R
-        found[pair.module] = (abs(pair.scale) * torch.linalg.svdvals(left @ right.T)).numpy()
-    return found
+        singular_values[pair.module] = (abs(pair.scale) * torch.linalg.svdvals(left @ right.T)).numpy()
+    return singular_values
 
 
 class _PairRows:
@@ -110,7 +110,7 @@ class _PairRows:
         self.start: tuple[Tensor, ...] = (a, b.T)
 
     def block(self, first: int, last: int, position: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """(rank, 1 + steps, d_in) of A and (rank, 1 + steps, d_out) of B: a position, then the rows after it."""
+        """Read (rank, 1 + steps, d_in) of A and (rank, 1 + steps, d_out) of B: a position, then the rows after it."""
         (rank, d_in), (d_out, _) = self.pair.a_shape, self.pair.b_shape
         a = torch.empty(rank, last - first + 1, d_in, dtype=torch.float64)
         b = torch.empty(rank, last - first + 1, d_out, dtype=torch.float64)
@@ -122,12 +122,12 @@ class _PairRows:
 
 
 def _factors(pair: FactorPair, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """A (rank, d_in) and B (d_out, rank) in float64."""
+    """Return A (rank, d_in) and B (d_out, rank) in float64."""
     return theta[pair.a].double().view(pair.a_shape), theta[pair.b].double().view(pair.b_shape)
 
 
-def _steps_of_a_block(pair: FactorPair, n_steps: int, bound_bytes: int) -> int:
-    """The most steps of which two blocks of rows and the products between them fit."""
+def _steps_per_block(pair: FactorPair, n_steps: int, bound_bytes: int) -> int:
+    """Return the most steps of which two blocks of rows and the products between them fit in memory."""
     (rank, d_in), d_out = pair.a_shape, pair.b_shape[0]
     steps = max(1, n_steps)
     # Two blocks and a third being read; two matrices of products with up to four of sums and products of them.
@@ -156,17 +156,19 @@ def _ends(block: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
 
 
 def _products(here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor]) -> Tensor:
-    """<b_s A_s + B_(s-1) a_s, b_t A_t + B_(t-1) a_t> for all steps s of one block and t of another."""
+    """Return <b_s A_s + B_(s-1) a_s, b_t A_t + B_(t-1) a_t> for all steps s of one block and t of another."""
     a, b = (_inner(x, y) for x, y in zip(here, there, strict=True))
-    # Sums over rows up to a step turn inner products with rows into those with positions: A_s after, B_(s-1) before it.
+    # Sums over rows up to a step turn inner products with rows into those with positions: A_s after, B_(s-1) before it,
+    # hence 1: there and :-1 here. Forming dW_t and subtracting would be shorter and lose |dW|^2 / |update|^2 in digits.
     return _pairwise(a.cumsum(3)[..., 1:], b[..., 1:]) + _pairwise(a[..., 1:], b.cumsum(3)[..., :-1])
 
 
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
-    found = (a.cumsum(1)[:, 1:] * b[:, 1:]).sum(dim=(0, 2))
-    return found + (a[:, 1:] * b.cumsum(1)[:, :-1]).sum(dim=(0, 2))
+    """Do for the block of s what `_products` did for that of t, and sum over both ranks."""
+    with_a = (a.cumsum(1)[:, 1:] * b[:, 1:]).sum(dim=(0, 2))
+    return with_a + (a[:, 1:] * b.cumsum(1)[:, :-1]).sum(dim=(0, 2))
 
 
 def _inner(x: Tensor, y: Tensor) -> Tensor:
-    """(rank, n, d) and (rank, m, d) -> inner products (rank, n, rank, m)."""
+    """Multiply (rank, n, d) and (rank, m, d) to inner products (rank, n, rank, m)."""
     return (x.flatten(0, 1) @ y.flatten(0, 1).T).view(*x.shape[:2], *y.shape[:2])

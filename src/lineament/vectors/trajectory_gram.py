@@ -51,7 +51,7 @@ class Coefficients:
         return len(self.values)
 
     def leading(self, rank: int) -> Coefficients:
-        """Those of the first `rank` columns."""
+        """Keep the coefficients of the first `rank` columns."""
         return Coefficients(self.values[:rank], self.space)
 
 
@@ -92,39 +92,39 @@ class TrajectoryGram:
         return len(self.gram)
 
     def displacement(self, first: int, last: int) -> np.ndarray:
-        """Weights of u_first + .. + u_last (1-based, inclusive; empty if last < first)."""
+        """Return the weights of u_first + .. + u_last (1-based, inclusive; all zero if last < first)."""
         weights = np.zeros(self.n_steps)
         weights[first - 1 : last] = 1.0
         return weights
 
     def squared_norm(self, weights: np.ndarray) -> float:
-        """|sum_t w_t u_t|^2."""
+        """Return |sum_t w_t u_t|^2."""
         return float(weights @ self.gram @ weights)
 
     def prefix(self, rank: int) -> StepBasis:
-        """Basis of span(u_1 .. u_rank)."""
+        """Return the basis of span(u_1 .. u_rank)."""
         return self.span(range(1, rank + 1))
 
     def span(self, steps: Sequence[int]) -> StepBasis:
-        """Basis of the span of the updates at 1-based `steps`; dependent directions are left out."""
+        """Return the basis of the span of the updates at 1-based `steps`; dependent directions are left out."""
         index = self._index(steps)
         return self._whitened(index, len(index))
 
     def top(self, rank: int, until: int) -> StepBasis:
-        """Top right singular vectors of the uncentred rows u_1 .. u_until (`trajectory_top`)."""
+        """Return the top right singular vectors of the uncentred rows u_1 .. u_until (`trajectory_top`)."""
         return self._whitened(np.arange(until), rank)
 
     def top_of(self, steps: Sequence[int], rank: int) -> StepBasis:
-        """The same of the updates at 1-based `steps`."""
+        """Return the top right singular vectors of the updates at 1-based `steps`."""
         return self._whitened(self._index(steps), rank)
 
     def coefficients(self, basis: StepBasis) -> Coefficients:
-        """U^T u_t for every step, of a basis made of updates."""
+        """Return U^T u_t for every step, of a basis made of updates."""
         self._require(basis)
         return Coefficients(basis.weights.T @ self.gram, self.space)
 
     def capture(self, basis: StepBasis | Coefficients, weights: np.ndarray) -> float:
-        """Fraction of the vector's squared norm inside the basis; nan for a zero vector.
+        """Return the fraction of the vector's squared norm inside the basis; nan for a zero vector.
 
         Args:
             basis: one made of updates, or the coefficients of any other (`Trajectory.coefficients`).
@@ -136,7 +136,7 @@ class TrajectoryGram:
         return float(np.square(inside).sum()) / total if total > 0 else float("nan")
 
     def capture_outside(self, basis: StepBasis, vector: OutsideVector) -> float:
-        """capture(U, d) of a vector d that is no sum of updates, such as another run's end point minus theta_0.
+        """Return capture(U, d) of a vector d that is no sum of updates, such as another run's end minus theta_0.
 
         Args:
             vector: d by its inner products with every row (`Trajectory.end_inner_products`).
@@ -147,7 +147,7 @@ class TrajectoryGram:
         return float(np.square(inside).sum()) / vector.squared_norm if vector.squared_norm > 0 else float("nan")
 
     def overlap(self, first: StepBasis | Coefficients, second: StepBasis) -> float:
-        """|U^T V|_F^2 / k of two bases, k the smaller rank; the first may be given by its coefficients."""
+        """Return |U^T V|_F^2 / k of two bases, k the smaller rank; the first may be given by its coefficients."""
         self._require(first)
         self._require(second)
         rows = first.values if isinstance(first, Coefficients) else first.weights.T @ self.gram
@@ -156,17 +156,23 @@ class TrajectoryGram:
     def _index(self, steps: Sequence[int]) -> np.ndarray:
         index = np.asarray(steps) - 1
         if len(index) == 0 or index.min() < 0 or index.max() >= self.n_steps:
-            raise InputError(f"steps {list(steps)[:5]}.. of a recording with {self.n_steps} steps.")
+            raise InputError(
+                f"steps {list(steps)[:5]}.. were asked for; give at least one step between 1 and {self.n_steps}."
+            )
         return index
 
     def _require(self, basis: StepBasis | Coefficients) -> None:
         self.space.require(basis.space, "the Gram matrix and a basis")
 
     def _whitened(self, index: np.ndarray, rank: int) -> StepBasis:
+        # eigh, not a Cholesky factor: neighbouring updates are nearly parallel, and rounding makes the smallest
+        # eigenvalues negative. What lies below the tolerance is noise, and dividing by its root would blow it up.
         values, vectors = np.linalg.eigh(self.gram[np.ix_(index, index)])
         keep = np.flatnonzero(values > DEPENDENCE_TOLERANCE * max(values[-1], 0.0))[::-1][:rank]
         if len(keep) == 0:
-            raise InputError("the updates asked for are all zero; they span nothing.")
+            raise InputError(
+                "the updates asked for are all zero and span nothing; ask for steps that moved the weights."
+            )
         weights = np.zeros((self.n_steps, len(keep)))
         weights[index] = vectors[:, keep] / np.sqrt(values[keep])
         return StepBasis(weights, self.space)

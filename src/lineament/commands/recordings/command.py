@@ -25,7 +25,7 @@ from lineament.problems.stored_adapters import read_adapter
 from lineament.records import Record, write_json
 from lineament.report.page import write_report
 from lineament.runs.folder import RunFolder, require_writable
-from lineament.vectors.recording.writer import Trajectory
+from lineament.vectors.recording.reader import Trajectory
 
 console = Console(highlight=False, soft_wrap=False)
 ADVICE = "advice.json"

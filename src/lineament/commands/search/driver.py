@@ -21,7 +21,8 @@ from lineament.population.population import Population, ranked
 from lineament.population.region import Region, measured_space
 from lineament.problems.problem import IGNORED, Batch, Evaluation, answers
 from lineament.records import write_json
-from lineament.vectors.gradients import HessianOperator, mean_gradient
+from lineament.vectors.gradients import mean_gradient
+from lineament.vectors.hessian import HessianOperator
 
 # Called with (what is being done, evaluations done, evaluations in all).
 Progress = Callable[[str, int, int], None]

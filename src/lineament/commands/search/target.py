@@ -20,8 +20,10 @@ from lineament.runs.folder import RunFolder
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
-from lineament.vectors.gradients import HessianOperator, group_gradients
-from lineament.vectors.recording.writer import Trajectory, finished
+from lineament.vectors.gradients import group_gradients
+from lineament.vectors.hessian import HessianOperator
+from lineament.vectors.recording.index import finished
+from lineament.vectors.recording.reader import Trajectory
 
 BASES = ("full", "gradient", "prefix", "krylov", "random")
 NEED_GRADIENTS = ("gradient", "krylov")

@@ -19,8 +19,8 @@ from lineament.measurements.recording.options import AnalysisOptions
 from lineament.records import Label, Quantity, Record
 from lineament.settings.plain import digest
 from lineament.vectors.effective import effective_gram, effective_spectrum
+from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import capture_error, distortion
-from lineament.vectors.recording.writer import Trajectory
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
 NAME = "recording"

@@ -57,21 +57,21 @@ class RecordingIndex:
         return self.sketch.size if self.sketch else self.space.n_params
 
     def with_rows(self, steps: tuple[int, ...], *, closed: bool) -> RecordingIndex:
-        """The same recording with other rows."""
+        """Return the same recording with other rows."""
         return replace(self, steps=steps, closed=closed)
 
     def with_rows_per_file(self, rows_per_file: int) -> RecordingIndex:
-        """The same recording in files of another length."""
+        """Return the same recording in files of another length."""
         return replace(self, rows_per_file=rows_per_file)
 
     def with_names(
         self, tensors: tuple[tuple[str, tuple[int, ...]], ...], scales: Mapping[str, float]
     ) -> RecordingIndex:
-        """The same recording with the names that schema 1 lacked."""
+        """Return the same recording with the names that schema 1 lacked."""
         return replace(self, tensors=tensors, scales=scales)
 
     def rows_at(self, at_step: int, folder: Path) -> int:
-        """How many rows end at global step `at_step`; `InputError` with the steps there are where none ends there."""
+        """Count the rows up to global step `at_step`; raise `InputError` if no row ends there."""
         ends = (0, *self.steps)
         wanted = at_step - self.first_step
         if wanted not in ends:
@@ -82,7 +82,7 @@ class RecordingIndex:
         return ends.index(wanted)
 
     def write(self, folder: Path) -> None:
-        """(Re)write `index.json`."""
+        """Write `index.json`, again if it exists."""
         write_json(
             folder / INDEX,
             {
@@ -108,7 +108,7 @@ class RecordingIndex:
 
     @classmethod
     def read(cls, folder: Path) -> RecordingIndex:
-        """The index of a recording.
+        """Read the index of a recording.
 
         Raises:
             LineamentError: there is none, it is torn, or its schema is another's; the message names the file.
@@ -120,29 +120,29 @@ class RecordingIndex:
         try:
             return {1: _from_schema_1, 2: _from_schema_2}[body["schema"]](folder, body)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            found = body.get("schema") if isinstance(body, dict) else None
-            what = "is torn" if found in (1, 2) else f"has schema {found!r}; this version reads schemas 1 and 2"
+            schema = body.get("schema") if isinstance(body, dict) else None
+            what = "is torn" if schema in (1, 2) else f"has schema {schema!r}; this version reads schemas 1 and 2"
             raise LineamentError(f"{file} {what} ({type(error).__name__}: {error}).") from None
 
 
 def finished(folder: Path) -> bool:
-    """Whether a folder holds a recording that was closed."""
+    """Say whether a folder holds a recording that was closed."""
     return (folder / INDEX).exists() and RecordingIndex.read(folder).closed
 
 
 def scales_of(space: ParameterSpace) -> dict[str, float]:
-    """Adapted module -> scale of dW = scale B A; empty for spaces that are no LoRA factors."""
+    """Map each adapted module to the scale of dW = scale B A; empty for spaces that are no LoRA factors."""
     if space.space.kind != "lora_factors":
         return {}
     return {pair.module: pair.scale for pair in factor_pairs(space)}
 
 
 def check_about(about: Mapping[str, str | float | int]) -> dict[str, str | float | int]:
-    """A copy of what the user says about a training; `InputError` for what JSON cannot hold."""
+    """Copy what the user says about a training; raise `InputError` for what JSON cannot hold."""
     for key, value in about.items():
         plain = isinstance(key, str) and isinstance(value, (str, int, float))
         if not plain or (isinstance(value, float) and not -float("inf") < value < float("inf")):
-            raise InputError(f"about[{key!r}] is {value!r}; give names with texts or finite numbers.")
+            raise InputError(f"about[{key!r}] is {value!r}; map names to strings or finite numbers.")
     return dict(about)
 
 

@@ -1,4 +1,8 @@
-"""Recordings as they lie on disk: rows of one space in files, read in pieces and never whole."""
+"""Reading recordings: rows of one space in files, read in pieces and never whole.
+
+One pass over the rows makes the Gram matrix (n_steps, n_steps) in float64; every capture, overlap and drift query is
+then small algebra (`trajectory_gram`) that never goes back to n_params dimensions.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ class Recorded:
     """Rows of one space on disk, one per recorded step, and what can be asked of them a piece at a time.
 
     Attributes:
-        index: what the recording says about itself. space: where rows live.
+        index: everything about the recording but its numbers. space: where rows live.
         sketch: the map that rows went through; None for whole rows.
     """
 
@@ -49,29 +53,31 @@ class Recorded:
         return self.reader.n_files
 
     def block(self, number: int) -> Tensor:
-        """Rows of file `number`, (at most 50, n_params), or of the sketch's size, in the precision on disk."""
+        """Read file `number`: (at most 50, n_params), or the sketch's size instead, in the precision on disk."""
         return self.reader.block(number)
 
     def updates(self, first: int, last: int) -> Vectors:
-        """Rows first .. last, 1-based and inclusive, (last - first + 1, n_params), in float32 or float64."""
+        """Read rows first .. last, 1-based and inclusive, (last - first + 1, n_params), in float32 or float64."""
         self._require_whole_rows("single rows")
         if not 1 <= first <= last <= self.n_steps:
-            raise InputError(f"updates {first}..{last} of a recording with {self.n_steps} steps.")
+            raise InputError(
+                f"updates {first}..{last} were asked for; the recording in {self.folder} has 1..{self.n_steps}."
+            )
         rows = self.reader.rows(first - 1, last)
         return Vectors(rows.float() if rows.dtype == torch.bfloat16 else rows, self.space)
 
     def combine(self, weights: np.ndarray | StepBasis) -> Vectors:
-        """Directions sum_t weights[t, j] u_(t+1) for weights (n, n_vectors), n <= n_steps, or those of a basis."""
+        """Sum weights[t, j] u_(t+1) over t to directions; weights are (n, n_vectors), n <= n_steps, or a basis."""
         self._require_whole_rows("directions")
         if isinstance(weights, StepBasis):
             self.space.require(weights.space, "the recording and a basis")
             weights = weights.weights
         if len(weights) > self.n_steps:
-            raise InputError(f"{len(weights)} updates of a recording with {self.n_steps} steps.")
+            raise InputError(f"{len(weights)} weights were given for the {self.n_steps} updates in {self.folder}.")
         return Vectors(self._weighted_sums(weights), self.space)
 
     def gram(self) -> TrajectoryGram:
-        """All inner products of rows, in float64; every file is read once, a range of parameters at a time.
+        """Return all inner products of rows, in float64; every file is read once, a range of parameters at a time.
 
         Of a sketched recording these are the sketch's inner products (`Sketch` gives their error).
         """
@@ -80,7 +86,7 @@ class Recorded:
     def cross_gram(
         self, other: Recorded, rows_self: slice = slice(None), rows_other: slice = slice(None)
     ) -> np.ndarray:
-        """Inner products of these rows with those of another recording of the space, (n, m) float64.
+        """Multiply these rows with those of another recording of the space: inner products, (n, m) float64.
 
         Args:
             rows_self, rows_other: slices of consecutive rows, counted from 0.
@@ -94,7 +100,7 @@ class Recorded:
 
     @staticmethod
     def joint_gram(recordings: Sequence[Recorded]) -> TrajectoryGram:
-        """Gram matrix of the rows of several recordings of one space, stacked in their order.
+        """Return the Gram matrix of the rows of several recordings of one space, stacked in their order.
 
         Step t of recording i is row (n_steps of those before) + t: a basis of one run's updates captures another's.
 
@@ -102,13 +108,13 @@ class Recorded:
             InputError: no recordings, or different sketches. SpaceMismatchError: different spaces.
         """
         if not recordings:
-            raise InputError("a joint Gram matrix of no recordings.")
+            raise InputError("a joint Gram matrix needs recordings; none was given.")
         for other in recordings[1:]:
             recordings[0]._require_comparable(other)
         return TrajectoryGram(stacked_gram([r.reader for r in recordings]).numpy(), recordings[0].space)
 
     def end_inner_products(self, vector: Tensor) -> OutsideVector:
-        """Inner products of all rows with any vector (n_params,), such as an adapter's end point minus theta_0.
+        """Multiply all rows with any vector (n_params,), such as an adapter's end point minus theta_0.
 
         `TrajectoryGram.capture_outside` tells from them how much of the vector a basis made of rows holds. For a
         sketched recording the vector is sketched too.
@@ -125,7 +131,7 @@ class Recorded:
         return OutsideVector(products.numpy(), squared_norm, self.space)
 
     def coefficients(self, basis: Basis) -> Coefficients:
-        """U^T u_t for every step."""
+        """Return U^T u_t for every step."""
         self._require_whole_rows("coefficients in a basis")
         self.space.require(basis.space, f"the recording and basis {basis.label!r}")
         parts = [basis.columns.T @ rows.T for _, rows in self.reader.blocks()]
@@ -133,7 +139,7 @@ class Recorded:
         return Coefficients(values.numpy(), self.space)
 
     def sum_of_rows(self, n_rows: int) -> Tensor:
-        """Sum of the first n_rows rows as they are on disk, sketched or not, in float64."""
+        """Add up the first n_rows rows as they are on disk, sketched or not, in float64."""
         return self._weighted_sums(np.ones((n_rows, 1)))[0]
 
     def _weighted_sums(self, weights: np.ndarray) -> Tensor:
@@ -146,16 +152,16 @@ class Recorded:
     def _require_whole_rows(self, what: str) -> None:
         if self.sketch is not None:
             raise InputError(
-                f"{self.folder} holds rows sketched to {self.sketch.size} numbers: {what} cannot be told from it, only "
-                "inner products. Record without a sketch."
+                f"{self.folder} holds rows sketched to {self.sketch.size} numbers, which give inner products but no "
+                f"{what}. Record without a sketch."
             )
 
     def _require_comparable(self, other: Recorded) -> None:
         self.space.require(other.space, "two recordings")
         if self.sketch != other.sketch:
             raise InputError(
-                f"{self.folder} has rows of sketch {self.sketch} and {other.folder} of {other.sketch}; rows are "
-                "comparable only through one map."
+                f"{self.folder} was sketched by {self.sketch} and {other.folder} by {other.sketch}; rows can be "
+                "compared only through one map. Record both with the same sketch, or without."
             )
 
 
@@ -187,7 +193,7 @@ class Trajectory(Recorded):
 
     @property
     def about(self) -> dict[str, str | float | int]:
-        """What was said about the training."""
+        """What the user said about the training."""
         return dict(self.index.about)
 
     @property
@@ -206,11 +212,11 @@ class Trajectory(Recorded):
         return Recorded(self.folder / GRADIENTS, self.index) if self.index.gradients else None
 
     def pairs(self) -> list[FactorPair]:
-        """The LoRA factor pairs of the flat vector, without the model."""
+        """Return the LoRA factor pairs of the flat vector, without the model."""
         return _factor_pairs(self)
 
     def start(self) -> Tensor:
-        """theta_0, (n_params,), in the model's precision."""
+        """Read theta_0, (n_params,), in the model's precision."""
         file = self.folder / START
         try:
             with safe_open(file, framework="pt") as stored:
@@ -220,7 +226,7 @@ class Trajectory(Recorded):
         return theta
 
     def position(self, step: int) -> Tensor:
-        """theta_0 + u_1 + .. + u_step, after row `step`, summed in float64, (n_params,)."""
+        """Return theta_0 + u_1 + .. + u_step, after row `step`, summed in float64, (n_params,)."""
         self._require_whole_rows("positions")
         theta = self.start().double()
         if step:
@@ -228,7 +234,7 @@ class Trajectory(Recorded):
         return theta
 
     def positions(self) -> Tensor:
-        """theta_0 .. theta_T, (n_steps + 1, n_params) float64; one block of rows is held beside them."""
+        """Return theta_0 .. theta_T, (n_steps + 1, n_params) float64; one block of rows is held beside them."""
         self._require_whole_rows("positions")
         thetas = torch.empty(self.n_steps + 1, self.space.n_params, dtype=torch.float64)
         thetas[0] = self.start()
@@ -252,5 +258,5 @@ def _factor_pairs(trajectory: Trajectory) -> list[FactorPair]:
             pairs.append(FactorPair(module, a, b, a_shape, b_shape, trajectory.scales[module]))  # type: ignore[arg-type]
     if not pairs:
         why = "its index is of schema 1, without names" if not trajectory.tensors else f"it is {trajectory.space}"
-        raise InputError(f"{trajectory.folder} tells of no LoRA factors: {why}.")
+        raise InputError(f"{trajectory.folder} names no LoRA factors: {why}. Record the factors of a LoRA training.")
     return pairs

@@ -20,15 +20,15 @@ from torch import Tensor
 from lineament.errors import InputError, LineamentError
 from lineament.records import write_bytes
 
-# Most bytes of float64 rows that any question to a recording holds at once; a single column or row is always allowed.
-MOST_BYTES_HELD = 128 * 2**20
+# Bytes of float64 rows that any question to a recording holds at once, at most; one column or row is always allowed.
+MAX_BYTES_HELD = 128 * 2**20
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 # Rows of a Gram matrix made in one product. Products below the diagonal of tiles are not made, but mirrored.
 TILE = 256
 
 
 def row_file(folder: Path, number: int) -> Path:
-    """The file with rows number * rows_per_file and following."""
+    """Return the file with rows number * rows_per_file and following."""
     return folder / f"rows-{number:05d}.safetensors"
 
 
@@ -45,7 +45,7 @@ class RowWriter:
 
     def __init__(self, folder: Path, width: int, dtype: torch.dtype, rows_per_file: int, n_rows: int = 0) -> None:
         if dtype not in DTYPES.values():
-            raise InputError(f"rows of {dtype}; choose one of {', '.join(DTYPES)}.")
+            raise InputError(f"rows cannot be stored as {dtype}; choose one of {', '.join(DTYPES)}.")
         self.folder, self.rows_per_file = folder, rows_per_file
         self.n_rows = self._written = n_rows
         self._buffer = torch.empty(rows_per_file, width, dtype=dtype)
@@ -55,7 +55,7 @@ class RowWriter:
         self._cut(-(-n_rows // rows_per_file))
 
     def next_row(self) -> Tensor:
-        """Where the next row is to be put, (width,); a file that could not be written is tried again first."""
+        """Return where to put the next row, (width,); retries a failed write first."""
         if self.is_full:
             self.flush()
         return self._buffer[self.n_rows % self.rows_per_file]
@@ -105,30 +105,30 @@ class RowReader:
         return -(-self.n_rows // self.rows_per_file)
 
     def block(self, number: int) -> Tensor:
-        """Rows of file `number`, (at most rows_per_file, width)."""
+        """Read file `number`, (at most rows_per_file, width)."""
         first = number * self.rows_per_file
         with self._open(number) as stored:
             rows: Tensor = stored[: min(self.rows_per_file, self.n_rows - first)]
         return rows
 
     def blocks(self, n_rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """(index of the first row, rows in float64) of the first n_rows, at most `MOST_BYTES_HELD` at once."""
+        """Yield (index of the first row, rows in float64) of the first n_rows, at most `MAX_BYTES_HELD` at once."""
         total = self.n_rows if n_rows is None else n_rows
-        most = max(1, MOST_BYTES_HELD // (8 * self.width))
+        rows_at_once = max(1, MAX_BYTES_HELD // (8 * self.width))
         for number in range(-(-total // self.rows_per_file)):
             offset = number * self.rows_per_file
             block = self.block(number)[: total - offset]
-            for start in range(0, len(block), most):
-                yield offset + start, block[start : start + most].double()
+            for start in range(0, len(block), rows_at_once):
+                yield offset + start, block[start : start + rows_at_once].double()
 
     def rows(self, first: int, last: int) -> Tensor:
-        """Rows first .. last - 1 (from 0), (last - first, width) in the stored precision; only they are loaded."""
+        """Read rows first .. last - 1 (from 0), (last - first, width) in the stored precision; only they are loaded."""
         out = torch.empty(last - first, self.width, dtype=self.dtype)
         self.fill(out, slice(0, self.width), first)
         return out
 
     def columns(self, part: slice, rows: slice = slice(None)) -> Tensor:
-        """Columns `part` of rows `rows`, (n, width of the part) float64; only they are loaded."""
+        """Read columns `part` of rows `rows`, (n, width of the part) float64; only they are loaded."""
         first, last = row_range(rows, self.n_rows)
         start, stop, _ = part.indices(self.width)
         out = torch.empty(last - first, stop - start, dtype=torch.float64)
@@ -161,21 +161,21 @@ class RowReader:
 
 
 def row_range(rows: slice, n_rows: int) -> tuple[int, int]:
-    """(first, last + 1) of a slice of consecutive rows."""
+    """Return (first, last + 1) of a slice of consecutive rows."""
     first, last, step = rows.indices(n_rows)
     if step != 1:
-        raise InputError(f"rows {rows}; give consecutive rows.")
+        raise InputError(f"the slice {rows} skips rows; give consecutive rows, without a step.")
     return first, max(first, last)
 
 
 def column_blocks(width: int, n_rows: int) -> Iterator[slice]:
-    """Ranges of columns, of which n_rows rows in float64 take at most `MOST_BYTES_HELD`."""
-    step = max(1, MOST_BYTES_HELD // (8 * max(1, n_rows)))
+    """Split the columns into ranges of which n_rows rows in float64 take at most `MAX_BYTES_HELD`."""
+    step = max(1, MAX_BYTES_HELD // (8 * max(1, n_rows)))
     return (slice(start, min(start + step, width)) for start in range(0, width if n_rows else 0, step))
 
 
 def stacked_gram(readers: Sequence[RowReader]) -> Tensor:
-    """All inner products of the rows of several readers, stacked, (n, n) float64.
+    """Return all inner products of the rows of several readers, stacked, (n, n) float64.
 
     Every file is read once, a range of columns at a time.
     """
@@ -187,6 +187,7 @@ def stacked_gram(readers: Sequence[RowReader]) -> Tensor:
         for reader in readers:
             reader.fill(rows[first : first + reader.n_rows], part, 0)
             first += reader.n_rows
+        # Float64 sums over blocks of columns: float32 rows of millions of parameters would round away small cosines.
         for start in range(0, n_rows, TILE):
             gram[start : start + TILE, start:] += rows[start : start + TILE] @ rows[start:].T
     for start in range(0, n_rows, TILE):
@@ -196,10 +197,10 @@ def stacked_gram(readers: Sequence[RowReader]) -> Tensor:
 
 
 def cross_products(first: RowReader, second: RowReader, rows_first: slice, rows_second: slice) -> Tensor:
-    """Inner products of rows of one reader with rows of another, (n, m) float64."""
+    """Multiply rows of one reader with rows of another: inner products, (n, m) float64."""
     here, there = row_range(rows_first, first.n_rows), row_range(rows_second, second.n_rows)
     n, m = here[1] - here[0], there[1] - there[0]
-    found = torch.zeros(n, m, dtype=torch.float64)
+    products = torch.zeros(n, m, dtype=torch.float64)
     for part in column_blocks(first.width, n + m):
-        found += first.columns(part, slice(*here)) @ second.columns(part, slice(*there)).T
-    return found
+        products += first.columns(part, slice(*here)) @ second.columns(part, slice(*there)).T
+    return products

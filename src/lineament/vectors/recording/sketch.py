@@ -32,8 +32,8 @@ from lineament.streams import Streams
 
 # Parameters whose places are drawn from one stream. Part of the definition of a sketch: another size is another sketch.
 PIECE = 2**18
-# Places and signs are kept between rows up to this many bytes, and made again for every row beyond.
-MOST_BYTES_KEPT = 64 * 2**20
+# Places and signs are kept between rows up to this many bytes in all, and made again for every row beyond.
+MAX_BYTES_KEPT = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,20 @@ class Sketch:
     def __post_init__(self) -> None:
         if not 1 <= self.nonzeros <= self.size < 2**30 or self.size % self.nonzeros or self.n_params < 1:
             raise InputError(
-                f"a sketch of {self.n_params} parameters to size {self.size} with {self.nonzeros} places each; give "
-                "at least 1 parameter, 1 <= nonzeros <= size < 2**30, and a size that nonzeros divides."
+                f"a sketch cannot map {self.n_params} parameters to size {self.size} with {self.nonzeros} places each; "
+                "give at least 1 parameter, 1 <= nonzeros <= size < 2**30, and a size that nonzeros divides."
             )
 
     def parameters(self) -> dict[str, int]:
-        """What makes this map again."""
+        """Return the numbers that define this map."""
         return {"n_params": self.n_params, "size": self.size, "nonzeros": self.nonzeros, "seed": self.seed}
 
     def apply(self, row: Tensor) -> Tensor:
-        """S x, (size,) float64, for one row x (n_params,) of any precision."""
+        """Return S x, (size,) float64, for one row x (n_params,) of any precision."""
         if row.shape != (self.n_params,):
-            raise InputError(f"a row of shape {tuple(row.shape)} for a sketch of {self.n_params} parameters.")
+            raise InputError(
+                f"a row has shape {tuple(row.shape)}, but the sketch takes rows of {self.n_params} parameters."
+            )
         part = self.size // self.nonzeros
         total = np.zeros((self.nonzeros, part))
         for start, codes in self._pieces():
@@ -77,8 +79,8 @@ class Sketch:
         return torch.from_numpy(total.ravel() / np.sqrt(self.nonzeros))
 
     def _pieces(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(first parameter, codes (nonzeros, at most PIECE) int32); a code is 2 * place in its part + (1 for minus)."""
-        keep = 4 * self.n_params * self.nonzeros <= MOST_BYTES_KEPT
+        """Yield (first parameter, codes (nonzeros, at most PIECE) int32); a code is 2 * place + (1 for minus)."""
+        keep = 4 * self.n_params * self.nonzeros <= MAX_BYTES_KEPT
         for start in range(0, self.n_params, PIECE):
             codes = self._kept.get(start)
             if codes is None:
@@ -89,31 +91,39 @@ class Sketch:
 
     def _draw(self, piece: int, n: int) -> np.ndarray:
         streams = Streams(self.seed).child("sketch", self.size, self.nonzeros)
-        most = 2 * (self.size // self.nonzeros)
-        drawn = streams.generator(piece).integers(0, most, (self.nonzeros, PIECE), dtype=np.int32)
+        n_codes = 2 * (self.size // self.nonzeros)
+        # Whole pieces are drawn and then cut: drawing only n would change the map with n_params.
+        drawn = streams.generator(piece).integers(0, n_codes, (self.nonzeros, PIECE), dtype=np.int32)
         return drawn[:, :n]
 
 
 def distortion(size: int, dimension: int, failure: float = 0.05) -> float:
-    """e = sqrt((d^2 + d) / (failure size)): |S x|^2 / |x|^2 is within 1 +- e in a d-dimensional span (nonzeros = 1).
+    """Return e = sqrt((d^2 + d) / (failure size)): |S x|^2 / |x|^2 is within 1 +- e in a d-dimensional span.
+
+    For nonzeros = 1 alone.
 
     Args:
         dimension: d; the rank of the basis plus 1 for a capture.
         failure: probability that the draw of S breaks the bound.
     """
     if size < 1 or dimension < 1 or not 0 < failure < 1:
-        raise InputError(f"size {size}, dimension {dimension}, failure {failure}: counts are above 0, 0 < failure < 1.")
+        raise InputError(
+            f"size is {size}, dimension {dimension} and failure {failure}; the first two must be at least 1, failure "
+            "must lie between 0 and 1."
+        )
     return float(np.sqrt((dimension**2 + dimension) / (failure * size)))
 
 
 def capture_error(capture: float, distortion: float) -> float:
-    """How far the exact captured fraction may lie from a sketched one, at squared distortion 1 +- `distortion`.
+    """Bound the distance of the exact captured fraction from a sketched one, at squared distortion 1 +- `distortion`.
 
     The share outside, 1 - capture, moves by a factor of at most (1 + e) / (1 - e); a capture is within [0, 1] whatever
     the sketch.
     """
     if not 0 <= capture <= 1 or not distortion >= 0:
-        raise InputError(f"capture {capture} and distortion {distortion}: 0 <= capture <= 1 and distortion >= 0.")
+        raise InputError(
+            f"capture is {capture} and distortion {distortion}; give 0 <= capture <= 1 and distortion >= 0."
+        )
     largest = max(capture, 1 - capture)
     if distortion >= 1:
         return largest

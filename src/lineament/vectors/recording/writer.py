@@ -1,9 +1,4 @@
-"""Recording a training run, and reading the recording back without loading it whole.
-
-The recorder appends flat rows u_t = theta_t - theta_(t-1), one per optimizer step or one per `every` steps. One pass
-over the rows makes the Gram matrix (n_steps, n_steps) in float64; every capture, overlap and drift query is then small
-algebra (`trajectory_gram`) that never goes back to n_params dimensions.
-"""
+"""Recording a training run: flat rows u_t = theta_t - theta_(t-1), one per optimizer step or one per `every` steps."""
 
 from __future__ import annotations
 
@@ -18,16 +13,14 @@ from torch import Tensor
 from lineament.errors import InputError, NonFiniteError
 from lineament.parameters import ParameterSpace
 from lineament.records import write_bytes
-from lineament.vectors.recording.index import INDEX, RecordingIndex, check_about, finished, scales_of
+from lineament.vectors.recording.index import INDEX, RecordingIndex, check_about, scales_of
 from lineament.vectors.recording.reader import GRADIENTS, START, Trajectory
 from lineament.vectors.recording.rows import DTYPES, RowWriter
 from lineament.vectors.recording.sketch import Sketch
 
-__all__ = ["INDEX", "Recorder", "Trajectory", "finished"]
-
 ROWS_PER_FILE = 50
-# Most bytes of rows that a recorder holds before it writes them; a single row is always allowed.
-MOST_BYTES_BUFFERED = 64 * 2**20
+# Maximum bytes of rows that a recorder holds before it writes them; a single row is always allowed.
+MAX_BYTES_BUFFERED = 64 * 2**20
 # A recording may be continued from a model that is this near to its position, relative to |theta - theta_0|.
 AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-3, torch.bfloat16: 1e-2}
 # Nearer than this, the difference is rounding, and rows go on from the model's own theta as if never interrupted.
@@ -85,10 +78,10 @@ class Recorder:
             about=check_about(about or {}),
         )
         row_bytes = index.width * dtype.itemsize * (2 if gradients else 1)
-        most = max(1, min(ROWS_PER_FILE, MOST_BYTES_BUFFERED // row_bytes))
+        rows_per_file = max(1, min(ROWS_PER_FILE, MAX_BYTES_BUFFERED // row_bytes))
         theta = space.read().cpu()
         write_bytes(folder / START, save({"theta": theta}))
-        self._open(space, folder, index.with_rows_per_file(most), theta)
+        self._open(space, folder, index.with_rows_per_file(rows_per_file), theta)
 
     @classmethod
     def resume(
@@ -209,7 +202,7 @@ class Recorder:
         return self.index.dtype == torch.bfloat16
 
     def _precision(self) -> torch.dtype:
-        """Of theta at the last row: the model's own or the rows', whichever holds more."""
+        """Return the dtype of theta at the last row: the model's own or the rows', whichever holds more."""
         held = self.index.dtype
         for parameter in self.space.tensors:
             held = torch.promote_types(held, parameter.dtype)
@@ -228,7 +221,7 @@ class Recorder:
             self._gradients.commit()
         self.index = self.index.with_rows((*self.index.steps, self._calls), closed=False)
         if self._feedback:
-            self._previous += row
+            self._previous += row  # the rounded row, not `current`: what rounding left out goes into the next row
         else:
             for part, values in current:
                 self._previous[part].copy_(values)
@@ -247,7 +240,7 @@ class Recorder:
         self._gradient_taken = True
 
     def _flat(self, tensors: Sequence[Tensor]) -> list[tuple[slice, Tensor]]:
-        """(place in the flat vector, values on the CPU): views where they are there, else one copy of all."""
+        """Return (place in the flat vector, values on the CPU): views of tensors on the CPU, else one copy of all."""
         if all(t.device.type == "cpu" for t in tensors):
             return [(part, t.detach().reshape(-1)) for part, t in zip(self.space.slices, tensors, strict=True)]
         return [(slice(0, self.space.n_params), self.space.flatten([t.detach() for t in tensors]).cpu())]
@@ -270,17 +263,21 @@ def _tensors(space: ParameterSpace) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _check(space: ParameterSpace, dtype: torch.dtype, every: int, sketch: Sketch | None, first_step: int) -> None:
     if dtype not in DTYPES.values():
-        raise InputError(f"rows of {dtype}; choose one of {', '.join(DTYPES)}.")
+        raise InputError(f"rows cannot be stored as {dtype}; choose one of {', '.join(DTYPES)}.")
     if every < 1 or first_step < 0:
-        raise InputError(f"every = {every} and first_step = {first_step}; give every >= 1 and first_step >= 0.")
+        raise InputError(
+            f"every is {every} and first_step {first_step}; every must be at least 1, first_step at least 0."
+        )
     if sketch is not None and sketch.n_params != space.n_params:
         raise InputError(f"a sketch of {sketch.n_params} parameters does not fit {space.space}.")
     if sketch is not None and dtype == torch.bfloat16:
-        raise InputError("sketched rows cannot carry their rounding on; record them in float32 or float64.")
+        raise InputError(
+            "sketched rows cannot carry their rounding over to the next row; record them in float32 or float64."
+        )
 
 
 def _check_unused(folder: Path) -> None:
-    """A recording that was begun and has no row yet holds nothing, and is begun again."""
+    """Raise `InputError` if the folder holds rows; a recording that was begun without a row is begun again."""
     if (folder / INDEX).exists():
         index = RecordingIndex.read(folder)
         if index.closed or index.steps:
@@ -295,13 +292,13 @@ def _check_equal(folder: Path, index: RecordingIndex, asked: Mapping[str, object
         held = getattr(index, name)
         if value is not None and value != held:
             raise InputError(
-                f"the recording in {folder} has {name} = {held}, but {name} = {value} was asked for; go on with "
+                f"the recording in {folder} has {name} = {held}, but {name} = {value} was asked for; ask for "
                 f"{held}, or record into another folder."
             )
 
 
 def _agreed_position(space: ParameterSpace, trajectory: Trajectory, n_rows: int) -> Tensor:
-    """theta that rows go on from: the model's, or the recording's where the two differ by more than rounding."""
+    """Return theta that rows go on from: the model's, or the recording's where they differ by more than rounding."""
     theta, start, sketch = space.read().cpu(), trajectory.start().double(), trajectory.sketch
     recorded = trajectory.sum_of_rows(n_rows)
     moved = theta.double() - start
@@ -309,8 +306,9 @@ def _agreed_position(space: ParameterSpace, trajectory: Trajectory, n_rows: int)
     length, smallest = float(recorded.norm()), 1e-6 * float(start.norm())
     if not error <= AGREEMENT[trajectory.dtype] * length + smallest:
         raise InputError(
-            f"the model is not where {trajectory.folder} was after {n_rows} rows: it is {error:.3g} away, where "
-            f"|theta - theta_0| = {length:.3g}. This is a recording of another run, or of another step of it."
+            f"the model lies {error:.3g} from where {trajectory.folder} was after {n_rows} rows (|theta - theta_0| = "
+            f"{length:.3g}): the recording is of another run or step. Load the checkpoint of that step, or record into "
+            "another folder."
         )
     exact = trajectory.dtype != torch.bfloat16 and error <= ROUNDING * length
     return theta if exact or sketch is not None else start + recorded

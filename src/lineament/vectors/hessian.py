@@ -1,0 +1,73 @@
+"""Hessian-vector products of a problem's loss over a fixed batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lineament.errors import InputError
+from lineament.problems.problem import Batch, Problem
+
+
+class HessianOperator:
+    """Hessian-vector products of the mean loss over a fixed batch, at the weights of the moment it was made.
+
+    The first-order graph is built once and reused, so each product costs one backward pass through it. Attention runs
+    in its mathematical form, the only one with second derivatives.
+
+    Attributes:
+        gradient: (n_params,) float64.
+    """
+
+    def __init__(self, problem: Problem, batch: Batch) -> None:
+        self.space, self._problem, self._batch = problem.parameters, problem, batch
+        self._theta = problem.parameters.read()
+        self._build()
+        self.gradient = self._flat.detach().double().cpu()
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        """Return H @ vector, (n_params,) float64. The model must hold the weights it had when the operator was made."""
+        self._require_fresh_graph()
+        given = vector.to(self._flat)
+        with sdpa_kernel(SDPBackend.MATH):
+            parts = torch.autograd.grad(
+                self._flat, self.space.tensors, grad_outputs=given, retain_graph=True, allow_unused=True
+            )
+        return self.space.flatten(self._filled(parts)).double().cpu()
+
+    def release(self) -> None:
+        """Free the graph; the next product builds it again."""
+        self._flat = torch.empty(0)
+        self._versions: list[int] = []
+        self._leaves: list[Node] = []
+
+    def _build(self) -> None:
+        with sdpa_kernel(SDPBackend.MATH):
+            loss = self._problem.loss(self._batch)
+            parts = torch.autograd.grad(loss, self.space.tensors, create_graph=True, allow_unused=True)
+        self._flat = self.space.flatten(self._filled(parts))
+        self._versions, self._leaves = self._state()
+
+    def _filled(self, parts: Sequence[Tensor | None]) -> list[Tensor]:
+        return [torch.zeros_like(p) if g is None else g for g, p in zip(parts, self.space.tensors, strict=True)]
+
+    def _state(self) -> tuple[list[int], list[Node]]:
+        """Return the parameters' write counts and the graph's leaves.
+
+        A parameter whose data changed type is a new leaf, to which the old graph would silently give no gradient.
+        """
+        parameters = self.space.tensors
+        return [p._version for p in parameters], [get_gradient_edge(p).node for p in parameters]
+
+    def _require_fresh_graph(self) -> None:
+        """Rebuild the graph if the weights were written in between, even with equal values, as autograd demands."""
+        versions, leaves = self._state()
+        if self._versions == versions and all(a is b for a, b in zip(self._leaves, leaves, strict=True)):
+            return
+        if not torch.equal(self._theta, self.space.read()):
+            raise InputError("the model's weights moved since this Hessian operator was made; make a new one.")
+        self._build()
