@@ -1,4 +1,4 @@
-"""Write the pictures of the concept pages as SVG: drawings of definitions, with made-up curves and no measured figure.
+"""Write the pictures of the concept pages as SVG: drawings of definitions, with made-up curves and no measured numbers.
 
     python docs/make_images.py            rewrite docs/images
     python docs/make_images.py --check    exit 1 if a picture is not up to date
