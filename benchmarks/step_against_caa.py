@@ -18,6 +18,7 @@ from lineament.measurements import steering
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem
 from lineament.settings.reading import updated
+from lineament.study.case import Case
 from lineament.study.study import operating_study
 
 
@@ -30,7 +31,9 @@ def main() -> None:
     settings = updated(RunFolder(options.run).settings(), {"steering.examples": options.examples}, "--examples")
     torch.set_num_threads(settings.threads)
     problem = make_problem(settings, settings.seed)
-    record = steering.measure(operating_study(problem, settings, options.task, settings.seed, options.run))
+    files = RunFolder(options.run).study_files(options.task, settings.seed)
+    case = Case(problem, settings, options.task, settings.seed, files)
+    record = steering.measure(operating_study(case))
     for quantity in ("best_layer_cosine", "effect_ratio", "split_half_agreement"):
         for f in record.select(quantity):
             print(quantity, dict(f.labels), f.value, f"stderr {f.stderr}", f"null {f.null}", f.reason or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fcntl
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch.nn import functional
 import lineament
 from lineament.api import measure
 from lineament.errors import InputError
+from lineament.measurements import gradient_rank
 from lineament.problems.problem import Batch
-from lineament.runs.job import MEASUREMENTS
 from lineament.settings.training import DamageSettings
 from lineament.study import study
 
@@ -144,7 +145,7 @@ def test_the_model_comes_back_as_it_was(space: str, broken: str, model: Tiny, mo
         raise Broken
 
     if broken == "measuring":
-        monkeypatch.setitem(MEASUREMENTS, "gradient_rank", fail)
+        monkeypatch.setattr(gradient_rank, "MEASUREMENT", replace(gradient_rank.MEASUREMENT, measure=fail))
     if broken == "training":
         monkeypatch.setattr("lineament.study.training.recovery_step", fail)
     given = data(n=10 if broken == "the input" else 200)

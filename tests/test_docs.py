@@ -16,7 +16,8 @@ from lineament.claims.claims import CLAIMS
 from lineament.commands.run import flags as run_cli
 from lineament.commands.sweep.grid import make_grid, parse_variation
 from lineament.measurements.capture_bases import BASES
-from lineament.runs.job import MEASUREMENTS, validate
+from lineament.measurements.registry import MEASUREMENTS
+from lineament.runs.job import validate
 from lineament.settings.keys import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,6 +22,8 @@ from lineament.problems.synthetic import SyntheticProblem
 from lineament.records import Record
 from lineament.settings.measurement import MeasureSettings
 from lineament.settings.training import OperatingSettings, RecoverySettings
+from lineament.study.case import Case
+from lineament.study.files import StudyFiles
 from lineament.study.study import Study, prepare_study
 
 RANKS = (1, 2, 5)
@@ -47,7 +49,7 @@ def make_study(folder, seed: int = 0, **changes) -> Study:
         ),
     )
     settings = replace(settings, **changes)
-    return prepare_study(SyntheticProblem(settings, seed), settings, "copy", seed, folder)
+    return prepare_study(Case(SyntheticProblem(settings, seed), settings, "copy", seed, StudyFiles.inside(folder)))
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ import tomli_w
 from annotated_types import Interval, MinLen
 
 from lineament.errors import InputError
+from lineament.problems.kinds import KINDS
 from lineament.settings.fields import AnyFloat
 from lineament.settings.keys import KEYS, Key
 from lineament.settings.plain import flattened, to_dict
-from lineament.settings.presets import DEFAULT_TARGETS, PRESETS, resolve
+from lineament.settings.presets import PRESETS, resolve
 from lineament.settings.ranges import ANY, range_of
 from lineament.settings.reading import from_file, parse_assignment, updated
 from lineament.settings.settings import Settings
@@ -56,7 +57,7 @@ def test_resolve_puts_defaults_below_preset_below_layers() -> None:
     layers = [("--config", {"training.steps": 11, "lora.rank": 3}), ("--set", {"training.steps": "12"})]
     found = resolve("synthetic", "quick", layers)
     assert (found.training.steps, found.lora.rank, found.preset) == (12, 3, "quick")
-    assert resolve("lm", "quick", []).task.targets == DEFAULT_TARGETS["lm"]
+    assert resolve("lm", "quick", []).task.targets == KINDS["lm"].targets
     assert resolve("lm", "quick", [("--set", {"task.targets": "cities"})]).task.targets == ("cities",)
     with pytest.raises(InputError, match="Did you mean 'quick'"):
         resolve("synthetic", "quik", [])

@@ -27,6 +27,8 @@ from lineament.steering.effects import NeutralText, answers, calibrate
 from lineament.steering.steered import steered
 from lineament.steering.vector import SteeringVector
 from lineament.streams import Streams
+from lineament.study.case import Case
+from lineament.study.files import StudyFiles
 from lineament.study.study import OperatingStudy, operating_study
 
 
@@ -185,7 +187,7 @@ SMALL = SteeringSettings(
 def study(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> OperatingStudy:
     settings = replace(trained_settings(), steering=SMALL)
     problem = SyntheticProblem(settings, 0)
-    return operating_study(problem, settings, "parity", 0, tmp_path_factory.mktemp("steering"))
+    return operating_study(Case(problem, settings, "parity", 0, StudyFiles.inside(tmp_path_factory.mktemp("steering"))))
 
 
 @pytest.fixture(scope="module")

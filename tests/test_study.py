@@ -15,6 +15,8 @@ from lineament.problems.problem import Problem
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.settings.training import DamageSettings, OperatingSettings
 from lineament.streams import Streams
+from lineament.study.case import Case
+from lineament.study.files import StudyFiles
 from lineament.study.study import EARLY_STEPS, damaged_point
 from lineament.study.training import reach_operating_point
 
@@ -26,7 +28,7 @@ SETTINGS = replace(
 
 
 def points(problem: Problem, folder: Path) -> dict[str, torch.Tensor]:
-    return damaged_point(problem, SETTINGS, problem.tasks[0], 0, folder)
+    return damaged_point(Case(problem, SETTINGS, problem.tasks[0], 0, StudyFiles.inside(folder)))
 
 
 @pytest.mark.parametrize("name", ["own_linear", "transformer_lora"])

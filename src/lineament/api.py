@@ -26,6 +26,7 @@ from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
+from lineament.study.case import Case
 
 IDENTITY = "identity.json"
 
@@ -97,7 +98,8 @@ def _measure_seed(
         # Not before the input has proved usable: a folder belongs to what its stages were made of.
         write_json(run / IDENTITY, identity)
         with problem.parameters.restored():
-            return list(measured(settings.measure, problem, settings, target, seed, run))
+            case = Case(problem, settings, target, seed, RunFolder(run).study_files(target, seed))
+            return list(measured(settings.measure, case))
     finally:
         if lora:
             adapted.unload()  # type: ignore[operator]

@@ -25,6 +25,8 @@ from lineament.commands.sweep.folder import SweepFolder
 from lineament.commands.sweep.grid import Grid
 from lineament.commands.terminal import claims_table, job_progress, sweep_table
 from lineament.errors import InputError, LineamentError
+from lineament.measurements.measurement import need_recovery
+from lineament.problems.kinds import kind_named
 from lineament.problems.synthetic import cache_folder
 from lineament.records import Record, delete_leftovers, load_records, read_json, record_files
 from lineament.runs.executors.driver import Driver, Failure, settle_finished
@@ -33,7 +35,7 @@ from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.standing import standing
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
-from lineament.runs.job import AT_OPERATING_POINT, make_problem, seeds_of, validate, write_results
+from lineament.runs.job import make_problem, seeds_of, validate, write_results
 from lineament.runs.planning import Plan, plan
 from lineament.runs.tracking import tracking
 from lineament.settings.plain import flattened
@@ -55,8 +57,8 @@ def run(settings: Settings, out: Path, flags: JobFlags) -> int:
     folder = RunFolder(out)
     folder.check(settings, flags.resume)
     jobs = [Job(settings, seed, out, f"seed {seed}") for seed in seeds_of(settings)]
-    # A language model is loaded before anything is written: a wrong name or module leaves no trace.
-    ready = make_problem(settings, jobs[0].seed) if settings.problem == "lm" else None
+    # A user's model is loaded before anything is written: a wrong name or module leaves no trace.
+    ready = make_problem(settings, jobs[0].seed) if kind_named(settings.problem).takes_model else None
     notes = ready.notes if ready else ()
     if executor.name != "serial":
         ready = None  # workers load their own; this process need not hold a model meanwhile
@@ -250,7 +252,7 @@ def _print_results(out: Path, found: Sequence[Claim], settings: Settings) -> Non
     noun = "seed" if n_seeds == 1 else "seeds"
     targets = ", ".join(settings.task.targets)
     space = "LoRA factors" if settings.recovery.space == "lora" else "all weights"
-    done = "damaged and recovered" if set(settings.measure) - set(AT_OPERATING_POINT) else "at the operating point"
+    done = "damaged and recovered" if need_recovery(settings.measure) else "at the operating point"
     console.print(f"[bold]{settings.model.name}[/], {done}: {targets}; {space}; {n_seeds} {noun}")
     for target in settings.task.targets:
         evaluated = [r for r in records if r.target == target and any(r.select("evaluation"))]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from lineament.measurements.registry import MEASUREMENTS
+
 if TYPE_CHECKING:
     from lineament.runs.executors.options import ExecutorOptions
+
+MEASURE_HELP = f"measurements, comma separated: {','.join(MEASUREMENTS)}"
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,7 @@ class SettingFlags:
     """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
     seeds: int | None = None
     """number of independent seeds; one seed gives no interval"""
-    measure: str | None = None
-    """measurements, comma separated: gradient_rank,basis_capture,basis_drift,random_search,steering"""
+    measure: Annotated[str | None, tyro.conf.arg(help=MEASURE_HELP)] = None
     device: str | None = None
     """auto, cpu or cuda"""
     threads: int | None = None

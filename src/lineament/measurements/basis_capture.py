@@ -31,11 +31,13 @@ from lineament.measurements.captures import (
 )
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
-from lineament.measurements.measurement import make_record
+from lineament.measurements.measurement import Measurement, make_record
 from lineament.measurements.sensitivity import DEFINITION as GRID_DEFINITION
-from lineament.measurements.sensitivity import grid_figures
+from lineament.measurements.sensitivity import N_CELLS, grid_figures
 from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import Label, Quantity, Record
+from lineament.settings.settings import Settings
+from lineament.study.passes import HESSIAN_PASSES, damage_passes, recovery_passes
 from lineament.study.study import Study
 from lineament.vectors.effective import update_gram
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
@@ -244,3 +246,19 @@ def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
         )
 
     return [with_null(figure) for figure in figures]
+
+
+def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
+    """Count the example passes of one target, with those of the grid of damage kinds and step sizes if it is made."""
+    m, batch = settings.measurement, settings.recovery.batch
+    curvature = m.curvature_batch * HESSIAN_PASSES * (m.lanczos_steps + 2 * max(m.ranks))
+    others = max(m.ranks) * 3 * batch + n_tasks * m.task_vector_steps * batch
+    inside = (len(BASES) * len(m.ranks) if m.inside_all else 5) * 3 * m.inside_steps * m.inside_batch
+    bases = m.gradients * m.minibatch * (2 + n_tasks) + curvature + others + 16 * batch
+    passes = {"bases and captures": bases, "training inside": float(inside)}
+    if m.grid:
+        passes["step size by damage grid"] = N_CELLS * (damage_passes(settings) + recovery_passes(settings))
+    return passes
+
+
+MEASUREMENT = Measurement(NAME, measure, cost)

@@ -8,6 +8,7 @@ point. Half-life: first crossing of 1/2 by the decreasing isotonic fit of the re
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise, permutations
 
@@ -15,8 +16,11 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from lineament.bases import Basis, overlap, principal_angles, top_directions
-from lineament.measurements.measurement import make_record
+from lineament.measurements.measurement import Measurement, make_record
 from lineament.records import Label, Quantity, Record
+from lineament.settings.agreements import Agreement
+from lineament.settings.settings import Settings
+from lineament.study.points import DAMAGED, RECOVERED
 from lineament.study.study import Study
 from lineament.vectors.gradients import group_gradients
 
@@ -74,7 +78,7 @@ def measure(study: Study) -> Record:
     floor = rank / study.problem.parameters.n_params
     null = _other_task_null(study, planes[0], floor)
     figures = [Quantity("floor", floor, "fraction")]
-    for start, name in ((0, "broken"), (end, "recovered")):
+    for start, name in ((0, DAMAGED), (end, RECOVERED)):
         pairs = [_compare(planes, start, time - start) for time in times[start] if time in planes]
         figures += _pair_figures(study, pairs, name, floor, null)
         figures.append(_half_life_figure(pairs, name, floor))
@@ -229,3 +233,22 @@ def _windows(study: Study, width: int = 10) -> list[Quantity]:
         value = gram.overlap(gram.prefix(width), later)
         figures.append(Quantity("window_overlap", value, "fraction", labels={"lag": lag, "width": width}))
     return figures
+
+
+def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
+    """Count the example passes of one target."""
+    m, times = settings.measurement, 2 * (len(lags_up_to(100)) + 1) + 8
+    return {"drift": float(PARTS * times * m.drift_gradients * m.minibatch)}
+
+
+def check(settings: Settings, n_tasks: int) -> Iterator[Agreement]:
+    """Yield what the keys of the drift demand of each other."""
+    m = settings.measurement
+    yield (
+        m.drift_rank <= m.drift_gradients,
+        f"measurement.drift_rank is {m.drift_rank}; it must be at most measurement.drift_gradients, "
+        f"{m.drift_gradients}: so many gradients span no more directions.",
+    )
+
+
+MEASUREMENT = Measurement(NAME, measure, cost, check)

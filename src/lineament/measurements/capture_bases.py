@@ -26,6 +26,7 @@ from lineament.errors import InputError
 from lineament.measurements.families import STATIC
 from lineament.parameters import Vectors
 from lineament.problems.problem import Corruption
+from lineament.study.points import DAMAGED, EARLY, TRAINED
 from lineament.study.study import Study
 from lineament.study.training import (
     BatchAt,
@@ -74,7 +75,7 @@ class Workbench:
         if recovery.optimizer != "adamw":
             return torch.ones(self.study.problem.parameters.n_params, dtype=torch.float64)
         batch = self.study.gradient_batch(self.study.target, 16, recovery.batch, "metric")
-        with self.study.problem.parameters.temporarily(self.study.points["broken"]):
+        with self.study.problem.parameters.temporarily(self.study.points[DAMAGED]):
             rows = group_gradients(self.study.problem, batch, recovery.batch).rows.double()
         return rows.square().mean(dim=0).sqrt() + recovery.eps
 
@@ -102,24 +103,24 @@ def compared_ranks(study: Study, bases: Mapping[str, Basis]) -> list[int]:
 
 def static_start(bench: Workbench) -> Basis:
     """Task plane near theta_start (LoRA: after 10 steps, since a fresh adapter has no gradient for A)."""
-    return _static(bench, "early", "static_start")
+    return _static(bench, EARLY, "static_start")
 
 
 def static_star(bench: Workbench) -> Basis:
     """Task plane at theta_star."""
-    return _static(bench, "star", "static_star")
+    return _static(bench, TRAINED, "static_star")
 
 
 def static_broken(bench: Workbench) -> Basis:
     """Task plane at theta_broken."""
-    return _static(bench, "broken", "static_broken")
+    return _static(bench, DAMAGED, "static_broken")
 
 
 def static_all_tasks(bench: Workbench) -> Basis:
     """Plane of all tasks' unit-norm gradients at theta_broken, equally many of each."""
     study = bench.study
     n = max(1, study.settings.measurement.gradients // len(study.problem.tasks))
-    sets = [study.minibatch_gradients("broken", task).rows[:n] for task in study.problem.tasks]
+    sets = [study.minibatch_gradients(DAMAGED, task).rows[:n] for task in study.problem.tasks]
     unit = functional.normalize(torch.cat(sets).double(), dim=1)  # a task without gradient stays zero
     return top_directions(Vectors(unit, study.problem.parameters.space), bench.rank, "static_all_tasks")
 
@@ -147,13 +148,13 @@ def task_vectors(bench: Workbench) -> Basis:
     names = [study.target, *(task for task in study.problem.tasks if task != study.target)]
     rows = []
     for task in names[: bench.rank]:
-        with space.temporarily(study.points["star"]):
+        with space.temporarily(study.points[TRAINED]):
             optimizer = torch.optim.AdamW(space.tensors, lr=study.settings.operating.lr, weight_decay=0.0)
             batches = task_batches(
                 study.problem, task, study.settings.recovery.batch, study.streams.child("task vector")
             )
             train(study.problem, optimizer, batches, m.task_vector_steps)
-            rows.append(space.read(torch.float64).cpu() - study.points["star"].double())
+            rows.append(space.read(torch.float64).cpu() - study.points[TRAINED].double())
     return from_vectors(Vectors(torch.stack(rows), space.space), "task_vectors")
 
 
@@ -177,7 +178,7 @@ def krylov_preconditioned(bench: Workbench) -> Basis:
 
 def control_preconditioned(bench: Workbench) -> Basis:
     """The static plane at theta_broken after the optimizer's metric: top directions of P^-1 g_i."""
-    vectors = bench.study.minibatch_gradients("broken", bench.study.target)
+    vectors = bench.study.minibatch_gradients(DAMAGED, bench.study.target)
     rows = vectors.rows.double() / bench.metric
     return top_directions(Vectors(rows, vectors.space), bench.rank, "control_preconditioned")
 
@@ -186,7 +187,7 @@ def control_frozen_run(bench: Workbench) -> Basis:
     """Updates of the same optimizer fed gradients at frozen theta_broken on fresh batches."""
     study = bench.study
     batches = _recovery_batches(study, "frozen run")
-    shadow = nn.Parameter(study.points["broken"].clone())
+    shadow = nn.Parameter(study.points[DAMAGED].clone())
     optimizer = make_optimizer([shadow], study.settings.recovery)
     rows = []
     for step in range(bench.rank):
@@ -215,7 +216,7 @@ def null_other_task(bench: Workbench) -> Basis:
     study = bench.study
     others = [task for task in study.problem.tasks if task != study.target]
     task = others[0] if others else study.target
-    return top_directions(study.minibatch_gradients("broken", task), bench.rank, "null_other_task")
+    return top_directions(study.minibatch_gradients(DAMAGED, task), bench.rank, "null_other_task")
 
 
 def random(bench: Workbench) -> Basis:
@@ -243,7 +244,7 @@ BASES: dict[str, Callable[[Workbench], Basis]] = {
 
 def why_left_out(study: Study, name: str) -> str | None:
     """Why a basis cannot be made in this study; None if it can."""
-    if name == "static_start" and "early" not in study.points:
+    if name == "static_start" and EARLY not in study.points:
         return "theta_start of the adapter is not known (model.adapter_start)"
     return None
 
@@ -252,7 +253,7 @@ def make_bases(study: Study, names: Iterable[str] | None = None) -> dict[str, Ba
     """Bases that are not built from the recovery itself, in the order of `BASES`; default all that can be made."""
     chosen = [name for name in BASES if (names is None or name in set(names)) and not why_left_out(study, name)]
     bench, bases = Workbench(study), {}
-    with study.problem.parameters.temporarily(study.points["broken"]):
+    with study.problem.parameters.temporarily(study.points[DAMAGED]):
         for number, name in enumerate(chosen):
             study.progress(f"basis {name}", number, len(chosen))
             bases[name] = BASES[name](bench)
@@ -274,7 +275,7 @@ def _second_prefix(bench: Workbench, batches: BatchAt, label: str) -> Basis:
     """Prefix basis of another run of the recovery's optimizer from theta_broken."""
     study, space = bench.study, bench.study.problem.parameters
     rows: list[Tensor] = []
-    with space.temporarily(study.points["broken"]):
+    with space.temporarily(study.points[DAMAGED]):
         theta = space.read(torch.float64).cpu()
 
         def after(step: int, loss: float) -> bool:

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from lineament.bases import Basis, principal_angles, top_directions
-from lineament.measurements.measurement import make_record
+from lineament.measurements.measurement import Measurement, make_record
 from lineament.parameters import Vectors
 from lineament.records import Label, Quantity, Record
+from lineament.settings.settings import Settings
+from lineament.study.points import DAMAGED, TRAINED
 from lineament.study.study import Study
 from lineament.vectors.gradients import group_gradients
 
@@ -45,7 +47,7 @@ def measure(study: Study) -> Record:
     """Spectra of the target's gradients at theta_star and theta_broken, against shuffled labels and across tasks."""
     figures: list[Quantity] = []
     arrays: dict[str, np.ndarray] = {}
-    for point in ("star", "broken"):
+    for point in (TRAINED, DAMAGED):
         for kind in ("minibatch", "example"):
             for labels in ("true", "shuffled"):
                 study.progress("gradient rank", len(arrays), 8)
@@ -153,7 +155,7 @@ def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
 
 def _across_tasks(study: Study) -> list[Quantity]:
     rank = study.settings.measurement.drift_rank
-    sets = {task: study.minibatch_gradients("star", task, "static") for task in study.problem.tasks}
+    sets = {task: study.minibatch_gradients(TRAINED, task, "static") for task in study.problem.tasks}
     planes = {task: top_directions(v, rank, task) if v.rows.any() else None for task, v in sets.items()}
     figures = [
         figure
@@ -179,3 +181,12 @@ def _plane_angles(first: str, second: str, one: Basis | None, other: Basis | Non
         value = float(of(angles)) if angles is not None else None
         figures.append(Quantity("task_plane_angle", value, "degrees", labels=labels, reason=reason))
     return figures
+
+
+def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
+    """Count the example passes of one target."""
+    m = settings.measurement
+    return {"gradient rank": m.gradients * m.minibatch * (n_tasks + 3) + 4.0 * m.gradients}
+
+
+MEASUREMENT = Measurement(NAME, measure, cost)

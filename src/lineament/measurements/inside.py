@@ -20,6 +20,7 @@ from lineament.measurements.capture_bases import usable_ranks, why_unusable
 from lineament.parameters import Vectors
 from lineament.problems.problem import Evaluation
 from lineament.records import Label, Quantity
+from lineament.study.points import DAMAGED, RECOVERED, TRAINED
 from lineament.study.study import Study
 from lineament.study.training import make_optimizer, task_batches
 
@@ -96,16 +97,16 @@ def _of_updates(study: Study, name: str, rank: int) -> Basis:
 
 def _references(study: Study) -> list[Quantity]:
     held_out, figures = study.problem.fixed(study.target, "held_out"), []
-    for point in ("broken", "recovered", "star"):
+    for point in (DAMAGED, RECOVERED, TRAINED):
         with study.problem.parameters.temporarily(study.points[point]):
             figures += _figures("reference", study.problem.evaluate(held_out), {"point": point})
     return figures
 
 
 def _projected(study: Study, basis: Basis) -> Evaluation:
-    broken = study.points["broken"].double()
-    displacement = Vectors((study.points["recovered"].double() - broken)[None], basis.space)
-    with study.problem.parameters.temporarily(broken + project(basis, displacement).rows[0]):
+    damaged = study.points[DAMAGED].double()
+    displacement = Vectors((study.points[RECOVERED].double() - damaged)[None], basis.space)
+    with study.problem.parameters.temporarily(damaged + project(basis, displacement).rows[0]):
         return study.problem.evaluate(study.problem.fixed(study.target, "held_out"))
 
 
@@ -121,19 +122,19 @@ def _train_coordinates(study: Study, basis: Basis, factor: float) -> tuple[float
     adam = recovery.optimizer == "adamw"
     lr = recovery.lr * factor * (math.sqrt(basis.space.n_params / basis.rank) if adam else 1.0)
     columns = basis.columns.to(torch.float32)
-    broken = study.points["broken"].float()
+    damaged = study.points[DAMAGED].float()
     coordinates = nn.Parameter(torch.zeros(basis.rank))
     optimizer = make_optimizer([coordinates], replace(recovery, lr=lr, weight_decay=0.0))
     batches = task_batches(problem, study.target, m.inside_batch, study.streams.child("inside"))
     with problem.parameters.restored():
         for step in range(m.inside_steps):
-            problem.parameters.write(broken + columns @ coordinates.detach())
+            problem.parameters.write(damaged + columns @ coordinates.detach())
             loss = problem.loss(batches(step))
             if not math.isfinite(float(loss.detach())):
                 break
             coordinates.grad = (problem.parameters.gradient(loss).cpu() @ columns).to(coordinates)
             optimizer.step()
-        problem.parameters.write(broken + columns @ coordinates.detach())
+        problem.parameters.write(damaged + columns @ coordinates.detach())
         validation = problem.evaluate(problem.fixed(study.target, "validation")).loss
         held_out = problem.evaluate(problem.fixed(study.target, "held_out"))
     return (validation if math.isfinite(validation) else math.inf), held_out

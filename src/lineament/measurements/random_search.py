@@ -18,15 +18,22 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.bases import Basis, from_vectors
+from lineament.errors import unknown_name
 from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks, why_left_out, why_unusable
-from lineament.measurements.measurement import make_record
+from lineament.measurements.measurement import Measurement, make_record
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import dimension_figures
 from lineament.measurements.search_pools import Pool, Searcher
 from lineament.population.best_of_n import mean_at_best
 from lineament.population.region import Region, SearchSpace, measured_space
+from lineament.problems.kinds import kind_named
 from lineament.problems.problem import Batch, corrupted
 from lineament.records import Label, Quantity, Record
+from lineament.settings.agreements import Agreement
+from lineament.settings.settings import Settings
+from lineament.settings.words import value_words
+from lineament.study.passes import FORWARD_PASSES, HESSIAN_PASSES, damage_passes
+from lineament.study.points import DAMAGED, TRAINED
 from lineament.study.study import Study
 from lineament.vectors.gradients import mean_gradient
 from lineament.vectors.hessian import HessianOperator
@@ -82,7 +89,7 @@ def measure(study: Study) -> Record:
     bases = search_bases(study, {*searched, *informed})
     chosen, fresh = batches(study)
     figures: list[Quantity] = []
-    with study.problem.parameters.temporarily(study.points["broken"]):
+    with study.problem.parameters.temporarily(study.points[DAMAGED]):
         searcher = Searcher(study.problem, chosen, study.streams.child("search"))
         operator = HessianOperator(study.problem, chosen)
         every = dict.fromkeys(("full", *searched))
@@ -108,11 +115,6 @@ def search_bases(study: Study, names: set[str]) -> dict[str, Basis]:
     if "prefix" in names:
         found["prefix"] = from_vectors(study.trajectory.updates(1, rank), "prefix")
     return {name: basis.leading(min(rank, basis.rank)) for name, basis in found.items()}
-
-
-def known_spaces() -> tuple[str, ...]:
-    """Names that `search.spaces` and `search.informed` may hold."""
-    return ("full", "prefix", *BASES)
 
 
 def batches(study: Study) -> tuple[Batch, Batch]:
@@ -251,19 +253,19 @@ def _transfer(
     yield Quantity("transfer_ratio_to_prediction", ratio, "ratio", stderr=error, labels={"space": space.name, "n": n})
 
 
-def _point_figures(study: Study, batch: Batch, broken: SearchSpace) -> list[Quantity]:
-    """Sign of tr H and the predictions' success while the model heals; `broken` is known already."""
+def _point_figures(study: Study, batch: Batch, damaged: SearchSpace) -> list[Quantity]:
+    """Measure the sign of tr H and the predictions' success while the model recovers; `damaged` is measured already."""
     s, n, figures = study.settings.search, study.settings.search.headline_count, []
     thetas = {
-        "broken": study.points["broken"],
+        DAMAGED: study.points[DAMAGED],
         "half recovered": study.trajectory.position(max(1, study.recovered_at // 2)),
-        "star": study.points["star"],
+        TRAINED: study.points[TRAINED],
     }
     for number, (point, theta) in enumerate(thetas.items()):
         study.progress(f"random search, {point}", number, len(thetas))
         with study.problem.parameters.temporarily(theta):
             searcher = Searcher(study.problem, batch, study.streams.child("search", point))
-            space = broken if point == "broken" else _whole_space(study, batch)
+            space = damaged if point == DAMAGED else _whole_space(study, batch)
             labels: dict[str, Label] = {"point": point}
             unit = "nats per unit squared"
             figures.append(Quantity("point_trace", space.at.trace, unit, stderr=space.trace_stderr, labels=labels))
@@ -276,3 +278,40 @@ def _point_figures(study: Study, batch: Batch, broken: SearchSpace) -> list[Quan
                     which = {**labels, "sigma": sigma, "prediction": f.name.removeprefix("ratio_")}
                     figures.append(replace(f, name="point_ratio", labels=which))
     return figures
+
+
+def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
+    """Count draws in every space and sigma, probes of the curvature, and the study made again at other sizes."""
+    search = settings.search
+    sizes = search.lora_ranks if settings.recovery.space == "lora" else ()
+    variants = len(sizes) + (len(search.widths) if kind_named(settings.problem).has_widths else 0)
+    again = settings.operating.steps * settings.operating.batch + damage_passes(settings)
+    draws = search.draws * (len(search.costs) + 1) * len(search.spaces)
+    draws += search.density_draws * (2 * len(search.informed) + 3 * variants)
+    probes = search.most_probes * (3 + variants) * HESSIAN_PASSES
+    return {"random search": search.examples * (draws * FORWARD_PASSES + probes) + variants * again}
+
+
+def check(settings: Settings, n_tasks: int) -> Iterator[Agreement]:
+    """Yield what the keys of `search` demand of each other, unknown spaces first."""
+    search, n = settings.search, settings.search.headline_count
+    subspaces = ("prefix", *BASES)
+    for key, names, known in (
+        ("spaces", search.spaces, ("full", *subspaces)),
+        ("informed", search.informed, subspaces),
+    ):
+        for name in names:
+            yield name in known, str(unknown_name("space", name, known, f"search.{key}"))
+    yield (
+        n in search.counts,
+        f"search.headline_count is {n}; it must be among search.counts, {value_words(search.counts)}.",
+    )
+    for key, draws in (("search.draws", search.draws), ("search.density_draws", search.density_draws)):
+        yield (
+            draws >= 2 * n,
+            f"{key} is {draws}; it must be at least 2 * search.headline_count = {2 * n}, or the best of {n} has no "
+            "standard error.",
+        )
+
+
+MEASUREMENT = Measurement(NAME, measure, cost, check, settings_group="search")

@@ -18,9 +18,13 @@ from lineament import theory
 from lineament.errors import InputError, NonFiniteError
 from lineament.measurements.search_pools import Searcher
 from lineament.population.region import Region, measured_space
+from lineament.problems.kinds import kind_named
 from lineament.problems.problem import Problem
 from lineament.records import Label, Quantity
 from lineament.settings.settings import Settings
+from lineament.study.case import Case
+from lineament.study.files import StudyFiles
+from lineament.study.points import DAMAGED
 from lineament.study.study import Study, damaged_point
 from lineament.vectors.hessian import HessianOperator
 
@@ -80,7 +84,7 @@ def _variants(settings: Settings) -> Iterator[tuple[str, Settings | None]]:
             alpha = settings.lora.alpha * rank // settings.lora.rank or 1  # alpha / rank stays as it is
             if rank != settings.lora.rank:
                 yield f"rank {rank}", replace(settings, lora=replace(settings.lora, rank=rank, alpha=alpha))
-    if settings.problem == "synthetic":
+    if kind_named(settings.problem).has_widths:
         for width in settings.search.widths:
             if width != settings.model.width:
                 yield f"width {width}", replace(settings, model=replace(settings.model, width=width))
@@ -88,19 +92,20 @@ def _variants(settings: Settings) -> Iterator[tuple[str, Settings | None]]:
 
 def _variant(study: Study, settings: Settings | None) -> list[tuple[int, float, float, float]]:
     if settings is None:
-        return _measured(study, study.problem, study.points["broken"])
+        return _measured(study, study.problem, study.points[DAMAGED])
     problem = study.problem.remade(settings)
     with tempfile.TemporaryDirectory(prefix="lineament-dimension-") as folder:
-        broken = damaged_point(problem, settings, study.target, study.seed, Path(folder))["broken"]
-    return _measured(study, problem, broken)
+        case = Case(problem, settings, study.target, study.seed, StudyFiles.inside(Path(folder)))
+        damaged = damaged_point(case)[DAMAGED]
+    return _measured(study, problem, damaged)
 
 
-def _measured(study: Study, problem: Problem, broken: Tensor) -> list[tuple[int, float, float, float]]:
+def _measured(study: Study, problem: Problem, damaged: Tensor) -> list[tuple[int, float, float, float]]:
     s, n = study.settings.search, study.settings.search.headline_count
     streams = study.streams.child("dimension", str(problem.parameters.n_params))
     batch = problem.sample(study.target, s.examples, streams.generator("batch"))
     found = []
-    with problem.parameters.temporarily(broken):
+    with problem.parameters.temporarily(damaged):
         operator = HessianOperator(problem, batch)
         space = measured_space(operator, Region("full", problem.parameters), streams, s.curvature_error, s.most_probes)
         operator.release()

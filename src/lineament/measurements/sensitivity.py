@@ -18,10 +18,14 @@ from lineament.measurements.capture_bases import Workbench, static_broken, why_u
 from lineament.measurements.captures import Candidate, mean_capture, study_candidates, study_definitions
 from lineament.records import Label, Quantity, write_bytes
 from lineament.settings.training import DamageKind
-from lineament.study.study import Study, operating_file, prepare_study
+from lineament.study.case import Case
+from lineament.study.files import StudyFiles
+from lineament.study.points import BEFORE_DAMAGE, DAMAGED
+from lineament.study.study import Study, prepare_study
 
 STEP_SIZE_FACTORS = (0.5, 1.0, 2.0)
 DAMAGE_KINDS: tuple[DamageKind, ...] = ("wrong_labels_replay", "uniform_labels", "gaussian")
+N_CELLS = len(STEP_SIZE_FACTORS) * len(DAMAGE_KINDS)
 CANDIDATES = ("prefix", "control_random_times", "static_broken")
 DEFINITION = (
     "capture at the headline rank after another damage kind and step size (3 x 3 grid); whole: of D, rest: of D less "
@@ -52,11 +56,11 @@ def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -
         recovery=replace(study.settings.recovery, lr=lr),
     )
     with tempfile.TemporaryDirectory(prefix="lineament-grid-") as folder, study.problem.parameters.restored():
-        run = Path(folder)
-        stage = {name: theta for name, theta in study.points.items() if name in ("start", "early", "star")}
-        write_bytes(operating_file(run, study.seed), save(stage))
+        files = StudyFiles.inside(Path(folder))
+        before = {point: theta for point, theta in study.points.items() if point in BEFORE_DAMAGE}
+        write_bytes(files.operating_point, save(before))
         try:
-            cell = prepare_study(study.problem, settings, study.target, study.seed, run)
+            cell = prepare_study(Case(study.problem, settings, study.target, study.seed, files))
         except NonFiniteError as error:
             yield Quantity("grid_recovery_steps", None, "steps", labels=labels, reason=str(error))
             return
@@ -75,7 +79,7 @@ def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Quantity]:
                 where = {**labels, "basis": name, "rank": rank, "definition": definition}
                 yield Quantity("grid_capture", None, "fraction", labels=where, reason=why_unusable(cell, rank))
         return
-    with cell.problem.parameters.temporarily(cell.points["broken"]):
+    with cell.problem.parameters.temporarily(cell.points[DAMAGED]):
         coefficients = cell.trajectory.coefficients(static_broken(Workbench(cell)))
     own = study_candidates(cell.gram, cell)
     drawn = {name: own[name](rank) for name in ("prefix", "control_random_times")}

@@ -17,14 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lineament.activations.blocks import find_blocks
 from lineament.activations.capture import GroupSums, Place, all_layers, problem_reader, read_rows, summed
-from lineament.measurements.measurement import make_record
+from lineament.measurements.measurement import Measurement, make_record
 from lineament.measurements.steering_effects import EFFECT_DEFINITIONS, Steerer, effect_figures
-from lineament.problems.problem import corrupted
+from lineament.problems.problem import Problem, corrupted
 from lineament.records import Label, Quantity, Record
+from lineament.settings.agreements import Agreement
+from lineament.settings.settings import Settings
 from lineament.steering.contrast import Contrast, folds_of, make_contrast, positive_label
 from lineament.steering.directions import LEAST_AGREEMENT, cosine, pca_of_differences, probe_direction
 from lineament.steering.weight_step import StepKind, finite_shift, jacobian_shift, step_direction
+from lineament.study.passes import FORWARD_PASSES
+from lineament.study.points import TRAINED
 from lineament.study.study import OperatingStudy
 from lineament.vectors.gradients import mean_gradient
 
@@ -82,7 +87,7 @@ class Shift:
 
 def measure(study: OperatingStudy) -> Record:
     """Cosines with their nulls, linearity, other ways to make the vector, and effects on answers at equal price."""
-    with study.problem.parameters.temporarily(study.points["star"]):
+    with study.problem.parameters.temporarily(study.points[TRAINED]):
         figures, arrays = _figures(study)
     return make_record(study, NAME, figures, DEFINITIONS, arrays)
 
@@ -321,3 +326,42 @@ def _linearity_figures(moved: Tensor, predicted: Tensor, size: float) -> Iterato
         labels: dict[str, Label] = {"layer": layer, "size": size}
         yield Quantity("linearity_cosine", value, "cosine", labels=labels)
         yield Quantity("linearity_norm_ratio", float(ratio[layer - 1]), "ratio", labels=labels)
+
+
+def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
+    """Count activations, steps and their Jacobian products (about a pass each), and the effects of added vectors."""
+    s, held_out = settings.steering, settings.task.evaluation_examples
+    shifts = (2 + s.random_directions + s.shuffled_steps) * held_out + (1 + s.shuffled_steps) * s.step_examples
+    finite = 2 * len(s.sizes) * held_out
+    doses = 3 * (len(s.doses) + 1) * (held_out + s.neutral_examples)
+    calibrated = (len(s.depths) + 1) * (2 + s.effect_directions) * (12 * s.neutral_examples + held_out)
+    return {"steering": shifts + FORWARD_PASSES * (s.examples + finite + doses + calibrated)}
+
+
+def check(settings: Settings, n_tasks: int) -> Iterator[Agreement]:
+    """Yield what the keys of `steering` demand of each other."""
+    s, n = settings.steering, settings.task.evaluation_examples
+    yield (
+        s.examples >= 2 * s.folds,
+        f"steering.examples is {s.examples}; it must be at least 2 * steering.folds = {2 * s.folds}, so that each "
+        "fold holds both classes.",
+    )
+    yield (
+        n >= 2 * s.folds,
+        f"task.evaluation_examples is {n}; it must be at least 2 * steering.folds = {2 * s.folds} held-out prompts.",
+    )
+    yield (
+        s.effect_directions <= s.random_directions,
+        f"steering.effect_directions is {s.effect_directions}; it must be at most steering.random_directions, "
+        f"{s.random_directions}.",
+    )
+
+
+def require_fit(problem: Problem) -> None:
+    """Raise `InputError` for a model without the blocks that vectors are added in."""
+    find_blocks(problem.model)
+
+
+MEASUREMENT = Measurement(
+    NAME, measure, cost, check, needs_recovery=False, settings_group="steering", require_fit=require_fit
+)

@@ -149,7 +149,7 @@ class Population:
     def _fastest(self, members: Members) -> Way:
         if self.problem.parameters.space.kind == "lora_factors" or isinstance(members, LowRankMembers):
             return "shared"
-        return "functional" if self.problem.name == "synthetic" else "one_by_one"
+        return "functional" if self.problem.vmaps else "one_by_one"
 
     def _score(self, logits: Tensor) -> float:
         return float(self.objective(logits, self.batch).double().mean())

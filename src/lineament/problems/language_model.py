@@ -26,10 +26,12 @@ from lineament.problems.adapters import (
     usual_targets,
 )
 from lineament.problems.encoding import PROMPT, EncodedPairs, Encoder, Example
+from lineament.problems.factory import Factory
 from lineament.problems.labelled_data import Item, LabelledData, Pair, Passage, read_labelled
 from lineament.problems.loading import load_model
 from lineament.problems.neutral_text import NEUTRAL_TEXTS
 from lineament.problems.problem import SPLITS, Batch, Problem, Split, at_positions, chosen_device, padded_rows
+from lineament.problems.progress import Progress
 from lineament.problems.statements import STATEMENT_TASKS, Labelled, Splits, split, split_by_group
 from lineament.problems.stored_adapters import read_adapter
 from lineament.settings.model import ModelSettings
@@ -241,3 +243,12 @@ def _only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def make(settings: Settings, seed: int, progress: Progress) -> LanguageModelProblem:
+    """Make the problem of a seed, which loads the model."""
+    progress(f"loading {settings.model.name}", 0, 1)
+    return LanguageModelProblem(settings, seed)
+
+
+FACTORY = Factory(make, statement_task_names)

@@ -109,7 +109,7 @@ class Problem(ABC):
     """A model with its tasks. Subclasses say how to make logits and examples; everything else follows.
 
     Attributes:
-        name: `synthetic` or `lm`.
+        name: its kind, as records carry it.
         model_name: identity of the model, for records.
         tasks: task names.
         model: the module; kept in evaluation mode, so that dropout never makes a loss random.
@@ -122,6 +122,7 @@ class Problem(ABC):
             then nothing is trained to it.
         start_known: whether theta_star was trained from the theta_start that the problem is made at. If not,
             theta_start is the model with a fresh adapter, and what is measured near the way from it is left out.
+        vmaps: whether `torch.func.vmap` can map its forward pass over stacked parameters.
         notes: what a user should know about how the problem was made, one sentence each.
     """
 
@@ -135,6 +136,7 @@ class Problem(ABC):
     starts_trained: bool = False
     operating_point: Tensor | None = None
     start_known: bool = True
+    vmaps: bool = False
     notes: tuple[str, ...] = ()
 
     @abstractmethod

@@ -8,7 +8,7 @@ and shared between validation, evaluation and held-out it is excluded).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,24 @@ from torch import Tensor
 
 from lineament.errors import InputError, unknown_name
 from lineament.parameters import ParameterSpace
+from lineament.problems.factory import Factory
 from lineament.problems.problem import SPLITS, Batch, Problem, Split, chosen_device
+from lineament.problems.progress import Progress
 from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
 from lineament.problems.transformer import Transformer
 from lineament.records import write_bytes
+from lineament.settings.agreements import Agreement
 from lineament.settings.plain import digest, to_dict
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
 
-Progress = Callable[[int, int], None]
+# Called with (steps done, steps in all) while the base model is trained.
+OnStep = Callable[[int, int], None]
 N_VOCABULARY = N_DIGITS + len(TASKS) + 1
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 SEPARATOR = N_VOCABULARY - 1
+# Inputs of so many digits never run out.
+MANY_DIGITS = 12
 # Model settings that decide the base model; the others are for language models.
 SHAPE = ("name", "width", "layers", "heads", "length")
 
@@ -45,8 +51,9 @@ class SyntheticProblem(Problem):
 
     name = "synthetic"
     starts_trained = True
+    vmaps = True
 
-    def __init__(self, settings: Settings, seed: int, progress: Progress | None = None) -> None:
+    def __init__(self, settings: Settings, seed: int, progress: OnStep | None = None) -> None:
         self.tasks = task_names(settings)
         self.streams = Streams(seed).child("synthetic")
         self.length = settings.model.length
@@ -103,7 +110,7 @@ def task_names(settings: Settings) -> tuple[str, ...]:
     return tuple(name for name in TASKS if not settings.task.names or name in settings.task.names)
 
 
-def trained_base(problem: SyntheticProblem, settings: Settings, progress: Progress | None) -> Transformer:
+def trained_base(problem: SyntheticProblem, settings: Settings, progress: OnStep | None) -> Transformer:
     """The base model of this seed, from the cache or trained now and then cached by its config hash."""
     model = _fresh_model(problem, settings)
     path = base_file(settings, problem.streams.seed)
@@ -142,7 +149,7 @@ def _fresh_model(problem: SyntheticProblem, settings: Settings) -> Transformer:
         return Transformer(N_VOCABULARY, 2 * m.length + 1, m.width, m.layers, m.heads)
 
 
-def _train_base(problem: SyntheticProblem, model: Transformer, settings: Settings, progress: Progress | None) -> None:
+def _train_base(problem: SyntheticProblem, model: Transformer, settings: Settings, progress: OnStep | None) -> None:
     training, streams = settings.training, problem.streams.child("base training")
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, training.steps))
@@ -162,3 +169,33 @@ def _train_base(problem: SyntheticProblem, model: Transformer, settings: Setting
 
 def _warm_cosine(step: int, steps: int, warmup: int = 50) -> float:
     return min(1.0, (step + 1) / warmup) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
+
+
+def make(settings: Settings, seed: int, progress: Progress) -> SyntheticProblem:
+    """Make the problem of a seed, with the base model from the cache or trained now."""
+    return SyntheticProblem(settings, seed, lambda done, total: progress("training the base model", done, total))
+
+
+def check(settings: Settings) -> Iterator[Agreement]:
+    """Yield what the embedded transformer demands of the settings."""
+    for name in settings.lora.targets:
+        yield name in LORA_TARGETS, str(unknown_name("module", name, LORA_TARGETS, "lora.targets"))
+    model, n = settings.model, settings.task.evaluation_examples
+    yield (
+        model.name == "synthetic",
+        f"model.name is {model.name}; the synthetic problem makes its own model, set by model.width, model.layers "
+        "and model.heads. Use `lineament run lm` for another.",
+    )
+    # search.widths are looked at only when they are used, as all keys of `search`
+    widths = settings.search.widths if "random_search" in settings.measure else ()
+    for key, width in (("model.width", model.width), *(("search.widths", width) for width in widths)):
+        yield width % model.heads == 0, f"{key} is {width}; it must be a multiple of model.heads, {model.heads}."
+    yield (
+        # three sets are cut from the different inputs among 5 n draws
+        model.length >= MANY_DIGITS or 5 * n <= N_DIGITS**model.length,
+        f"task.evaluation_examples is {n}; it must be at most a fifth of the 10^{model.length} inputs that "
+        f"model.length {model.length} allows. Raise model.length.",
+    )
+
+
+FACTORY = Factory(make, task_names, check, base_file)

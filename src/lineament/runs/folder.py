@@ -28,6 +28,7 @@ from lineament.records import (
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import from_file, updated
 from lineament.settings.settings import Settings
+from lineament.study.files import StudyFiles
 
 PACKAGES = ("lineament", "torch", "numpy", "scipy", "transformers", "peft", "safetensors")
 # Keys that extend a run instead of making it another one.
@@ -58,6 +59,41 @@ class RunFolder:
     def state(self) -> Path:
         """planned / running / done / failed per job."""
         return self.path / "state.json"
+
+    def record(self, measurement: str, target: str, seed: int) -> Path:
+        """Return the file of one record."""
+        return self.records / f"{measurement}-{target}-seed{seed}.json"
+
+    def operating_point(self, seed: int) -> Path:
+        """Return the file of a seed's points before damage, which its targets share."""
+        return self._stages / f"operating-seed{seed}.safetensors"
+
+    def study_files(self, target: str, seed: int) -> StudyFiles:
+        """Return where the stages of one target and seed are kept."""
+        name = f"{target}-seed{seed}"
+        return StudyFiles(
+            operating_point=self.operating_point(seed),
+            damage=self._stages / f"damage-{name}.safetensors",
+            recovery=self._stages / f"recovery-{name}.json",
+            recording=self.path / "recording" / name,
+            effects=self._stages / f"effects-{name}.json",
+        )
+
+    def adapter(self, target: str, seed: int, point: str) -> Path:
+        """Return the PEFT folder of the adapter at a point of a study."""
+        return self.path / "adapters" / f"{target}-seed{seed}" / point
+
+    def basis(self, name: str, target: str, seed: int) -> Path:
+        """Return the file of a basis that is kept."""
+        return self.path / "bases" / f"{name}-{target}-seed{seed}.safetensors"
+
+    def job_lock(self, job: str) -> Path:
+        """Return the lock that the one writer of a job's files holds."""
+        return self._stages / f"{job}.lock"
+
+    @property
+    def _stages(self) -> Path:
+        return self.path / "stages"
 
     def settings(self) -> Settings:
         """The settings the run was made with; `InputError` if this is no run folder."""

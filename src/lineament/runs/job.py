@@ -7,106 +7,84 @@ makes resuming, extending and running in parallel the same thing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 
-from lineament.activations.blocks import find_blocks
 from lineament.bases import from_vectors
 from lineament.claims.claims import write_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError, unknown_name
-from lineament.measurements import basis_capture, basis_drift, gradient_rank, random_search, steering
+from lineament.measurements.measurement import measurements_named, need_recovery
+from lineament.problems.factory import factory_of
 from lineament.problems.problem import Problem
-from lineament.problems.synthetic import LORA_TARGETS, SyntheticProblem, task_names
+from lineament.problems.progress import Progress, silent
 from lineament.records import Record, load_records, write_bytes
 from lineament.runs.folder import RunFolder
-from lineament.runs.validation import require_allowed, require_synthetic
+from lineament.runs.validation import require_allowed
+from lineament.settings.agreements import require_all
 from lineament.settings.settings import Settings
-from lineament.study.study import OperatingStudy, Progress, Study, operating_study, prepare_study, silent
-
-# These need neither damage nor recovery, and a run of nothing else does without both.
-AT_OPERATING_POINT: dict[str, Callable[[OperatingStudy], Record]] = {
-    steering.NAME: steering.measure,
-}
-MEASUREMENTS: dict[str, Callable[[Study], Record]] = {
-    gradient_rank.NAME: gradient_rank.measure,
-    basis_capture.NAME: basis_capture.measure,
-    basis_drift.NAME: basis_drift.measure,
-    random_search.NAME: random_search.measure,
-    **AT_OPERATING_POINT,
-}
+from lineament.study.case import Case
+from lineament.study.points import DAMAGED, RECOVERED, START, TRAINED
+from lineament.study.study import Study, operating_study, prepare_study
 
 
 def validate(settings: Settings) -> None:
-    """Everything that can be known to be wrong before anything is written.
+    """Refuse everything that can be known to be wrong before anything is written.
 
     Raises:
         InputError: unknown task, target or measurement (with the nearest match), a value out of its range.
     """
-    validate_on(settings, known_tasks(settings))
-    if settings.problem == "synthetic":
-        require_synthetic(settings, LORA_TARGETS)
+    factory = factory_of(settings)
+    validate_on(settings, factory.task_names(settings))
+    require_all(factory.check(settings))
 
 
 def validate_on(settings: Settings, tasks: Sequence[str]) -> None:
-    """The same for a problem that has these tasks, wherever it comes from."""
+    """Do the same for a problem that has these tasks, wherever it comes from."""
     for target in settings.task.targets:
         if target not in tasks:
             raise unknown_name("task", target, tasks)
-    for name in settings.measure:
-        if name not in MEASUREMENTS:
-            raise unknown_name("measurement", name, MEASUREMENTS)
     require_allowed(settings, len(tasks))
 
 
-def known_tasks(settings: Settings) -> tuple[str, ...]:
-    """Task names of the configured problem."""
-    if settings.problem == "synthetic":
-        return task_names(settings)
-    from lineament.problems.language_model import statement_task_names
-
-    return statement_task_names(settings)
-
-
 def make_problem(settings: Settings, seed: int, progress: Progress = silent) -> Problem:
-    """The configured problem of one seed, at theta_start."""
-    if settings.problem == "synthetic":
-        return SyntheticProblem(settings, seed, lambda done, total: progress("training the base model", done, total))
-    # transformers takes seconds to import; the synthetic problem does without it
-    from lineament.problems.language_model import LanguageModelProblem
+    """Make the configured problem of one seed, at theta_start.
 
-    progress(f"loading {settings.model.name}", 0, 1)
-    problem = LanguageModelProblem(settings, seed)
-    if steering.NAME in settings.measure:
-        find_blocks(problem.model)  # what has no blocks cannot be steered; known before anything is written
+    Raises:
+        InputError: also if one of the measurements cannot be made on it.
+    """
+    problem = factory_of(settings).make(settings, seed, progress)
+    for measurement in measurements_named(settings.measure):
+        measurement.require_fit(problem)
     return problem
 
 
 def run_job(
     settings: Settings, seed: int, run: Path, progress: Progress = silent, problem: Problem | None = None
 ) -> None:
-    """All records of one seed that are missing in the run folder.
+    """Make the records of one seed that are missing in the run folder.
 
     Args:
         problem: one made already for this seed, if there is one.
     """
     torch.set_num_threads(settings.threads)
-    records = RunFolder(run).records
+    folder = RunFolder(run)
     for target in settings.task.targets:
         missing = missing_measurements(settings, target, seed, run)
         if not missing:
             continue
         problem = problem or make_problem(settings, seed, progress)
-        for record in measured(missing, problem, settings, target, seed, run, progress, _save_artifacts):
-            record.save(records)
+        case = Case(problem, settings, target, seed, folder.study_files(target, seed), progress=progress)
+        for record in measured(missing, case, partial(_save_artifacts, folder)):
+            record.save(folder.records)
 
 
 def missing_measurements(settings: Settings, target: str, seed: int, run: Path) -> list[str]:
-    """Measurements of a target and seed whose records the run folder lacks."""
-    records = RunFolder(run).records
-    return [name for name in settings.measure if not (records / f"{name}-{target}-seed{seed}.json").exists()]
+    """Name the measurements of a target and seed whose records the run folder lacks."""
+    return [name for name in settings.measure if not RunFolder(run).record(name, target, seed).exists()]
 
 
 def is_finished(settings: Settings, seed: int, run: Path) -> bool:
@@ -114,31 +92,22 @@ def is_finished(settings: Settings, seed: int, run: Path) -> bool:
     return not any(missing_measurements(settings, target, seed, run) for target in settings.task.targets)
 
 
-def measured(
-    names: Collection[str],
-    problem: Problem,
-    settings: Settings,
-    target: str,
-    seed: int,
-    run: Path,
-    progress: Progress = silent,
-    on_study: Callable[[Study, Path], None] | None = None,
-) -> Iterator[Record]:
-    """Records of these measurements, one by one in the registry's order; stages are made as far as they need.
+def measured(names: Collection[str], case: Case, on_study: Callable[[Study], None] | None = None) -> Iterator[Record]:
+    """Yield the records of these measurements in the registry's order; stages are made as far as they need.
 
     Args:
-        problem: freshly made for this seed.
-        run: where stages are kept.
+        case: its problem is fresh, at theta_start.
         on_study: called when damage and recovery are made.
     """
-    if set(names) <= set(AT_OPERATING_POINT):
-        at_star = operating_study(problem, settings, target, seed, run, progress)
-        yield from (measure(at_star) for name, measure in AT_OPERATING_POINT.items() if name in names)
+    measurements = measurements_named(names)
+    if not need_recovery(names):
+        operating = operating_study(case)
+        yield from (measurement.measure(operating) for measurement in measurements)
         return
-    study = prepare_study(problem, settings, target, seed, run, progress)
+    study = prepare_study(case)
     if on_study:
-        on_study(study, run)
-    yield from (measure(study) for name, measure in MEASUREMENTS.items() if name in names)
+        on_study(study)
+    yield from (measurement.measure(study) for measurement in measurements)
 
 
 def write_results(run: Path) -> list[Claim]:
@@ -160,22 +129,25 @@ def seeds_of(settings: Settings) -> Sequence[int]:
     return range(settings.seed, settings.seed + settings.seeds)
 
 
-def _save_artifacts(study: Study, run: Path) -> None:
-    """Adapters of a LoRA run as PEFT folders, and the prefix basis."""
-    name = f"{study.target}-seed{study.seed}"
-    if study.problem.parameters.space.kind == "lora_factors":
+def _save_artifacts(folder: RunFolder, study: Study) -> None:
+    """Save the adapters of a LoRA run as PEFT folders, and the prefix basis."""
+    space = study.problem.parameters
+    if space.space.kind == "lora_factors":
         from lineament.problems.adapters import save_adapter  # PEFT takes seconds to import
 
-        for point in ("star", "broken", "recovered"):
-            folder = run / "adapters" / name / point
-            if point in study.points and not (folder / "adapter_config.json").exists():
-                save_adapter(study.problem.parameters, study.points[point], folder)
-    rank = min(max(study.settings.measurement.ranks), study.trajectory.n_steps)
-    file = run / "bases" / f"prefix-{name}.safetensors"
+        for point in (TRAINED, DAMAGED, RECOVERED):
+            adapter = folder.adapter(study.target, study.seed, point)
+            if point in study.points and not (adapter / "adapter_config.json").exists():
+                save_adapter(space, study.points[point], adapter)
+    file = folder.basis("prefix", study.target, study.seed)
     if not file.exists():
-        basis = from_vectors(study.trajectory.updates(1, rank), "prefix")
-        space = basis.space
-        with study.problem.parameters.temporarily(study.points["start"]):
-            model = study.problem.model_hash()
-        metadata = {"kind": space.kind, "layout": space.layout, "label": "prefix", "model": model}
-        write_bytes(file, save({"columns": basis.columns.float().contiguous()}, metadata=metadata))
+        _save_prefix(study, file)
+
+
+def _save_prefix(study: Study, file: Path) -> None:
+    rank = min(max(study.settings.measurement.ranks), study.trajectory.n_steps)
+    basis = from_vectors(study.trajectory.updates(1, rank), "prefix")
+    with study.problem.parameters.temporarily(study.points[START]):
+        model = study.problem.model_hash()
+    metadata = {"kind": basis.space.kind, "layout": basis.space.layout, "label": "prefix", "model": model}
+    write_bytes(file, save({"columns": basis.columns.float().contiguous()}, metadata=metadata))

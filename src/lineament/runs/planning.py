@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: example passes counted from the settings, priced by timing a probe."""
+"""What a run will take, before it starts: example passes counted from the settings, times the seconds of a probe's."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from dataclasses import dataclass
 
 import torch
 
-from lineament.measurements import basis_capture, basis_drift, gradient_rank, random_search, steering
-from lineament.measurements.basis_drift import PARTS, lags_up_to
 from lineament.measurements.capture_bases import BASES
+from lineament.measurements.measurement import measurements_named, need_recovery
+from lineament.problems.kinds import kind_named
 from lineament.problems.problem import Batch, Problem
 from lineament.runs.environment import environment
-from lineament.runs.job import AT_OPERATING_POINT, known_tasks, make_problem
+from lineament.runs.job import make_problem
 from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
-from lineament.study.study import EARLY_STEPS
+from lineament.study.passes import damage_passes, operating_passes, recovery_passes
 
-# A Hessian-vector product costs about this many gradient passes over its batch; an evaluation a third of one.
-HESSIAN_PASSES, FORWARD_PASSES = 2.0, 1 / 3
 BYTES_PER_ROW_ENTRY = 4
 CACHE_VARIABLE = "LINEAMENT_CACHE"
 
@@ -54,9 +52,9 @@ def plan(settings: Settings, workers: int) -> Plan:
         # The probe's base model is untrained: only its speed matters.
         probe = make_problem(updated(settings, {"training.steps": 1}, "plan"), settings.seed)
         per_example = _seconds_per_example(probe, settings)
-    stages = tuple(Stage(name, round(n), n * per_example) for name, n in _examples(settings).items())
+    stages = tuple(Stage(name, round(n), n * per_example) for name, n in _passes(settings, len(probe.tasks)).items())
     n_params, rank = probe.parameters.n_params, max(settings.measurement.ranks)
-    recorded = 2 * settings.recovery.steps if set(settings.measure) - set(AT_OPERATING_POINT) else 0
+    recorded = 2 * settings.recovery.steps if need_recovery(settings.measure) else 0
     rows = recorded * n_params * BYTES_PER_ROW_ENTRY * len(settings.task.targets)
     held = (len(BASES) * rank * 8 + 8 * settings.measurement.gradients * BYTES_PER_ROW_ENTRY) * n_params
     rounds = -(-settings.seeds // workers)
@@ -91,73 +89,17 @@ def _seconds_per_example(problem: Problem, settings: Settings) -> float:
     return (time.perf_counter() - start) / 3 / len(batch)
 
 
-def _examples(s: Settings) -> dict[str, float]:
-    """Example passes of one job, in units of one forward and backward pass; recovery at its longest."""
-    found = {
-        "base model": float(s.training.steps * s.training.batch) if s.problem == "synthetic" else 0.0,
-        "operating point": float(_operating_steps(s) * s.operating.batch),
+def _passes(settings: Settings, n_tasks: int) -> dict[str, float]:
+    """Count the passes of every stage of one job, and of what is measured, over all its targets."""
+    training, n_targets = settings.training, len(settings.task.targets)
+    trains_base = kind_named(settings.problem).trains_base
+    passes = {
+        "base model": float(training.steps * training.batch) if trains_base else 0.0,
+        "operating point": operating_passes(settings),
     }
-    n_targets, steps = len(s.task.targets), 2 * s.recovery.steps
-    if set(s.measure) - set(AT_OPERATING_POINT):
-        found["damage"] = float(n_targets * s.damage.steps * s.damage.batch)
-        found["recovery"] = n_targets * steps * (s.recovery.batch + s.task.evaluation_examples * FORWARD_PASSES)
-    measured = {
-        gradient_rank.NAME: _gradient_rank,
-        basis_capture.NAME: _basis_capture,
-        basis_drift.NAME: _basis_drift,
-        random_search.NAME: _random_search,
-        steering.NAME: _steering,
-    }
-    for name in s.measure:
-        found |= {stage: n_targets * n for stage, n in measured[name](s).items()}
-    if s.measurement.grid and basis_capture.NAME in s.measure:
-        found["step size by damage grid"] = 9 * (found["damage"] + found["recovery"])
-    return found
-
-
-def _operating_steps(s: Settings) -> int:
-    """A given adapter is the operating point; from a known start a few steps are made all the same."""
-    if not s.model.adapter:
-        return s.operating.steps
-    return min(EARLY_STEPS, s.operating.steps) if s.model.adapter_start else 0
-
-
-def _gradient_rank(s: Settings) -> dict[str, float]:
-    m = s.measurement
-    return {"gradient rank": m.gradients * m.minibatch * (len(known_tasks(s)) + 3) + 4.0 * m.gradients}
-
-
-def _basis_capture(s: Settings) -> dict[str, float]:
-    m, n_tasks = s.measurement, len(known_tasks(s))
-    curvature = m.curvature_batch * HESSIAN_PASSES * (m.lanczos_steps + 2 * max(m.ranks))
-    others = max(m.ranks) * 3 * s.recovery.batch + n_tasks * m.task_vector_steps * s.recovery.batch
-    inside = (len(BASES) * len(m.ranks) if m.inside_all else 5) * 3 * m.inside_steps * m.inside_batch
-    bases = m.gradients * m.minibatch * (2 + n_tasks) + curvature + others + 16 * s.recovery.batch
-    return {"bases and captures": bases, "training inside": float(inside)}
-
-
-def _basis_drift(s: Settings) -> dict[str, float]:
-    m, times = s.measurement, 2 * (len(lags_up_to(100)) + 1) + 8
-    return {"drift": float(PARTS * times * m.drift_gradients * m.minibatch)}
-
-
-def _random_search(s: Settings) -> dict[str, float]:
-    """Draws in every space and sigma, probes of the curvature, and the study made again at other sizes."""
-    search = s.search
-    sizes = search.lora_ranks if s.recovery.space == "lora" else ()
-    variants = len(sizes) + (len(search.widths) if s.problem == "synthetic" else 0)
-    again = s.operating.steps * s.operating.batch + s.damage.steps * s.damage.batch
-    draws = search.draws * (len(search.costs) + 1) * len(search.spaces)
-    draws += search.density_draws * (2 * len(search.informed) + 3 * variants)
-    probes = search.most_probes * (3 + variants) * HESSIAN_PASSES
-    return {"random search": search.examples * (draws * FORWARD_PASSES + probes) + variants * again}
-
-
-def _steering(s: Settings) -> dict[str, float]:
-    """Activations, steps and their Jacobian products (about a pass each), and the effects of added vectors."""
-    st, held_out = s.steering, s.task.evaluation_examples
-    shifts = (2 + st.random_directions + st.shuffled_steps) * held_out + (1 + st.shuffled_steps) * st.step_examples
-    finite = 2 * len(st.sizes) * held_out
-    doses = 3 * (len(st.doses) + 1) * (held_out + st.neutral_examples)
-    calibrated = (len(st.depths) + 1) * (2 + st.effect_directions) * (12 * st.neutral_examples + held_out)
-    return {"steering": shifts + FORWARD_PASSES * (st.examples + finite + doses + calibrated)}
+    if need_recovery(settings.measure):
+        passes["damage"] = n_targets * damage_passes(settings)
+        passes["recovery"] = n_targets * recovery_passes(settings)
+    for measurement in measurements_named(settings.measure):
+        passes |= {stage: n_targets * n for stage, n in measurement.cost(settings, n_tasks).items()}
+    return passes

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lineament.errors import unknown_name
+from lineament.measurements.registry import MEASUREMENTS
+from lineament.problems.kinds import kind_named
 from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
 from lineament.settings.task import data_name
 
-EVERY_MEASUREMENT = ["gradient_rank", "basis_capture", "basis_drift", "random_search", "steering"]
+PRESET_NAMES = ("quick", "full")
 # How a language model is trained, damaged and recovered, whatever is measured.
 LM_RECIPE: dict[str, Any] = {
     "threads": 2,
@@ -47,13 +49,14 @@ LM_SEARCH: dict[str, Any] = {
     "search.most_probes": 40,
     "search.lora_ranks": [1],
 }
+# What a preset changes, by kind of problem; a kind that is not here starts from the defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("synthetic", "quick"): {
         "task.names": ["copy", "reverse", "sort", "increment", "parity", "maximum"],
         "training.steps": 500,
     },
     ("synthetic", "full"): {
-        "measure": EVERY_MEASUREMENT,
+        "measure": list(MEASUREMENTS),
         "measurement.inside_all": True,
         "measurement.grid": True,
     },
@@ -69,7 +72,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         **LM_SEARCH,
     },
     ("lm", "full"): {
-        "measure": EVERY_MEASUREMENT,
+        "measure": list(MEASUREMENTS),
         **LM_RECIPE,
         "operating.steps": 200,
         "measurement.curvature_batch": 32,
@@ -78,8 +81,6 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         **LM_SEARCH,
     },
 }
-DEFAULT_TARGETS = {"synthetic": ("sort",), "lm": ("words",)}
-DEFAULT_MODELS = {"synthetic": "synthetic", "lm": "smollm2-135m"}
 
 
 def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
@@ -89,15 +90,16 @@ def resolve(problem: str, preset: str, layers: Iterable[tuple[str, Mapping[str, 
         layers: (source, dotted keys) each; the source is named in errors.
 
     Raises:
-        InputError: no such preset or key (with the nearest match), or a value of the wrong type.
+        InputError: no such problem, preset or key (with the nearest match), or a value of the wrong type.
     """
-    if (problem, preset) not in PRESETS:
-        raise unknown_name("preset", preset, {name for _, name in PRESETS})
-    base = {"problem": problem, "preset": preset, "model.name": DEFAULT_MODELS[problem]}
-    settings = updated(Settings(), {**base, **PRESETS[problem, preset]}, f"preset {preset}")
+    kind = kind_named(problem)
+    if preset not in PRESET_NAMES:
+        raise unknown_name("preset", preset, PRESET_NAMES)
+    base = {"problem": problem, "preset": preset, "model.name": kind.model}
+    settings = updated(Settings(), {**base, **PRESETS.get((problem, preset), {})}, f"preset {preset}")
     for source, changes in layers:
         settings = updated(settings, changes, source)
     if not settings.task.targets:
-        own = (data_name(settings.task.data),) if settings.task.data else DEFAULT_TARGETS[problem]
+        own = (data_name(settings.task.data),) if settings.task.data else kind.targets
         settings = updated(settings, {"task.targets": own}, "defaults")
     return settings

@@ -24,7 +24,7 @@ from lineament.settings.training import DamageSettings, OperatingSettings, Recov
 class Settings:
     """Everything that decides a run's records."""
 
-    problem: Literal["synthetic", "lm"] = setting(
+    problem: Text = setting(
         "synthetic", "Kind of problem: synthetic (the embedded transformer) or lm (a causal language model)."
     )
     preset: Literal["quick", "full"] = setting("full", "Preset that these settings started from.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,9 +18,12 @@ from torch import Tensor
 
 from lineament.parameters import Vectors
 from lineament.problems.problem import Batch, Corruption, Problem, corrupted
+from lineament.problems.progress import Progress, silent
 from lineament.records import read_json, write_bytes, write_json
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
+from lineament.study.case import Case, seed_streams
+from lineament.study.points import DAMAGED, EARLY, EVALUATED, RECOVERED, START, TRAINED
 from lineament.study.training import OnStep, RecoveryCurve, damage, reach_operating_point, recover
 from lineament.vectors.gradients import group_gradients
 from lineament.vectors.recording.reader import Trajectory
@@ -30,38 +34,26 @@ from lineament.vectors.trajectory_gram import TrajectoryGram
 # there is training to the operating point.
 EARLY_STEPS = 10
 T = TypeVar("T")
-# Called with (what is being done, steps done, steps in all).
-Progress = Callable[[str, int, int], None]
 
 
-def silent(what: str, done: int, total: int) -> None:
-    """A progress callback that shows nothing."""
-
-
-@dataclass
-class OperatingStudy:
-    """The operating point of one target and seed: all that a measurement at theta_star needs.
+@dataclass(frozen=True)
+class OperatingStudy(Case):
+    """A case at its operating point: all that a measurement at theta_star needs.
 
     Attributes:
-        points: `start`, `early` and `star` -> theta (n_params,); no `early` where the problem's start is not known.
-        streams: random streams of this target and seed.
+        points: label (see `points`) -> theta (n_params,): START, EARLY and TRAINED; no EARLY where the problem's start
+            is not known.
     """
 
-    problem: Problem
-    settings: Settings
-    target: str
-    seed: int
-    streams: Streams
     points: dict[str, Tensor]
-    progress: Progress = field(default=silent, kw_only=True)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Study(OperatingStudy):
-    """Points and recovery of one target and seed.
+    """A case with its damage and recovery.
 
     Attributes:
-        points: `start`, `early`, `star`, `broken`, `recovered` (at T; absent if not recovered) -> theta (n_params,).
+        points: also DAMAGED, and RECOVERED (at T; absent if not recovered).
         curve: the recovery, step by step.
         trajectory: its recorded updates.
         effects: point -> task -> {loss, accuracy} on the evaluation sets.
@@ -70,15 +62,12 @@ class Study(OperatingStudy):
     curve: RecoveryCurve
     trajectory: Trajectory
     effects: dict[str, dict[str, dict[str, float]]]
-    _gradients: dict[tuple[str, str, str], Vectors] = field(default_factory=dict, repr=False)
-    _gram: TrajectoryGram | None = field(default=None, repr=False)
+    _gradients: dict[tuple[str, str, str], Vectors] = field(default_factory=dict, init=False, repr=False)
 
-    @property
+    @cached_property
     def gram(self) -> TrajectoryGram:
         """Geometry of the recovery, made once."""
-        if self._gram is None:
-            self._gram = self.trajectory.gram()
-        return self._gram
+        return self.trajectory.gram()
 
     @property
     def recovered_at(self) -> int:
@@ -105,110 +94,97 @@ class Study(OperatingStudy):
         m = self.settings.measurement
         batch = self.gradient_batch(task, m.gradients, m.minibatch, stream, labels)
         with self.problem.parameters.temporarily(self.points[point]):
-            found = group_gradients(self.problem, batch, m.minibatch)
-        if task == self.target and labels is None and point != "early":
-            self._gradients[key] = found
-        return found
+            gradients = group_gradients(self.problem, batch, m.minibatch)
+        if task == self.target and labels is None and point != EARLY:
+            self._gradients[key] = gradients
+        return gradients
 
     def forget_gradients(self) -> None:
         """Free the remembered sets, 64 rows of n_params each."""
         self._gradients.clear()
 
 
-def prepare_study(
-    problem: Problem, settings: Settings, target: str, seed: int, run: Path, progress: Progress = silent
-) -> Study:
-    """Make or load every stage of a study below the run folder.
+def prepare_study(case: Case) -> Study:
+    """Make every stage of a study, or load those that are there.
 
-    Args:
-        problem: freshly made for this seed (its parameters are theta_start).
-        run: the run folder; stages go to `stages/`, the recording to `recording/`.
+    The problem must be fresh: its parameters are theta_start.
 
     Raises:
         NonFiniteError: a training loss became NaN or infinite.
     """
-    points = damaged_point(problem, settings, target, seed, run, progress)
-    own, name = _streams(seed).child(target), f"{target}-seed{seed}"
-    star_accuracy = _at(problem, points["star"], lambda: problem.evaluate(problem.fixed(target, "evaluation")))
-    curve, trajectory = _recovery_stage(
-        problem, settings, target, own, run, name, points["broken"], star_accuracy.accuracy, progress
-    )
+    problem, points = case.problem, damaged_point(case)
+    curve, trajectory = _recovery_stage(case, points)
     if curve.recovered_at is not None:
-        points["recovered"] = trajectory.position(curve.recovered_at)
-    effects = _effects(problem, points, run / "stages" / f"effects-{name}.json")
-    problem.parameters.write(points["broken"])
-    return Study(problem, settings, target, seed, own, points, curve, trajectory, effects, progress=progress)
+        points[RECOVERED] = trajectory.position(curve.recovered_at)
+    effects = _effects(case, points)
+    problem.parameters.write(points[DAMAGED])
+    return Study(**vars(case), points=points, curve=curve, trajectory=trajectory, effects=effects)
 
 
-def operating_study(
-    problem: Problem, settings: Settings, target: str, seed: int, run: Path, progress: Progress = silent
-) -> OperatingStudy:
+def operating_study(case: Case) -> OperatingStudy:
     """Make or load the operating point alone, for measurements that need no damage and no recovery.
 
-    Args:
-        problem: freshly made for this seed (its parameters are theta_start).
+    The problem must be fresh: its parameters are theta_start.
     """
-    problem.require_task(target)
-    points = make_operating_point(problem, settings, seed, operating_file(run, seed), progress)
-    problem.parameters.write(points["star"])
-    return OperatingStudy(problem, settings, target, seed, _streams(seed).child(target), points, progress=progress)
+    points = _operating_points(case)
+    case.problem.parameters.write(points[TRAINED])
+    return OperatingStudy(**vars(case), points=points)
 
 
-def damaged_point(
-    problem: Problem, settings: Settings, target: str, seed: int, run: Path, progress: Progress = silent
-) -> dict[str, Tensor]:
-    """The stages before recovery, made or loaded: start, early, star and broken -> theta (n_params,)."""
-    problem.require_task(target)
-    points = make_operating_point(problem, settings, seed, operating_file(run, seed), progress)
-    file = run / "stages" / f"damage-{target}-seed{seed}.safetensors"
-    broken = _damage_stage(problem, settings, target, _streams(seed).child(target), file, points, progress)
-    return {**points, "broken": broken}
-
-
-def operating_file(run: Path, seed: int) -> Path:
-    """Where a seed's operating point (start, early, star) is kept; its targets share it."""
-    return run / "stages" / f"operating-seed{seed}.safetensors"
+def damaged_point(case: Case) -> dict[str, Tensor]:
+    """Make or load the stages before recovery: label -> theta (n_params,), DAMAGED among them."""
+    points, file, settings = _operating_points(case), case.files.damage, case.settings.damage
+    if not file.exists():
+        problem = case.problem
+        problem.parameters.write(points[TRAINED])
+        on_step = _reporting(case.progress, f"damaging {case.target}", settings.steps)
+        damage(problem, case.target, settings, case.streams.child("damage"), points[START], on_step)
+        write_bytes(file, save({DAMAGED: problem.parameters.read().cpu()}))
+    return {**points, DAMAGED: load_file(file)[DAMAGED]}
 
 
 def make_operating_point(
     problem: Problem, settings: Settings, seed: int, file: Path, progress: Progress = silent
 ) -> dict[str, Tensor]:
-    """The operating point, loaded from `file` or made and written there: start, early, star -> theta (n_params,).
+    """Load the operating point from `file`, or make it and write it there: label -> theta (n_params,).
+
+    It stands for all targets of a seed, so it takes no `Case`.
 
     Args:
-        problem: freshly made for this seed (its parameters are theta_start).
+        problem: fresh: its parameters are theta_start.
     """
     if file.exists():
         return load_file(file)
-    streams, points = _streams(seed), {"start": problem.parameters.read().cpu()}
+    streams, points = seed_streams(seed), {START: problem.parameters.read().cpu()}
     if problem.operating_point is not None:
-        points["star"] = problem.operating_point
+        points[TRAINED] = problem.operating_point
         if problem.start_known:
-            points["early"] = _early(problem, settings, streams, progress)
+            points[EARLY] = _early(problem, settings, streams, progress)
     elif problem.parameters.space.kind == "lora_factors" or not problem.starts_trained:
         total = settings.operating.steps
 
         def on_step(step: int, loss: float) -> bool:
             progress("training to the operating point", step, total)
             if step == min(EARLY_STEPS, total):
-                points["early"] = problem.parameters.read().cpu()
+                points[EARLY] = problem.parameters.read().cpu()
             return False
 
         reach_operating_point(problem, settings.operating, streams.child("operating"), on_step)
-        points["star"] = problem.parameters.read().cpu()
+        points[TRAINED] = problem.parameters.read().cpu()
     else:
         # All weights of a trained model: it is both where measuring starts and the operating point.
-        points.update(early=points["start"].clone(), star=points["start"].clone())
+        points.update({EARLY: points[START].clone(), TRAINED: points[START].clone()})
     write_bytes(file, save(points))
     return points
 
 
-def _streams(seed: int) -> Streams:
-    return Streams(seed).child("study")
+def _operating_points(case: Case) -> dict[str, Tensor]:
+    case.problem.require_task(case.target)
+    return make_operating_point(case.problem, case.settings, case.seed, case.files.operating_point, case.progress)
 
 
 def _early(problem: Problem, settings: Settings, streams: Streams, progress: Progress) -> Tensor:
-    """A few steps of training from theta_start, where theta_star was trained elsewhere."""
+    """Take a few steps of training from theta_start, where theta_star was trained elsewhere."""
     short = replace(settings.operating, steps=min(EARLY_STEPS, settings.operating.steps))
     reach_operating_point(
         problem, short, streams.child("operating"), _reporting(progress, "first steps from the start", short.steps)
@@ -216,62 +192,37 @@ def _early(problem: Problem, settings: Settings, streams: Streams, progress: Pro
     return problem.parameters.read().cpu()
 
 
-def _damage_stage(
-    problem: Problem,
-    settings: Settings,
-    target: str,
-    streams: Streams,
-    file: Path,
-    points: dict[str, Tensor],
-    progress: Progress,
-) -> Tensor:
-    if not file.exists():
-        problem.parameters.write(points["star"])
-        on_step = _reporting(progress, f"damaging {target}", settings.damage.steps)
-        damage(problem, target, settings.damage, streams.child("damage"), points["start"], on_step)
-        write_bytes(file, save({"broken": problem.parameters.read().cpu()}))
-    return load_file(file)["broken"]
-
-
-def _recovery_stage(
-    problem: Problem,
-    settings: Settings,
-    target: str,
-    streams: Streams,
-    run: Path,
-    name: str,
-    broken: Tensor,
-    star_accuracy: float,
-    progress: Progress,
-) -> tuple[RecoveryCurve, Trajectory]:
-    folder, curve_file = run / "recording" / name, run / "stages" / f"recovery-{name}.json"
-    if not curve_file.exists():
-        if folder.exists():
-            shutil.rmtree(folder)  # rows of a run that was cut short; its steps are made again, bit for bit
-        problem.parameters.write(broken)
-        recorder = Recorder(problem.parameters, folder)
-        on_step = _reporting(progress, f"recovering {target}", settings.recovery.steps)
-        curve = recover(problem, target, settings.recovery, streams.child("recovery"), star_accuracy, recorder, on_step)
+def _recovery_stage(case: Case, points: dict[str, Tensor]) -> tuple[RecoveryCurve, Trajectory]:
+    problem, target, files = case.problem, case.target, case.files
+    if not files.recovery.exists():
+        trained = _at(problem, points[TRAINED], lambda: problem.evaluate(problem.fixed(target, "evaluation")))
+        if files.recording.exists():
+            shutil.rmtree(files.recording)  # rows of a run that was cut short; its steps are made again, bit for bit
+        problem.parameters.write(points[DAMAGED])
+        recorder = Recorder(problem.parameters, files.recording)
+        settings, streams = case.settings.recovery, case.streams.child("recovery")
+        on_step = _reporting(case.progress, f"recovering {target}", settings.steps)
+        curve = recover(problem, target, settings, streams, trained.accuracy, recorder, on_step)
         recorder.close()
-        write_json(curve_file, asdict(curve))
-    body = read_json(curve_file)
+        write_json(files.recovery, asdict(curve))
+    body = read_json(files.recovery)
     curve = RecoveryCurve(
         **{k: tuple(body[k]) for k in ("loss", "accuracy", "train_loss")}, recovered_at=body["recovered_at"]
     )
-    trajectory = Trajectory(folder)
+    trajectory = Trajectory(files.recording)
     assert trajectory.closed
     return curve, trajectory
 
 
-def _effects(problem: Problem, points: dict[str, Tensor], file: Path) -> dict[str, dict[str, dict[str, float]]]:
-    if not file.exists():
+def _effects(case: Case, points: dict[str, Tensor]) -> dict[str, dict[str, dict[str, float]]]:
+    if not case.files.effects.exists():
         body = {}
-        for point in ("start", "star", "broken", "recovered"):
+        for point in EVALUATED:
             if point in points:
-                found = _at(problem, points[point], lambda: problem.evaluate_all("evaluation"))
-                body[point] = {task: asdict(evaluation) for task, evaluation in found.items()}
-        write_json(file, body)
-    effects: dict[str, dict[str, dict[str, float]]] = read_json(file)
+                tasks = _at(case.problem, points[point], lambda: case.problem.evaluate_all("evaluation"))
+                body[point] = {task: asdict(evaluation) for task, evaluation in tasks.items()}
+        write_json(case.files.effects, body)
+    effects: dict[str, dict[str, dict[str, float]]] = read_json(case.files.effects)
     return effects
 
 

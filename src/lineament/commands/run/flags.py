@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from lineament.commands.job_flags import JobFlags
 from lineament.commands.sweep.grid import grid_file, make_grid, parse_variation
 from lineament.errors import InputError, unknown_name
+from lineament.problems.kinds import KINDS, kind_named
 from lineament.runs.folder import SWEEP_FILE
-from lineament.settings.presets import DEFAULT_MODELS, resolve
+from lineament.settings.presets import resolve
 from lineament.settings.reading import parse_assignment
 from lineament.settings.settings import Settings
+
+if TYPE_CHECKING:
+    ProblemName = str
+else:  # the command line's choices are the registered kinds, which a type checker cannot know
+    ProblemName = Literal[tuple(KINDS)]
+PROBLEM_HELP = "; ".join(f"{name}: {kind.summary}" for name, kind in KINDS.items()) + ". Optional with --config"
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,7 @@ class Run(JobFlags):
     With --vary, a sweep: a run for every combination of values.
     """
 
-    problem: tyro.conf.Positional[Literal["synthetic", "lm"] | None] = None
-    """synthetic: the embedded transformer; lm: a causal language model. Optional with --config"""
+    problem: Annotated[ProblemName | None, tyro.conf.Positional, tyro.conf.arg(help=PROBLEM_HELP)] = None
     out: Path | None = None
     """run folder; default runs/PROBLEM-PRESET, of a sweep runs/sweep-PROBLEM-PRESET"""
     model: str | None = None
@@ -114,14 +120,10 @@ def _variations(options: JobFlags) -> dict[str, Any]:
 
 
 def _model_flags(options: Run, problem: str) -> dict[str, str | None]:
-    if problem == "synthetic":
-        for flag, value, instead in (
-            ("--model", options.model, "the synthetic model is set by --set model.width=... ."),
-            ("--data", options.data, "the synthetic tasks make their own data."),
-            ("--adapter", options.adapter, "the synthetic model trains its own."),
-        ):
-            if value:
-                raise InputError(f"{flag} is for `lineament run lm`; {instead}")
+    given = {"--model": options.model, "--data": options.data, "--adapter": options.adapter}
+    for flag, instead in kind_named(problem).refused_flags.items():
+        if given[flag]:
+            raise InputError(f"{flag} is for `lineament run lm`; {instead}")
     return {
         "model.name": options.model,
         "model.adapter": str(options.adapter) if options.adapter else None,
@@ -140,8 +142,8 @@ def _start_of(options: Run | Sweep, file: Mapping[str, Any]) -> tuple[str, str]:
     problem = asked or problem
     if problem is None:
         raise InputError(_what_to_run(options))
-    if problem not in DEFAULT_MODELS:
-        raise unknown_name("problem", problem, DEFAULT_MODELS, f"from {options.config}")
+    if problem not in KINDS:
+        raise unknown_name("problem", problem, KINDS, f"from {options.config}")
     return problem, options.preset or preset or "full"
 
 

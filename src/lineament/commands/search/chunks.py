@@ -18,11 +18,11 @@ from lineament.errors import LineamentError
 from lineament.population.population import Population
 from lineament.population.region import Region
 from lineament.problems.problem import Problem
+from lineament.problems.progress import Progress
 from lineament.records import read_json, write_bytes, write_json
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem
 from lineament.settings.settings import Settings
-from lineament.study.study import Progress
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from lineament.runs.folder import RunFolder
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
+from lineament.study.points import DAMAGED, START, TRAINED
 from lineament.vectors.gradients import group_gradients
 from lineament.vectors.hessian import HessianOperator
 from lineament.vectors.recording.index import finished
@@ -27,7 +28,7 @@ from lineament.vectors.recording.reader import Trajectory
 
 BASES = ("full", "gradient", "prefix", "krylov", "random")
 NEED_GRADIENTS = ("gradient", "krylov")
-POINTS = ("broken", "star", "start")
+POINTS = (DAMAGED, TRAINED, START)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def run_settings(run: Path, task: str | None, seed: int | None) -> tuple[Setting
     task, seed = task or settings.task.targets[0], settings.seed if seed is None else seed
     if task not in settings.task.targets:
         raise unknown_name(f"task of {run}", task, settings.task.targets)
-    if not (run / "stages" / f"damage-{task}-seed{seed}.safetensors").exists():
+    if not RunFolder(run).study_files(task, seed).damage.exists():
         raise InputError(
             f"{run} holds no damaged point of task {task!r}, seed {seed}; its seeds start at {settings.seed}."
         )
@@ -72,9 +73,9 @@ def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: i
     """A target at a point of a run: `broken`, `star` or `start`."""
     if point not in POINTS:
         raise unknown_name("point", point, POINTS)
-    file = f"damage-{task}-seed{seed}" if point == "broken" else f"operating-seed{seed}"
-    problem.parameters.write(load_file(run / "stages" / f"{file}.safetensors")[point])
-    recording = run / "recording" / f"{task}-seed{seed}"
+    files = RunFolder(run).study_files(task, seed)
+    problem.parameters.write(load_file(files.damage if point == DAMAGED else files.operating_point)[point])
+    recording = files.recording
     return Target(problem, task, settings, seed, point, recording if finished(recording) else None)
 
 
@@ -156,8 +157,8 @@ def load_basis(path: Path, space: Space, target: Target) -> Basis:
 
 def _start_hash(target: Target) -> str | None:
     """The model's hash at theta_start, as basis files carry it; None where theta_start is not known."""
-    file = target.recording and target.recording.parents[1] / "stages" / f"operating-seed{target.seed}.safetensors"
+    file = target.recording and RunFolder(target.recording.parents[1]).operating_point(target.seed)
     if not file or not file.exists():
         return None
-    with target.problem.parameters.temporarily(load_file(file)["start"]):
+    with target.problem.parameters.temporarily(load_file(file)[START]):
         return target.problem.model_hash()

@@ -17,6 +17,7 @@ from lineament.commands.sweep.jobs import jobs_of
 from lineament.commands.sweep.results import write_results
 from lineament.commands.sweep.table import write_tables
 from lineament.errors import LineamentError
+from lineament.problems.kinds import kind_named
 from lineament.report.sweep.page import write_sweep_report
 from lineament.runs.executors.driver import Driver, Failure, JobProgress, nothing, settle_finished
 from lineament.runs.executors.jobs import open_pool
@@ -166,7 +167,7 @@ def _notes_of_each_model(cells: Iterable[Cell]) -> list[str]:
     for cell in cells:
         s = cell.settings
         kind = (s.model, s.lora, s.recovery.space, s.task.data, s.task.names, s.device)
-        if s.problem == "lm" and kind not in seen:
+        if kind_named(s.problem).takes_model and kind not in seen:
             seen.add(kind)
             found = make_problem(s, s.seed).notes
             notes |= dict.fromkeys(f"{s.model.name}: {note}." for note in found)

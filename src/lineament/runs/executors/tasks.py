@@ -20,14 +20,16 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from lineament.errors import LineamentError
+from lineament.problems.factory import factory_of
+from lineament.problems.kinds import kind_named
 from lineament.problems.problem import Problem
-from lineament.problems.synthetic import base_file
+from lineament.problems.progress import Progress
 from lineament.records import write_bytes
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem, run_job
 from lineament.settings.plain import digest, to_dict
 from lineament.settings.settings import Settings
-from lineament.study.study import Progress, make_operating_point, operating_file
+from lineament.study.study import make_operating_point
 
 # A worker that was given up may take this long to end; until then its job is not written by another.
 LOCK_WAIT_S = 60.0
@@ -107,8 +109,8 @@ class Job:
 
     def execute(self, progress: Progress, ready: Problem | None = None) -> None:
         """Make what is missing of the job's records."""
-        with _only_writer(self.run / "stages" / f"{self.name}.lock"):
-            own = operating_file(self.run, self.seed)
+        with _only_writer(RunFolder(self.run).job_lock(self.name)):
+            own = RunFolder(self.run).operating_point(self.seed)
             if self.needs and not own.exists():
                 _link(self.needs, own)
             run_job(self.settings, self.seed, self.run, progress, ready)
@@ -223,12 +225,15 @@ def operating_key(settings: Settings) -> str:
 
 def trains_operating_point(settings: Settings) -> bool:
     """Whether there is training before the damage; a given adapter and a pretrained model's weights need none."""
-    return settings.problem == "synthetic" or (settings.recovery.space == "lora" and not settings.model.adapter)
+    adapts = settings.recovery.space == "lora" and not settings.model.adapter
+    return adapts or kind_named(settings.problem).trains_base
 
 
 def base_of(task: Task) -> Path | None:
     """Where a task's trained base model is cached; None where it has none."""
-    return base_file(task.settings, task.seed) if task.settings.problem == "synthetic" else None
+    if not kind_named(task.settings.problem).trains_base:
+        return None  # nor is its module imported, which takes seconds
+    return factory_of(task.settings).base_file(task.settings, task.seed)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from lineament.claims.claims import evaluate
 from lineament.records import Record, read_json
 from lineament.runs.executors.tasks import Job
+from lineament.runs.folder import RunFolder
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.words import value_words
 
@@ -40,7 +41,7 @@ def job_log(job: Job, out: Path) -> JobLog:
     """
     settings = {key: value_words(value) for key, value in flattened(to_dict(job.settings))}
     settings["seed"] = str(job.seed)
-    records = [Record.load(path) for path in sorted((job.run / "records").glob(f"*-{job.name}.json"))]
+    records = [Record.load(path) for path in sorted(RunFolder(job.run).records.glob(f"*-{job.name}.json"))]
     claims = evaluate(records, job.settings.measurement.headline_rank)
     figures = {f"claims/{c.id}/{c.task}": c.measured for c in claims if c.measured is not None}
     name = (job.run.relative_to(out) / job.name).as_posix()
@@ -50,7 +51,7 @@ def job_log(job: Job, out: Path) -> JobLog:
 def _curves(job: Job) -> dict[str, tuple[float, ...]]:
     found: dict[str, tuple[float, ...]] = {}
     for target in job.settings.task.targets:
-        file = job.run / "stages" / f"recovery-{target}-{job.name}.json"
+        file = RunFolder(job.run).study_files(target, job.seed).recovery
         if file.exists():  # not where only the operating point was measured, nor where the stage stayed on its node
             body = read_json(file)
             found |= {f"recovery/{curve}/{target}": tuple(body[curve]) for curve in CURVES}

@@ -1,0 +1,36 @@
+"""Where the stages of a study are kept. Whoever owns the folder hands the paths in; nothing here knows its layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """Where the finished stages of one target and seed are kept.
+
+    Attributes:
+        operating_point: safetensors of the points before damage; the targets of a seed share it.
+        damage: safetensors of the damaged point.
+        recovery: JSON of the recovery's curve.
+        recording: folder of the recovery's recorded updates.
+        effects: JSON of every task's loss and accuracy at every point.
+    """
+
+    operating_point: Path
+    damage: Path
+    recovery: Path
+    recording: Path
+    effects: Path
+
+    @classmethod
+    def inside(cls, folder: Path) -> StudyFiles:
+        """Return the files of a study that has a folder to itself, e.g. a temporary one."""
+        return cls(
+            folder / "operating.safetensors",
+            folder / "damage.safetensors",
+            folder / "recovery.json",
+            folder / "recording",
+            folder / "effects.json",
+        )
