@@ -13,6 +13,7 @@ import dataclasses
 import inspect
 import itertools
 import sys
+import typing
 from pathlib import Path
 from typing import cast
 
@@ -86,9 +87,11 @@ def _command(name: str, kind: type) -> str:
 
 
 def _meanings(flags: type) -> dict[str, str]:
-    """Return field name -> the string below the field, where tyro reads what a flag means."""
+    """Return field name -> what the flag means: tyro reads it below the field, or in its annotation if it is made."""
+    hints = typing.get_type_hints(flags, include_extras=True)
+    made = {name: part.help for name, hint in hints.items() for part in typing.get_args(hint) if hasattr(part, "help")}
     body = cast(ast.ClassDef, ast.parse(inspect.getsource(flags)).body[0]).body
-    return {
+    return made | {
         field.target.id: " ".join(below.value.value.split())
         for field, below in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign)

@@ -80,7 +80,10 @@ def edge_values(kind: Any) -> list[Any]:
     return {int: [-1, 0, 1, 2, 3, 7], float: [-1.0, 0.0, 1.0, 1.01], str: ["any"]}.get(kind, [])
 
 
-NUMBERS_AND_LISTS = [key for key in KEYS.values() if key.range.words != ANY and edge_values(key.type)]
+# A kind of problem is a name, refused with the nearest one before ranges are looked at.
+NUMBERS_AND_LISTS = [
+    key for key in KEYS.values() if key.range.words != ANY and edge_values(key.type) and key.name != "problem"
+]
 
 
 @pytest.mark.parametrize("key", NUMBERS_AND_LISTS, ids=lambda key: key.name)
@@ -90,6 +93,12 @@ def test_every_range_refuses_a_value_and_names_key_value_and_range(key: Key) -> 
     for value in outside:
         message = refusal({**needed_by(key.name), key.name: value})
         assert message == f"{key.name} is {value_words(value)}; it must be {key.range.words}."
+
+
+def test_an_unknown_kind_of_problem_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"no problem 'syntetic'.* Did you mean 'synthetic'"):
+        resolve("syntetic", "quick", [])
+    assert "Did you mean 'synthetic'" in refusal({"problem": "syntetic"})
 
 
 @pytest.mark.parametrize(("changes", "words"), TOGETHER)

@@ -6,6 +6,7 @@ value says so: `AnyInt`. `lineament keys`, the error for a value out of range an
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
@@ -17,6 +18,13 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Anything:
     """Marks a type that allows every value, which is then a decision and not a range that was forgotten."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Allows the names of a registry; unlike a `Literal`, also those that are added to it later."""
+
+    names: Collection[str]
 
 
 AnyInt = Annotated[int, Anything()]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen, MultipleOf
 
-from lineament.settings.fields import Anything
+from lineament.settings.fields import Anything, OneOf
 
 ANY = "any"
 
@@ -66,6 +66,8 @@ def _bound_range(bound: Any) -> Range:
     match bound:
         case Anything():
             return Range(ANY, lambda value: True)
+        case OneOf(names=names):
+            return Range(f"one of {', '.join(names)}", lambda value: value in names)
         case Gt(gt=low):
             return Range(f"above {low}", lambda value: value > low)
         case Ge(ge=low):

@@ -8,9 +8,10 @@ before any capture was looked at.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from lineament.settings.fields import AnyInt, NonEmpty, PositiveInt, Text, setting
+from lineament.problems.kinds import KINDS
+from lineament.settings.fields import AnyInt, NonEmpty, OneOf, PositiveInt, Text, setting
 from lineament.settings.measurement import MeasureSettings
 from lineament.settings.model import LoraSettings, ModelSettings
 from lineament.settings.plain import digest, to_dict
@@ -24,7 +25,7 @@ from lineament.settings.training import DamageSettings, OperatingSettings, Recov
 class Settings:
     """Everything that decides a run's records."""
 
-    problem: Text = setting(
+    problem: Annotated[str, OneOf(KINDS)] = setting(
         "synthetic", "Kind of problem: synthetic (the embedded transformer) or lm (a causal language model)."
     )
     preset: Literal["quick", "full"] = setting("full", "Preset that these settings started from.")
