@@ -39,6 +39,10 @@ LAYERS = (
     ("commands",),
     ("cli",),
 )
+# The report is made from records and claims alone: no model, no settings, nothing that measures. The two modules of
+# settings that it may use write plain values and know no key.
+REPORT_IMPORTS = {"errors", "records", "claims", "report"}
+PLAIN_VALUES = {"settings.plain", "settings.words"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 400
 
@@ -69,6 +73,11 @@ def test_imports_go_one_way(path: Path) -> None:
         return  # the lazy public names
     for module in imported(path):
         assert layer(module) <= layer(own), f"{own} imports {module}, which stands below it in LAYERS"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "report").rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_report_imports_claims_and_records_only(path: Path) -> None:
+    assert {module.split(".")[0] for module in imported(path) - PLAIN_VALUES} <= REPORT_IMPORTS
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

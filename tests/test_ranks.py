@@ -20,8 +20,10 @@ from lineament.measurements.capture_bases import Workbench, compared_ranks, make
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
 from lineament.records import Quantity, Record, read_json
-from lineament.report.sections.recovery import best_statics, capture_picture, recover_picture
-from lineament.report.sections.tables import missing_reasons, space_table
+from lineament.report.sections.basis_capture.captures import best_statics, capture_picture
+from lineament.report.sections.basis_capture.inside import recover_picture
+from lineament.report.sections.basis_capture.tables import space_table
+from lineament.report.sections.section import missing_reasons
 from lineament.report.series import data_table, undefined_notes
 from lineament.study.study import Study
 

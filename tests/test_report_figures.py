@@ -11,19 +11,25 @@ import numpy as np
 from lineament.claims.intervals import over_seeds
 from lineament.records import Label, Quantity, Record, load_records, read_json
 from lineament.report.drawing import draw
-from lineament.report.sections.dynamics import half_life_text, spectrum_picture, window_texts
-from lineament.report.sections.recovery import best_statics, capture_picture
-from lineament.report.sections.tables import later_table
-from lineament.report.series import number
+from lineament.report.estimates import number
+from lineament.report.sections.basis_capture.captures import best_statics, capture_picture
+from lineament.report.sections.basis_capture.tables import later_table
+from lineament.report.sections.basis_drift import half_life_text, window_texts
+from lineament.report.sections.gradient_rank import spectrum_picture
 from lineament.report.verdicts import PARTS, meaning
 
 
+def captures_of(run: Path) -> list[Record]:
+    """The run's records of captures, which their section is made from."""
+    return [record for record in load_records(run / "records") if record.measurement == "basis_capture"]
+
+
 def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished: Path) -> None:
-    records = load_records(finished / "records")
+    records = captures_of(finished)
     picture = capture_picture(records, 5)
     assert picture is not None
     barred = {line.key for panel in picture.panels for line in panel.lines if line.bars and line.mode == "line"}
-    static = best_statics([r for r in records if r.measurement == "basis_capture"], 5)[0]
+    static = best_statics(records, 5)[0]
     assert barred == {"prefix", static, "null_noise_prefix"}
     arms = {trace.legendgroup for trace in draw(picture).data if trace.error_y.array is not None}
     assert arms == barred
@@ -127,14 +133,12 @@ def test_window_overlaps_are_told_at_lags_that_all_seeds_have() -> None:
 
 
 def test_captures_at_twice_the_time_stand_beside_those_at_t(finished: Path) -> None:
-    records = load_records(finished / "records")
+    records = captures_of(finished)
     table = later_table(records, 5)
     assert table is not None
     row = next(row for row in table.rows if row[0] == "first k updates")
     for cell, (definition, at) in zip(row[1:], [(d, a) for d in ("whole", "rest") for a in ("T", "2T")], strict=True):
         which: dict[str, Label] = {"basis": "prefix", "rank": 5, "definition": definition, "at": at}
-        found = [
-            r.value("capture", **which, space_of="parameters") for r in records if r.measurement == "basis_capture"
-        ]
+        found = [r.value("capture", **which, space_of="parameters") for r in records]
         values = [value for value in found if value is not None]
         assert cell.startswith(number(sum(values) / len(values)) if values else "undefined")

@@ -13,16 +13,18 @@ from lineament import theory
 from lineament.records import Record
 from lineament.report.drawing import draw
 from lineament.report.page import render
-from lineament.report.sections.random_search import counts_picture, theorem_picture
-from lineament.report.sections.search_subspaces import density_picture, dimension_picture, own_sigma_picture
-from lineament.report.sections.search_tables import (
+from lineament.report.sections.random_search.counts import counts_picture
+from lineament.report.sections.random_search.section import SECTION
+from lineament.report.sections.random_search.sizes import dimension_picture
+from lineament.report.sections.random_search.subspaces import density_picture, own_sigma_picture
+from lineament.report.sections.random_search.tables import (
     density_table,
     departure_table,
     geometry_table,
     point_table,
-    search_tables,
     transfer_table,
 )
+from lineament.report.sections.random_search.theorem import theorem_picture
 from lineament.report.series import Line, Picture, data_table, undefined_notes
 
 PICTURES = (theorem_picture, counts_picture, density_picture, own_sigma_picture, dimension_picture)
@@ -203,7 +205,7 @@ def test_every_picture_draws_and_tables_what_it_draws(make: object) -> None:
 def test_a_run_that_did_not_recover_says_so(tmp_path: Path) -> None:
     records = [unrecovered(0), unrecovered(1)]
     assert [make(records) for make in PICTURES] == [None] * len(PICTURES)
-    assert search_tables(records) == [None] * 5
+    assert SECTION.tables(records, 10) == [None] * 5
     for r in records:
         r.save(tmp_path / "records")
     assert "gain is undefined: not recovered within 60 steps" in render(tmp_path)

@@ -32,14 +32,18 @@ from steering_records import (
 from lineament.records import Record
 from lineament.report.drawing import draw
 from lineament.report.page import render
-from lineament.report.sections.steering import cosine_picture, draws_picture, linearity_picture, ranges
-from lineament.report.sections.steering_effects import dose_picture, effect_picture
-from lineament.report.sections.steering_tables import (
+from lineament.report.sections.steering.cosine import cosine_picture
+from lineament.report.sections.steering.dose import dose_picture
+from lineament.report.sections.steering.draws import draws_picture
+from lineament.report.sections.steering.equal_kl import effect_picture
+from lineament.report.sections.steering.layers import ranges
+from lineament.report.sections.steering.linearity import linearity_picture
+from lineament.report.sections.steering.section import SECTION
+from lineament.report.sections.steering.tables import (
     accuracy_table,
     agreement_table,
     calibrated_table,
     collateral_table,
-    steering_tables,
 )
 from lineament.report.series import Line, Picture, data_table, undefined_notes
 
@@ -250,7 +254,7 @@ def test_every_picture_draws_and_tables_what_it_draws(make: Any, n_layers: int) 
 def test_without_a_reference_the_section_says_so_and_draws_cosines_only(tmp_path: Path) -> None:
     records = [without_reference(0), without_reference(1)]
     assert [make(records) is not None for make in PICTURES] == [True, False, False, False, False]
-    tables = [table for table in steering_tables(records) if table]
+    tables = [table for table in SECTION.tables(records, 10) if table]
     assert [row[1] for row in tables[0].rows] == ["0 of 2 seeds"] * LAYERS
     assert len(tables) == 1
     for r in records:
@@ -273,7 +277,7 @@ def test_a_record_of_one_part_draws_that_part_only() -> None:
     whole = steering_records()[0]
     cosines = [f for f in whole.quantities if f.name in ("step_cosine", "best_layer_cosine")]
     assert [make([record(0, cosines)]) is not None for make in PICTURES] == [True, False, False, False, False]
-    assert steering_tables([record(0, cosines)]) == [None] * 4
+    assert SECTION.tables([record(0, cosines)], 10) == [None] * 4
     assert dose_picture(drop(steering_records(), "dose_kl")) is not None
 
 

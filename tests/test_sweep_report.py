@@ -28,8 +28,10 @@ from lineament.report.sweep.figures import (
     difference_tables,
 )
 from lineament.report.sweep.page import COLUMNS_MOST, FAILURES_MOST, ROWS_MOST, render_sweep, write_sweep_report
+from lineament.settings.keys import KEYS
 
 __all__ = ["browser"]  # the fixture of the run's report
+MEANINGS = {name: key.meaning for name, key in KEYS.items()}
 FIRST, LAST = "optimizer=sgd,lr=0.001", "optimizer=adamw,lr=0.1"
 
 
@@ -39,7 +41,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sweeps") / "sweep"
     write_results(write_sweep(path))
     shutil.rmtree(path / "cells")
-    write_sweep_report(path)
+    write_sweep_report(path, MEANINGS)
     return path
 
 
@@ -56,7 +58,7 @@ def drift(body: dict[str, Any]) -> ClaimGrid:
 def rendered(body: dict[str, Any], path: Path) -> str:
     """The page of another sweep.json, without its scripts."""
     write_json(path / "sweep.json", body)
-    return visible(render_sweep(path))
+    return visible(render_sweep(path, MEANINGS))
 
 
 def visible(page: str) -> str:
@@ -178,7 +180,7 @@ def test_differences_are_tabled_for_each_key(drift: ClaimGrid, body: dict[str, A
 
 def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
     write_results(write_sweep(tmp_path / "sweep", base(seeds=1)))
-    text = visible(render_sweep(tmp_path / "sweep"))
+    text = visible(render_sweep(tmp_path / "sweep", MEANINGS))
     assert "0 (one seed: no interval)" in text
     assert "adamw minus sgd 0.001 0.1 one seed: no interval 1" in text
     assert "intervals stands alone" not in text
@@ -190,7 +192,7 @@ def test_two_tasks_are_two_sections(body: dict[str, Any], tmp_path: Path) -> Non
     page = rendered(body, tmp_path)
     assert "The plane of gradients goes stale during the recovery (sort)" in page
     assert "The plane of gradients goes stale during the recovery (copy of it)" in page
-    ids = re.findall(r'\bid="([^"]+)"', render_sweep(tmp_path))
+    ids = re.findall(r'\bid="([^"]+)"', render_sweep(tmp_path, MEANINGS))
     assert len(ids) == len(set(ids))
 
 
@@ -211,12 +213,12 @@ def test_keys_that_end_alike_keep_their_whole_names() -> None:
 def test_the_page_is_the_same_bytes_each_time_and_one_file(sweep: Path) -> None:
     text = (sweep / "report.html").read_text()
     assert "src=" not in text.split("<script>")[0]
-    assert render_sweep(sweep) == text
+    assert render_sweep(sweep, MEANINGS) == text
 
 
 def test_a_folder_that_holds_no_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no sweep\.json"):
-        write_sweep_report(tmp_path)
+        write_sweep_report(tmp_path, MEANINGS)
     assert not list(tmp_path.iterdir())
 
 

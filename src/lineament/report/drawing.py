@@ -1,4 +1,4 @@
-"""Panels to plotly figures, and the data of their legends. Colours follow Okabe and Ito; black follows the page."""
+"""Panels to plotly figures, and the data of their legends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lineament.report.series import Estimate, Line, Panel, Picture, Style, number
+from lineament.report.estimates import Estimate, number
+from lineament.report.series import BLACK, BLUE, Line, Panel, Picture
 from lineament.report.words import GROUPS
 
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
 # The page gives these two in the reader's colour scheme; report.js does the same inside the figures.
 PAGE_COLORS = {BLACK: "var(--ink)", BLUE: "var(--blue)"}
 DASHES = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}
@@ -248,8 +247,3 @@ def _panel_title(panel: Panel, index: int) -> dict[str, Any]:
     place = {"xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x": 0, "y": 1}
     text = f"<b>{panel.title}</b>"
     return {**place, "text": text, "showarrow": False, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
-
-
-def reference_line(key: str, label: str, x: Sequence[float], value: Estimate, style: Style) -> Line:
-    """A straight line at one value, along x."""
-    return Line(key, label, "reference", style, x, [value] * len(x), mode="plain", tabled=1)

@@ -1,45 +1,18 @@
-"""From records to numbers over seeds: estimates with intervals, and the lines and panels that are drawn and tabled."""
+"""What is drawn and tabled: lines, panels, pictures and tables, and the data behind a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lineament.claims.intervals import over_seeds
-from lineament.records import Label, Quantity, Record
+from lineament.records import Record
+from lineament.report.estimates import Estimate, number
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure over seeds. `mean` is None if no seed has it; `low`, `high` are None for fewer than two seeds.
-
-    `reason` says what is missing, in words.
-    """
-
-    mean: float | None
-    low: float | None = None
-    high: float | None = None
-    n_seeds: int = 0
-    reason: str | None = None
-
-    @property
-    def value_text(self) -> str:
-        """The mean, or why there is none."""
-        return number(self.mean) if self.mean is not None else f"undefined: {self.reason or 'not measured'}"
-
-    @property
-    def interval_text(self) -> str:
-        """`[low, high]`, or why there is none."""
-        if self.low is not None and self.high is not None:
-            return f"[{number(self.low)}, {number(self.high)}]"
-        return "one seed: no interval" if self.n_seeds == 1 else "none"
-
-    @property
-    def text(self) -> str:
-        """Mean and interval in one."""
-        return self.value_text if self.mean is None else f"{self.value_text} {self.interval_text}"
+# Okabe and Ito's colours, which readers who see few colours can tell apart; drawing makes black follow the page.
+BLACK, ORANGE, GREEN = "#000000", "#E69F00", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
 
 
 @dataclass(frozen=True)
@@ -126,58 +99,29 @@ class Picture:
     tables: Sequence[Table] = field(default_factory=tuple)
 
 
-def number(value: float) -> str:
-    """Three significant digits, whole numbers with separators."""
-    if abs(value) >= 1000 and abs(value) < 1e7:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+def reference_line(key: str, label: str, x: Sequence[float], value: Estimate, style: Style) -> Line:
+    """A straight line at one value, along x."""
+    return Line(key, label, "reference", style, x, [value] * len(x), mode="plain", tabled=1)
 
 
-def estimate(figures: Iterable[Quantity], *, fraction: bool) -> Estimate:
-    """One figure per seed -> mean with Student t interval; on logit values if `fraction`."""
-    found = list(figures)
-    reasons = sorted({f.reason for f in found if f.value is None and f.reason})
-    values = [f.value for f in found if f.value is not None]
-    why = "; ".join(reasons) or None
-    if not values:
-        return Estimate(None, reason=why or "not measured")
-    if len(values) < len(found):
-        why = f"{len(found) - len(values)} of {len(found)} seeds: {why or 'undefined'}"
-    return _of_values(values, fraction, why)
+def band_around_one(ends: Sequence[float], width: float) -> Line:
+    """The shaded band around 1."""
+    x, style = [ends[0], ends[-1]], Style(GREY, "dot", width=1.2)
+    points = [Estimate(1.0, 1 - width, 1 + width)] * 2
+    return Line("tolerance", f"1 ± {100 * width:.0f} %", "reference", style, x, points, mode="band", tabled=0)
 
 
-def estimate_values(values: Sequence[float], *, fraction: bool) -> Estimate:
-    """One number per seed -> mean with Student t interval."""
-    return _of_values([v for v in values if np.isfinite(v)], fraction, None)
-
-
-def estimate_geometric(values: Sequence[float]) -> Estimate:
-    """One positive number per seed -> geometric mean, interval on logarithms; undefined if one is not positive."""
-    if not values:
-        return Estimate(None, reason="not measured")
-    if min(values) <= 0:
-        return Estimate(None, reason=f"not positive in {sum(v <= 0 for v in values)} of {len(values)} seeds")
-    found = over_seeds([float(np.log(value)) for value in values])
-    low, high = (None if end is None else float(np.exp(end)) for end in (found.low, found.high))
-    return Estimate(float(np.exp(found.mean)), low, high, found.n_seeds)
-
-
-def of(records: Sequence[Record], measurement: str) -> list[Record]:
-    """The records of one measurement."""
-    return [record for record in records if record.measurement == measurement]
-
-
-def select(records: Iterable[Record], quantity: str, **labels: Label) -> list[Quantity]:
-    """Matching figures of all records (with fully given labels: one per seed)."""
-    return [figure for record in records for figure in record.select(quantity, **labels)]
-
-
-def label_values(records: Iterable[Record], quantity: str, label: str) -> list[Label]:
-    """Values of a label over the figures of a quantity: numbers sorted, texts in the order of appearance."""
-    found = [f.labels[label] for record in records for f in record.select(quantity) if label in f.labels]
-    unique = list(dict.fromkeys(found))
-    texts = any(isinstance(value, str) for value in unique)
-    return unique if texts else sorted(unique)
+def vertical_range(lines: Sequence[Line]) -> tuple[float, float]:
+    """Vertical range for all means and, up to a third of their span (at least 0.1) beyond, their bars."""
+    points = [p for line in lines for p in line.points if p.mean is not None]
+    means = [p.mean for p in points if p.mean is not None]
+    low, high = min(means), max(means)
+    room = max(0.1, (high - low) / 3)
+    barred = [p for line in lines if line.bars for p in line.points]
+    lows = [p.low for p in barred if p.low is not None]
+    highs = [p.high for p in barred if p.high is not None]
+    margin = 0.05 * (high - low + 0.1)
+    return max(low - room, min([low, *lows])) - margin, min(high + room, max([high, *highs])) + margin
 
 
 def data_table(picture: Picture) -> Table:
@@ -199,13 +143,6 @@ def undefined_notes(picture: Picture) -> list[str]:
     return [
         f"Not drawn: {'; '.join(labels)} ({title}; {places}): {why}." for (title, places, why), labels in notes.items()
     ]
-
-
-def _of_values(values: Sequence[float], fraction: bool, why: str | None) -> Estimate:
-    if not values:
-        return Estimate(None, reason=why or "not measured")
-    found = over_seeds(values, fraction=fraction)
-    return Estimate(found.mean, found.low, found.high, found.n_seeds, why)
 
 
 def _undefined(panel: Panel, line: Line) -> list[tuple[str, str]]:

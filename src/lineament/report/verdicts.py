@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lineament.report import words
-from lineament.report.series import number
+from lineament.report.estimates import number
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem, validate
 from lineament.runs.planning import plan
+from lineament.settings.keys import KEYS
 from lineament.settings.settings import Settings
 
 
@@ -89,7 +90,7 @@ def write_all(folder: SweepFolder) -> dict[str, Any]:
     """
     found = write_results(folder)
     write_tables(folder)
-    write_sweep_report(folder.path)
+    write_sweep_report(folder.path, {name: key.meaning for name, key in KEYS.items()})
     if not any(cell["n_records"] for cell in found["cells"]):
         raise LineamentError(
             f"no record was finished; {folder.path / 'report.html'} names the jobs, and the log.txt of their runs has "

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lineament.report.series import Estimate
+from lineament.report.estimates import Estimate
 from lineament.settings.words import value_words
 
 Combination = tuple[Any, ...]

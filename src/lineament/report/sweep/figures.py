@@ -8,8 +8,22 @@ from dataclasses import replace
 from typing import Any
 
 from lineament.report import words
-from lineament.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, reference_line
-from lineament.report.series import Estimate, Line, Panel, Picture, Style, Table, number
+from lineament.report.estimates import Estimate, number
+from lineament.report.series import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    Line,
+    Panel,
+    Picture,
+    Style,
+    Table,
+    reference_line,
+)
 from lineament.report.sweep.claim_grid import ClaimGrid, settings_words, short_keys
 from lineament.settings.words import value_words
 

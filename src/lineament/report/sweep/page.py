@@ -13,7 +13,6 @@ from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids, short_keys
 from lineament.report.sweep.figures import claim_pictures, claim_title, difference_tables
 from lineament.report.verdicts import verdict_row
-from lineament.settings.keys import KEYS
 from lineament.settings.words import value_words
 
 # Cells stand side by side up to here; more of them stand one below the other.
@@ -21,11 +20,12 @@ COLUMNS_MOST = 12
 ROWS_MOST, FAILURES_MOST, HASHES_MOST = 200, 20, 6
 
 
-def write_sweep_report(path: Path) -> Path:
+def write_sweep_report(path: Path, meanings: Mapping[str, str]) -> Path:
     """Write SWEEP/report.html from SWEEP/sweep.json; sweep.toml and provenance.json are shown where they are there.
 
     Args:
         path: a sweep folder; its records are not read.
+        meanings: settings key -> what it means, for the table of what is varied.
 
     Returns:
         The path of the page. The same files always give the same bytes.
@@ -34,12 +34,12 @@ def write_sweep_report(path: Path) -> Path:
         InputError: the folder holds no sweep.json.
     """
     page = path / "report.html"
-    write_bytes(page, render_sweep(path).encode())
+    write_bytes(page, render_sweep(path, meanings).encode())
     return page
 
 
-def render_sweep(path: Path) -> str:
-    """The page as text."""
+def render_sweep(path: Path, meanings: Mapping[str, str]) -> str:
+    """Return the page as text."""
     if not (path / "sweep.json").exists():
         raise InputError(f"{path} holds no sweep.json. Give the folder that `lineament sweep --out` wrote.")
     body = read_json(path / "sweep.json")
@@ -50,7 +50,7 @@ def render_sweep(path: Path) -> str:
         overview=_overview(body),
         failures=body["failed"][:FAILURES_MOST],
         n_more_failures=max(0, len(body["failed"]) - FAILURES_MOST),
-        keys=_keys_table(body),
+        keys=_keys_table(body, meanings),
         not_recovered=_not_recovered(body["cells"], several_tasks),
         verdicts=_verdicts(grids, body["cells"], several_tasks),
         sections=[_section(grid, body, several_tasks) for grid in grids],
@@ -82,14 +82,12 @@ def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _keys_table(body: Mapping[str, Any]) -> Table:
-    rows = [(item["key"], "; ".join(map(value_words, item["values"])), _meaning(item["key"])) for item in body["vary"]]
+def _keys_table(body: Mapping[str, Any], meanings: Mapping[str, str]) -> Table:
+    rows = [
+        (item["key"], "; ".join(map(value_words, item["values"])), meanings.get(item["key"], "not known here"))
+        for item in body["vary"]
+    ]
     return Table("What is varied", ("key", "values", "meaning"), rows)
-
-
-def _meaning(key: str) -> str:
-    """Return a key's meaning; a sweep of another version may have varied a key that this one lacks."""
-    return KEYS[key].meaning if key in KEYS else "not known here"
 
 
 def _not_recovered(cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineament.records import Quantity, Record
-from lineament.report.sections.random_search import spaces
-from lineament.report.sections.tables import null_of
-from lineament.report.series import Table, estimate, estimate_geometric, label_values, of, select
-from lineament.report.words import SEARCH_POINTS, search_label
+from lineament.report.estimates import estimate, estimate_geometric, label_texts, null_of, select
+from lineament.report.sections.random_search.spaces import space_label, spaces
+from lineament.report.series import Table
 
+SEARCH_POINTS = {"broken": "damaged", "half recovered": "half-way through the recovery", "star": "trained"}
 POINT_PREDICTIONS = {"linear": "linear", "second_order": "second order", "flat": "many flat directions"}
 GEOMETRY = {
     "gradient_norm": "|g|",
@@ -20,20 +20,8 @@ GEOMETRY = {
 }
 
 
-def search_tables(records: Sequence[Record]) -> list[Table | None]:
-    """All tables of the section, in reading order."""
-    return [
-        departure_table(records),
-        point_table(records),
-        transfer_table(records),
-        density_table(records),
-        geometry_table(records),
-    ]
-
-
-def departure_table(records: Sequence[Record]) -> Table | None:
+def departure_table(sources: Sequence[Record]) -> Table | None:
     """Per space: the step at which the gain leaves the linear prediction, beside the one that curvature predicts."""
-    sources = of(records, "random_search")
     names = [name for name in spaces(sources) if select(sources, "departure_sigma", space=name)]
     if not names:
         return None
@@ -43,7 +31,7 @@ def departure_table(records: Sequence[Record]) -> Table | None:
         nulls = estimate_geometric([f.null for f in found if f.null is not None])
         known = estimate_geometric([f.value for f in found if f.value is not None])
         leaves = known.text if known.n_seeds else "in no seed"
-        rows.append((search_label(name), leaves, _missing(found), nulls.text))
+        rows.append((space_label(name), leaves, _missing(found), nulls.text))
     columns = ("drawn in", "leaves at sigma", "seeds without", "curvature should take or add 10 % at sigma")
     note = (
         "Sigma at which gain / linear prediction is first off by more than 10 %, interpolated between measured steps. "
@@ -52,10 +40,9 @@ def departure_table(records: Sequence[Record]) -> Table | None:
     return Table("Where the linear prediction ends, and where curvature says it should", columns, rows, note)
 
 
-def point_table(records: Sequence[Record]) -> Table | None:
+def point_table(sources: Sequence[Record]) -> Table | None:
     """Per point of the recovery: sign of tr H in words, and gain over each prediction."""
-    sources = of(records, "random_search")
-    points = [str(point) for point in label_values(sources, "point_trace", "point")]
+    points = label_texts(sources, "point_trace", "point")
     if not points:
         return None
     rows = []
@@ -74,10 +61,9 @@ def point_table(records: Sequence[Record]) -> Table | None:
     return Table("Curvature while the model heals, and how the predictions fare", columns, rows, note)
 
 
-def transfer_table(records: Sequence[Record]) -> Table | None:
+def transfer_table(sources: Sequence[Record]) -> Table | None:
     """Per space: gain on fresh data of the draw that won on a batch, beside the gain on that batch."""
-    sources = of(records, "random_search")
-    names = [str(name) for name in label_values(sources, "transferred_gain", "space")]
+    names = label_texts(sources, "transferred_gain", "space")
     if not names:
         return None
     rows = []
@@ -85,7 +71,7 @@ def transfer_table(records: Sequence[Record]) -> Table | None:
         found = select(sources, "transferred_gain", space=name)
         ratio = select(sources, "transfer_ratio_to_prediction", space=name)
         gains = estimate(found, fraction=False).text, null_of(found).text
-        rows.append((search_label(name), *gains, estimate(ratio, fraction=False).text))
+        rows.append((space_label(name), *gains, estimate(ratio, fraction=False).text))
     columns = ("drawn in", "gain on fresh data", "null: on the batch that chose", "fresh gain / prediction")
     note = (
         "The best of N is chosen on one batch and scored on examples it never saw. Prediction: "
@@ -94,10 +80,9 @@ def transfer_table(records: Sequence[Record]) -> Table | None:
     return Table("Does the winner win on fresh data?", columns, rows, note)
 
 
-def density_table(records: Sequence[Record]) -> Table | None:
+def density_table(sources: Sequence[Record]) -> Table | None:
     """Per subspace: signal density with its null, and enrichment over the whole space."""
-    sources = of(records, "random_search")
-    names = [str(name) for name in label_values(sources, "density", "subspace")]
+    names = label_texts(sources, "density", "subspace")
     if not names:
         return None
     rows = []
@@ -106,7 +91,7 @@ def density_table(records: Sequence[Record]) -> Table | None:
         ranks = sorted({int(f.labels["rank"]) for f in found})
         columns_of = [f.value for f in found], [f.null for f in found], [f.value for f in enriched]
         values = [estimate_geometric([v for v in column if v is not None]).text for column in columns_of]
-        rows.append((search_label(name), ", ".join(map(str, ranks)), *values))
+        rows.append((space_label(name), ", ".join(map(str, ranks)), *values))
     columns = ("subspace", "rank", "signal density", "null: of another task", "over the whole space's")
     note = (
         "|Uᵀg|² / k in squared nats per unit squared; the last column is its ratio to |g|² / n_params "
@@ -115,14 +100,13 @@ def density_table(records: Sequence[Record]) -> Table | None:
     return Table("Signal density of subspaces", columns, rows, note)
 
 
-def geometry_table(records: Sequence[Record]) -> Table | None:
+def geometry_table(sources: Sequence[Record]) -> Table | None:
     """Per space: gradient norm and curvature at the damaged point, which all predictions use."""
-    sources = of(records, "random_search")
     names = [name for name in spaces(sources) if select(sources, "gradient_norm", space=name)]
     if not names:
         return None
     rows = [
-        (search_label(name), *(_or_reason(select(sources, quantity, space=name)) for quantity in GEOMETRY))
+        (space_label(name), *(_or_reason(select(sources, quantity, space=name)) for quantity in GEOMETRY))
         for name in names
     ]
     note = (

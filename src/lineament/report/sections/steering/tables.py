@@ -1,4 +1,4 @@
-"""Tables of steering: doses at equal KL, accuracy by dose, what other tasks lose, other ways to make the vector."""
+"""Tables of steering: doses at equal KL, accuracy by dose, costs to other tasks, other methods for the vector."""
 
 from __future__ import annotations
 
@@ -6,32 +6,28 @@ from collections.abc import Sequence
 
 from lineament.claims.steering import is_true
 from lineament.records import Label, Quantity, Record
-from lineament.report.sections.random_search import numbers
-from lineament.report.sections.steering import at_best, best_layers, cosine_of, layers_of
-from lineament.report.sections.steering_effects import best_ratios, by_dose, calibrated, common_layers, vectors
-from lineament.report.sections.tables import null_of
-from lineament.report.series import Table, estimate, label_values, number, of, select
-from lineament.report.words import vector_label
+from lineament.report.estimates import (
+    correlation,
+    estimate,
+    label_numbers,
+    label_texts,
+    null_of,
+    number,
+    select,
+)
+from lineament.report.sections.steering.effects import best_ratios, by_dose, calibrated, common_layers, vectors
+from lineament.report.sections.steering.layers import at_best, best_layers, layers_of
+from lineament.report.sections.steering.names import vector_label
+from lineament.report.series import Table
 
 METHODS = {"pca": "PCA of differences", "probe": "linear probe"}
 # A deep model has more layers than a table should have rows.
-MOST_LAYERS = 16
+MAX_LAYERS = 16
 
 
-def steering_tables(records: Sequence[Record]) -> list[Table | None]:
-    """All tables of the section, in reading order."""
-    return [
-        calibrated_table(records),
-        accuracy_table(records),
-        collateral_table(records),
-        agreement_table(records),
-    ]
-
-
-def calibrated_table(records: Sequence[Record]) -> Table | None:
+def calibrated_table(sources: Sequence[Record]) -> Table | None:
     """Per vector and layer: the dose that costs the budget, what it does, and that over the CAA vector's effect."""
-    sources = of(records, "steering")
-    names, budgets = vectors(sources, "calibrated_dose"), numbers(sources, "calibrated_dose", "kl")
+    names, budgets = vectors(sources, "calibrated_dose"), label_numbers(sources, "calibrated_dose", "kl")
     if not names:
         return None
     places: list[int | None] = [None] if best_layers(sources) else []
@@ -46,9 +42,8 @@ def calibrated_table(records: Sequence[Record]) -> Table | None:
     return Table("The dose that each vector needs for the same KL, and what it does", columns, rows, note)
 
 
-def accuracy_table(records: Sequence[Record]) -> Table | None:
+def accuracy_table(sources: Sequence[Record]) -> Table | None:
     """Change of accuracy on held-out prompts by dose, one column per vector."""
-    sources = of(records, "steering")
     names = [name for name in vectors(sources, "dose_accuracy") if at_best(sources, "dose_accuracy", vector=name)]
     if not names:
         return None
@@ -61,12 +56,11 @@ def accuracy_table(records: Sequence[Record]) -> Table | None:
     return Table("Change of accuracy on the task while it is steered", columns, rows, note)
 
 
-def collateral_table(records: Sequence[Record]) -> Table | None:
+def collateral_table(sources: Sequence[Record]) -> Table | None:
     """What steering at equal KL does to other tasks, at each seed's best layer."""
-    sources = of(records, "steering")
     names = vectors(sources, "collateral_loss")
-    tasks = [str(task) for task in label_values(sources, "collateral_loss", "task")]
-    budgets = numbers(sources, "collateral_loss", "kl")
+    tasks = label_texts(sources, "collateral_loss", "task")
+    budgets = label_numbers(sources, "collateral_loss", "kl")
     if not at_best(sources, "collateral_loss"):
         return None
     rows = [
@@ -80,14 +74,13 @@ def collateral_table(records: Sequence[Record]) -> Table | None:
     return Table("What steering costs other tasks", columns, rows, note)
 
 
-def agreement_table(records: Sequence[Record]) -> Table | None:
+def agreement_table(sources: Sequence[Record]) -> Table | None:
     """Per layer: how well halves of the data agree on the CAA vector, its length, and other ways to make it."""
-    sources = of(records, "steering")
     layers = layers_of(sources, "split_half_agreement")
     if not layers:
         return None
     shown = _thinned(layers, set(best_layers(sources).values()))
-    methods = [str(name) for name in label_values(sources, "method_cosine", "method")]
+    methods = label_texts(sources, "method_cosine", "method")
     rows = [_agreement_row(sources, layer, methods) for layer in shown]
     note = (
         "Cosines with the CAA vector, signed; below 0.95 between halves it is no reference. Length: |CAA| over the "
@@ -99,7 +92,7 @@ def agreement_table(records: Sequence[Record]) -> Table | None:
     return Table("Is the CAA vector a reference, and do other methods find it?", columns, rows, note)
 
 
-def _calibrated_row(sources: list[Record], name: str, layer: int | None, kl: float) -> tuple[str, ...]:
+def _calibrated_row(sources: Sequence[Record], name: str, layer: int | None, kl: float) -> tuple[str, ...]:
     cells = [
         estimate(calibrated(sources, quantity, name, layer, kl), fraction=False).text
         for quantity in ("calibrated_dose", "calibrated_effect")
@@ -114,14 +107,14 @@ def _calibrated_row(sources: list[Record], name: str, layer: int | None, kl: flo
 
 def _doses(sources: Sequence[Record]) -> list[float]:
     """Doses other than none, which changes nothing."""
-    return [dose for dose in numbers(sources, "dose_accuracy", "dose") if dose]
+    return [dose for dose in label_numbers(sources, "dose_accuracy", "dose") if dose]
 
 
 def _change(sources: Sequence[Record], name: str, dose: float) -> str:
     return estimate(by_dose(sources, "dose_accuracy", name, dose), fraction=False).text
 
 
-def _collateral(sources: list[Record], **labels: Label) -> tuple[str, str]:
+def _collateral(sources: Sequence[Record], **labels: Label) -> tuple[str, str]:
     accuracy, loss = (
         estimate(at_best(sources, quantity, **labels), fraction=False).text
         for quantity in ("collateral_accuracy", "collateral_loss")
@@ -131,21 +124,21 @@ def _collateral(sources: list[Record], **labels: Label) -> tuple[str, str]:
 
 def _thinned(layers: list[int], always: set[int]) -> list[int]:
     """All layers where they are few; else evenly chosen ones and those that matter."""
-    if len(layers) <= MOST_LAYERS:
+    if len(layers) <= MAX_LAYERS:
         return layers
-    every = -(-len(layers) // MOST_LAYERS)
+    every = -(-len(layers) // MAX_LAYERS)
     return [layer for i, layer in enumerate(layers) if i % every == 0 or layer in always or layer == layers[-1]]
 
 
-def _agreement_row(sources: list[Record], layer: int, methods: list[str]) -> tuple[str, ...]:
+def _agreement_row(sources: Sequence[Record], layer: int, methods: list[str]) -> tuple[str, ...]:
     steps = select(sources, "step_cosine", step="raw", shift="jacobian", layer=layer)
     references = sum(is_true(f, "reference") for f in steps)
-    cosines = [cosine_of(select(sources, "method_cosine", method=method, layer=layer)).text for method in methods]
-    halves = cosine_of(select(sources, "split_half_agreement", layer=layer)).text
+    cosines = [correlation(select(sources, "method_cosine", method=method, layer=layer)).text for method in methods]
+    halves = correlation(select(sources, "split_half_agreement", layer=layer)).text
     return (str(layer), f"{references} of {len(steps)} seeds", halves, _length(sources, layer), *cosines)
 
 
-def _length(sources: list[Record], layer: int) -> str:
+def _length(sources: Sequence[Record], layer: int) -> str:
     """|CAA| over the norm of activations, per seed."""
     found = []
     for record in sources:

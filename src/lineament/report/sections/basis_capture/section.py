@@ -1,0 +1,40 @@
+"""Where the way back lies: captures, training inside subspaces, and the grid of recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lineament.records import Record
+from lineament.report.sections.basis_capture.captures import capture_picture
+from lineament.report.sections.basis_capture.grid import grid_pictures
+from lineament.report.sections.basis_capture.inside import recover_picture
+from lineament.report.sections.basis_capture.tables import krylov_table, later_table, space_table
+from lineament.report.sections.section import Section
+from lineament.report.series import Picture, Table
+
+NULLS = {
+    "capture": "static bases: another task's plane; all others: first updates on shuffled labels",
+    "prefix_share_of_steps": "is itself the value that independent updates would give",
+    "krylov_prefix_overlap": "the same overlap with the first updates on shuffled labels",
+    "trained_inside": "random directions of the same rank",
+    "projected": "random directions of the same rank",
+    "grid_capture": "random directions; updates on shuffled labels",
+}
+
+
+def _pictures(sources: Sequence[Record], rank: int) -> list[Picture | None]:
+    return [capture_picture(sources, rank), recover_picture(sources, rank), *grid_pictures(sources, rank)]
+
+
+def _tables(sources: Sequence[Record], rank: int) -> list[Table | None]:
+    return [later_table(sources, rank), space_table(sources, rank), krylov_table(sources)]
+
+
+SECTION = Section(
+    "basis_capture",
+    "Where the way back lies",
+    "share of the recovery inside small subspaces",
+    pictures=_pictures,
+    tables=_tables,
+    nulls=NULLS,
+)

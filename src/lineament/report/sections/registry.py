@@ -1,0 +1,32 @@
+"""Every section of a run's report in the order of the page, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from lineament.report.sections import basis_drift, gradient_rank, recovery
+from lineament.report.sections.basis_capture import section as basis_capture
+from lineament.report.sections.generic import generic_section
+from lineament.report.sections.random_search import section as random_search
+from lineament.report.sections.recording import section as recording
+from lineament.report.sections.section import Section
+from lineament.report.sections.steering import section as steering
+
+SECTIONS = (
+    recovery.SECTION,
+    basis_capture.SECTION,
+    basis_drift.SECTION,
+    gradient_rank.SECTION,
+    random_search.SECTION,
+    steering.SECTION,
+    recording.SECTION,
+)
+
+
+def sections_of(measurements: Collection[str]) -> list[Section]:
+    """Return the sections that show some measurements; one that has no section gets a table after all others."""
+    others = sorted(set(measurements) - {section.measurement for section in SECTIONS})
+    return [
+        *(section for section in SECTIONS if section.measurement in measurements),
+        *(generic_section(name) for name in others),
+    ]

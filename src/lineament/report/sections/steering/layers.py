@@ -1,0 +1,66 @@
+"""Layers of a steered model: which is each seed's best, what was measured there, and how layers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lineament.records import Label, Quantity, Record
+from lineament.report.estimates import label_integers
+
+LAYER_TICKS, LAYERS_SHOWN = 12, 3
+
+
+def best_layers(sources: Sequence[Record]) -> dict[int, int]:
+    """Seed -> the layer of the gradient step's best cosine; seeds without a reference layer are left out."""
+    found: dict[int, int] = {}
+    for record in sources:
+        for figure in record.select("best_layer_cosine", step="raw"):
+            if figure.value is not None:
+                found.setdefault(record.seed, int(figure.labels["layer"]))
+    return found
+
+
+def at_best(sources: Sequence[Record], quantity: str, **labels: Label) -> list[Quantity]:
+    """Figures at each seed's best layer."""
+    best = best_layers(sources)
+    return [
+        figure
+        for record in sources
+        if record.seed in best
+        for figure in record.select(quantity, layer=best[record.seed], **labels)
+    ]
+
+
+def best_layer_text(sources: Sequence[Record]) -> list[str]:
+    """Which layers the figures at best layers are from."""
+    best = best_layers(sources)
+    named = ", ".join(f"{layer} (seed {seed})" for seed, layer in sorted(best.items()))
+    return [f"Best layer, by the gradient step's cosine: {named}."] if best else []
+
+
+def layers_of(sources: Sequence[Record], quantity: str) -> list[int]:
+    """Layers that a quantity was measured at, ascending."""
+    return label_integers(sources, quantity, "layer")
+
+
+def layer_ticks(layers: Sequence[int]) -> list[int]:
+    """Every layer where they are few, else every fifth."""
+    if len(layers) <= LAYER_TICKS:
+        return list(layers)
+    return [layer for layer in layers if layer == layers[0] or layer % 5 == 0]
+
+
+def ends(layers: Sequence[int]) -> list[float]:
+    """A little beyond the outermost layers, so that lines across reach past their dots."""
+    return [layers[0] - 0.3, layers[-1] + 0.3]
+
+
+def ranges(layers: Sequence[int]) -> str:
+    """Ascending layers in words, runs of them as first-last."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
