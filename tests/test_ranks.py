@@ -113,7 +113,7 @@ def test_a_recovery_shorter_than_the_headline_rank_says_why_claims_are_absent(st
     assert inside is not None
     assert any(min(why) in note and f"rank {end + 1}" in note for note in undefined_notes(picture))
     assert inside.panels[0].title == "accuracy at rank 2"
-    assert "of the way back" in picture.title
+    assert "of the recovery" in picture.title
 
 
 # --- bases with fewer directions than the headline rank ---

@@ -78,7 +78,9 @@ def test_the_title_says_where_the_prediction_ends() -> None:
         assert picture is not None
         return picture.title.replace("\u00a0", " ")
 
-    assert title(search_records()).endswith("foretells while curvature should change that by 1 %, no longer at 10 %")
+    assert title(search_records()).endswith(
+        "predicts as long as curvature should change that by at most 1 %, but not at 10 %"
+    )
     assert "is not within 10 %" in title(search_records(factor=1.2))
     always = search_records()
     for cost in COSTS:
@@ -166,9 +168,9 @@ def test_the_sign_of_curvature_is_told_in_words() -> None:
     table = point_table(search_records())
     assert table is not None
     assert [row[:2] for row in table.rows] == [
-        ("damaged", "negative: curvature helps"),
-        ("half-way through the recovery", "negative (helps) in 1 of 3 seeds"),
-        ("trained", "positive: curvature costs"),
+        ("damaged", "negative: adds to the gain"),
+        ("half-way through the recovery", "negative (adds to the gain) in 1 of 3 seeds"),
+        ("trained", "positive: takes from the gain"),
     ]
 
 

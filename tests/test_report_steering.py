@@ -1,4 +1,4 @@
-"""Pictures and tables of steering, from hand-made records whose cosines, effects and prices follow a known law."""
+"""Pictures and tables of steering, from hand-made records whose cosines, effects and KL follow a known law."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_layers_without_reference_are_crossed_out_and_named(words: bool) -> None
 
 def test_the_cosine_title_holds_the_null() -> None:
     assert title(cosine_picture(steering_records())).endswith(
-        "has cosine 0.6 with the CAA vector, the largest of the null draws 0.3"
+        "has cosine 0.6 with the CAA vector, the best null draw 0.3"
     )
     assert "No layer" in title(cosine_picture([without_reference(0), without_reference(1)]))
 
@@ -149,18 +149,18 @@ def test_linearity_is_told_at_each_seed_s_best_layer() -> None:
         # layer 3 is the best one in two of three seeds
         expected = [(2 * law(size) + law(2 * size)) / 3 for size in SIZES]
         assert means(found["layer-3"]) == pytest.approx(expected)
-    assert "within a cosine of 0.9 up to 0.3 of the CAA vector's length, no longer at 1" in title(picture)
+    assert "within a cosine of 0.9 up to 0.3 of the CAA vector's length, but not at 1" in title(picture)
 
 
-def test_doses_are_drawn_by_length_and_by_price() -> None:
+def test_doses_are_drawn_by_length_and_by_kl() -> None:
     picture = dose_picture(steering_records())
     assert picture is not None
-    by_dose, by_price = lines(picture), [line for line in picture.panels[1].lines if line.key in STRENGTH]
+    by_dose, by_kl = lines(picture), [line for line in picture.panels[1].lines if line.key in STRENGTH]
     positive = [dose for dose in DOSES if dose > 0]
     for name, strength in STRENGTH.items():
         # the random direction of one seed points the other way, and is turned: else a third of it would cancel
         assert means(by_dose[name]) == pytest.approx([FACTOR * strength * dose for dose in DOSES])
-        up, down = [line for line in by_price if line.key == name]
+        up, down = [line for line in by_kl if line.key == name]
         # the dose that was sought for equal KL is the first point of the vectors that are compared
         sought = [] if name == "random" else [1 / np.sqrt(PRICE[name])]
         assert list(up.x) == pytest.approx([KL * PRICE[name] * dose**2 for dose in [*sought, *positive]])
@@ -172,7 +172,7 @@ def test_doses_are_drawn_by_length_and_by_price() -> None:
     assert any("Accuracy of the model itself on held-out examples: 0.9" in note for note in picture.notes)
 
 
-def test_at_equal_price_the_best_layer_of_each_seed_comes_first() -> None:
+def test_at_equal_kl_the_best_layer_of_each_seed_comes_first() -> None:
     picture = effect_picture(steering_records())
     assert picture is not None
     assert list(picture.panels[0].rows) == ["best layer", f"layer {LAYERS}"]

@@ -21,13 +21,9 @@ from lineament.errors import InputError
 from lineament.records import read_json, write_json
 from lineament.report.series import data_table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids, settings_words
-from lineament.report.sweep.figures import (
-    SERIES_MOST,
-    SERIES_SHOWN,
-    claim_pictures,
-    difference_tables,
-)
-from lineament.report.sweep.page import COLUMNS_MOST, FAILURES_MOST, ROWS_MOST, render_sweep, write_sweep_report
+from lineament.report.sweep.differences import difference_tables
+from lineament.report.sweep.page import MAX_COLUMNS, MAX_FAILURES, MAX_ROWS, render_sweep, write_sweep_report
+from lineament.report.sweep.pictures import MAX_SERIES, SERIES_SHOWN, claim_pictures
 from lineament.settings.keys import KEYS
 
 __all__ = ["browser"]  # the fixture of the run's report
@@ -95,9 +91,9 @@ def test_a_failed_job_is_a_callout_with_its_message_as_text(sweep: Path) -> None
 
 
 def test_beyond_some_failures_only_their_number_is_given(body: dict[str, Any], tmp_path: Path) -> None:
-    body["failed"] = [{"cell": FIRST, "seed": seed, "message": "no"} for seed in range(FAILURES_MOST + 5)]
+    body["failed"] = [{"cell": FIRST, "seed": seed, "message": "no"} for seed in range(MAX_FAILURES + 5)]
     text = rendered(body, tmp_path)
-    assert text.count("Failed:") == FAILURES_MOST
+    assert text.count("Failed:") == MAX_FAILURES
     assert "5 more jobs failed" in text
 
 
@@ -108,9 +104,9 @@ def test_cells_without_a_recovery_are_named_with_the_reason(body: dict[str, Any]
 
 
 def test_few_cells_are_columns_and_many_are_rows(body: dict[str, Any], tmp_path: Path) -> None:
-    assert "claims down, cells across" in rendered(many(body, COLUMNS_MOST // 2), tmp_path)
-    assert "cells down, claims across" in rendered(many(body, COLUMNS_MOST // 2 + 1), tmp_path)
-    assert f"{2 * ROWS_MOST - ROWS_MOST} more cells are in sweep.json" in rendered(many(body, ROWS_MOST), tmp_path)
+    assert "claims down, cells across" in rendered(many(body, MAX_COLUMNS // 2), tmp_path)
+    assert "cells down, claims across" in rendered(many(body, MAX_COLUMNS // 2 + 1), tmp_path)
+    assert f"{2 * MAX_ROWS - MAX_ROWS} more cells are in sweep.json" in rendered(many(body, MAX_ROWS), tmp_path)
 
 
 def test_every_claim_shows_its_rule_and_definition(sweep: Path, body: dict[str, Any]) -> None:
@@ -153,15 +149,15 @@ def test_the_paper_s_figure_is_drawn_where_there_is_one(body: dict[str, Any]) ->
     grid = next(grid for grid in claim_grids(body) if grid.claim == "basis_drifts")
     (picture,) = claim_pictures(grid)
     assert all(any(line.label == "paper (0.77)" for line in panel.lines) for panel in picture.panels)
-    assert "Dotted: the paper's figure" in picture.caption
+    assert "Dotted: the paper's value" in picture.caption
 
 
 def test_many_series_wait_and_more_are_said_not_to_be_drawn(body: dict[str, Any]) -> None:
-    grid = next(grid for grid in claim_grids(many(body, SERIES_MOST + 9)) if grid.claim == "gradient_low_rank")
+    grid = next(grid for grid in claim_grids(many(body, MAX_SERIES + 9)) if grid.claim == "gradient_low_rank")
     (picture,) = claim_pictures(grid)
     series = [line for line in picture.panels[0].lines if line.group == "along optimizer"]
-    assert len(series) == SERIES_MOST
-    assert [line.shown for line in series] == [True] * SERIES_SHOWN + [False] * (SERIES_MOST - SERIES_SHOWN)
+    assert len(series) == MAX_SERIES
+    assert [line.shown for line in series] == [True] * SERIES_SHOWN + [False] * (MAX_SERIES - SERIES_SHOWN)
     assert series[0].label == "lr=0.001"
     assert series[SERIES_SHOWN - 1].label == "lr=0.033"
     assert picture.notes == [
@@ -175,7 +171,7 @@ def test_differences_are_tabled_for_each_key(drift: ClaimGrid, body: dict[str, A
     assert optimizers.rows[0][:3] == ("adamw minus sgd", "0.001", "0.1")
     assert ("0.1 minus 0.001", "sgd", "0.11", "[-0.0171, 0.237]", "2") in rates.rows
     assert "Null: 0" in rates.note
-    assert "Each of the 5 intervals stands alone" in rates.note
+    assert "About one in twenty of the 5 intervals" in rates.note
 
 
 def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:

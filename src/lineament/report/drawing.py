@@ -48,12 +48,12 @@ class Legend:
 
     @property
     def n_more(self) -> int:
-        """How many entries wait."""
+        """Return how many entries wait."""
         return sum(len(entries) for _, entries in self.more)
 
 
 def draw(picture: Picture) -> go.Figure:
-    """A plotly figure of all panels side by side; the page stacks them on narrow screens."""
+    """Return a plotly figure of all panels side by side; the page stacks them on narrow screens."""
     figure = go.Figure()
     count = len(picture.panels)
     for index, panel in enumerate(picture.panels):
@@ -71,13 +71,13 @@ def draw(picture: Picture) -> go.Figure:
 
 
 def figure_json(figure: go.Figure) -> str:
-    """JSON that can stand inside a script element; the same figure always gives the same text."""
+    """Return JSON that can stand inside a script element; the same figure always gives the same text."""
     body = json.dumps(json.loads(figure.to_json()), sort_keys=True, separators=(",", ":"))
     return body.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
 def legend(picture: Picture) -> Legend:
-    """Legend entries by group, each series once however many panels it is in."""
+    """Return legend entries by group, each series once however many panels it is in."""
     lines: dict[str, Line] = {}
     for panel in picture.panels:
         for line in panel.lines:
@@ -103,7 +103,7 @@ def _legend_item(line: Line) -> LegendItem:
 
 
 def _places(panel: Panel) -> list[list[float]]:
-    """Where the points of each line are drawn along x: moved a little where several lines have bars at one place."""
+    """Return where the points of each line are drawn along x: moved a little if lines have bars at one place."""
     barred = [line for line in panel.lines if line.shown and line.bars and (line.mode == "line" or panel.names)]
     keys = dict.fromkeys(line.key for line in barred if line.mode in ("line", "dots"))
     middle = (len(keys) - 1) / 2
@@ -166,13 +166,13 @@ def _band(line: Line, index: int) -> go.Scatter:
 
 
 def _common(line: Line, index: int) -> dict[str, Any]:
-    number_ = "" if index == 0 else str(index + 1)
+    suffix = "" if index == 0 else str(index + 1)
     return {
         "name": line.label,
         "legendgroup": line.key,
         "visible": line.shown or "legendonly",
-        "xaxis": f"x{number_}",
-        "yaxis": f"y{number_}",
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
     }
 
 
@@ -221,7 +221,7 @@ def _axes(panel: Panel, index: int, count: int) -> dict[str, Any]:
 
 
 def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Ticks at 1, 2, 5 of each decade, or at whole decades where there are many."""
+    """Return ticks at 1, 2, 5 of each decade, or at whole decades if there are many."""
     inside = [value for value in values if value > 0]
     if not inside:
         return {}

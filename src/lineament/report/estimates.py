@@ -13,9 +13,12 @@ from lineament.records import Label, Quantity, Record
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over seeds. `mean` is None if no seed has it; `low`, `high` are None for fewer than two seeds.
+    """A quantity over seeds.
 
-    `reason` says what is missing, in words.
+    Attributes:
+        mean: None if no seed has a value.
+        low, high: ends of the interval; None for fewer than two seeds.
+        reason: what is missing, in words.
     """
 
     mean: float | None
@@ -26,54 +29,124 @@ class Estimate:
 
     @property
     def value_text(self) -> str:
-        """The mean, or why there is none."""
+        """Return the mean, or why there is none."""
         return number(self.mean) if self.mean is not None else f"undefined: {self.reason or 'not measured'}"
 
     @property
     def interval_text(self) -> str:
-        """`[low, high]`, or why there is none."""
+        """Return `[low, high]`, or why there is none."""
         if self.low is not None and self.high is not None:
             return f"[{number(self.low)}, {number(self.high)}]"
         return "one seed: no interval" if self.n_seeds == 1 else "none"
 
     @property
     def text(self) -> str:
-        """Mean and interval in one."""
+        """Return the mean with its interval."""
         return self.value_text if self.mean is None else f"{self.value_text} {self.interval_text}"
 
     def clipped(self, low: float, high: float) -> Estimate:
-        """Return the estimate with its interval cut to the bounds of what was measured."""
+        """Return the estimate with its interval cut to the bounds of the quantity."""
         low_end, high_end = (None if end is None else min(high, max(low, end)) for end in (self.low, self.high))
         return replace(self, low=low_end, high=high_end)
 
+    def scaled(self, factor: float) -> Estimate:
+        """Return the estimate times a positive number."""
+        mean, low, high = (None if x is None else factor * x for x in (self.mean, self.low, self.high))
+        return replace(self, mean=mean, low=low, high=high)
+
 
 def number(value: float) -> str:
-    """Three significant digits, whole numbers with separators."""
+    """Write a number with three significant digits, large whole ones with separators."""
     if abs(value) >= 1000 and abs(value) < 1e7:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def percent(share: float) -> str:
-    return f"{number(100 * share)}\u00a0%"  # never broken before the sign
+    """Write a share as a percentage that no line breaks before its sign."""
+    return f"{number(100 * share)}\u00a0%"
 
 
-def estimate(figures: Iterable[Quantity], *, fraction: bool) -> Estimate:
-    """One figure per seed -> mean with Student t interval; on logit values if `fraction`."""
-    found = list(figures)
-    reasons = sorted({f.reason for f in found if f.value is None and f.reason})
-    values = [f.value for f in found if f.value is not None]
-    why = "; ".join(reasons) or None
+def select(records: Iterable[Record], name: str, **labels: Label) -> list[Quantity]:
+    """Return the matching quantities of all records; if every label is given, one per seed."""
+    return [quantity for record in records for quantity in record.select(name, **labels)]
+
+
+def values_of(quantities: Iterable[Quantity]) -> list[float]:
+    """Return the values that are defined."""
+    return [quantity.value for quantity in quantities if quantity.value is not None]
+
+
+def nulls_of(quantities: Iterable[Quantity]) -> list[float]:
+    """Return the nulls that stand beside quantities."""
+    return [quantity.null for quantity in quantities if quantity.null is not None]
+
+
+def label_values(records: Iterable[Record], name: str, label: str) -> list[Label]:
+    """Return the values that a label takes: numbers sorted, texts in the order of appearance."""
+    labels = [quantity.labels[label] for quantity in select(records, name) if label in quantity.labels]
+    unique = list(dict.fromkeys(labels))
+    texts = any(isinstance(value, str) for value in unique)
+    return unique if texts else sorted(unique)
+
+
+def label_texts(records: Iterable[Record], name: str, label: str) -> list[str]:
+    """Return the values that a label takes as texts."""
+    return [str(value) for value in label_values(records, name, label)]
+
+
+def label_integers(records: Iterable[Record], name: str, label: str) -> list[int]:
+    """Return the values that a label takes as whole numbers."""
+    return [int(value) for value in label_values(records, name, label)]
+
+
+def label_numbers(records: Iterable[Record], name: str, label: str) -> list[float]:
+    """Return the values that a label takes as numbers."""
+    return [float(value) for value in label_values(records, name, label)]
+
+
+def estimate(quantities: Iterable[Quantity], *, fraction: bool) -> Estimate:
+    """Return the mean of one quantity per seed with its Student t interval; on logits if it is a fraction."""
+    given = list(quantities)
+    values = values_of(given)
+    reason = _reasons(given)
     if not values:
-        return Estimate(None, reason=why or "not measured")
-    if len(values) < len(found):
-        why = f"{len(found) - len(values)} of {len(found)} seeds: {why or 'undefined'}"
-    return _of_values(values, fraction, why)
+        return Estimate(None, reason=reason or "not measured")
+    if len(values) < len(given):
+        reason = f"{len(given) - len(values)} of {len(given)} seeds: {reason or 'undefined'}"
+    return replace(_over_seeds(values, fraction), reason=reason)
 
 
 def estimate_values(values: Sequence[float], *, fraction: bool) -> Estimate:
-    """One number per seed -> mean with Student t interval."""
-    return _of_values([v for v in values if np.isfinite(v)], fraction, None)
+    """Return the mean of one number per seed with its Student t interval."""
+    finite = [value for value in values if np.isfinite(value)]
+    return _over_seeds(finite, fraction) if finite else Estimate(None, reason="not measured")
+
+
+def estimate_geometric(values: Sequence[float]) -> Estimate:
+    """Return the geometric mean of one positive number per seed, its interval made on logarithms."""
+    if not values:
+        return Estimate(None, reason="not measured")
+    if min(values) <= 0:
+        return Estimate(None, reason=f"not positive in {sum(v <= 0 for v in values)} of {len(values)} seeds")
+    logs = over_seeds([float(np.log(value)) for value in values])
+    low, high = (None if end is None else float(np.exp(end)) for end in (logs.low, logs.high))
+    return Estimate(float(np.exp(logs.mean)), low, high, logs.n_seeds)
+
+
+def estimate_known(quantities: Sequence[Quantity], values: Sequence[float | None]) -> Estimate:
+    """Return the geometric mean over the seeds that have a value, with the reason why others have none.
+
+    Args:
+        quantities: where the reasons stand.
+        values: one per seed, made from the quantities.
+    """
+    known = [value for value in values if value is not None]
+    reason = _reasons(quantities) or "not measured"
+    if not known:
+        return Estimate(None, reason=reason)
+    mean, without = estimate_geometric(known), len(values) - len(known)
+    return replace(mean, reason=f"{without} of {len(values)} seeds: {reason}") if without and mean.mean else mean
 
 
 def correlation(quantities: Iterable[Quantity]) -> Estimate:
@@ -81,55 +154,23 @@ def correlation(quantities: Iterable[Quantity]) -> Estimate:
     return estimate(quantities, fraction=False).clipped(-1.0, 1.0)
 
 
-def estimate_geometric(values: Sequence[float]) -> Estimate:
-    """One positive number per seed -> geometric mean, interval on logarithms; undefined if one is not positive."""
-    if not values:
-        return Estimate(None, reason="not measured")
-    if min(values) <= 0:
-        return Estimate(None, reason=f"not positive in {sum(v <= 0 for v in values)} of {len(values)} seeds")
-    found = over_seeds([float(np.log(value)) for value in values])
-    low, high = (None if end is None else float(np.exp(end)) for end in (found.low, found.high))
-    return Estimate(float(np.exp(found.mean)), low, high, found.n_seeds)
+def null_of(quantities: Sequence[Quantity]) -> Estimate:
+    """Return the estimate of the nulls that stand beside quantities."""
+    nulls = nulls_of(quantities)
+    return _over_seeds(nulls, fraction=False) if nulls else Estimate(None, reason="none")
 
 
-def select(records: Iterable[Record], quantity: str, **labels: Label) -> list[Quantity]:
-    """Matching figures of all records (with fully given labels: one per seed)."""
-    return [figure for record in records for figure in record.select(quantity, **labels)]
+def mean_null(quantities: Sequence[Quantity]) -> float | None:
+    """Return the arithmetic mean of the nulls; None where there are none."""
+    nulls = nulls_of(quantities)
+    return sum(nulls) / len(nulls) if nulls else None
 
 
-def label_values(records: Iterable[Record], quantity: str, label: str) -> list[Label]:
-    """Values of a label over the figures of a quantity: numbers sorted, texts in the order of appearance."""
-    found = [f.labels[label] for record in records for f in record.select(quantity) if label in f.labels]
-    unique = list(dict.fromkeys(found))
-    texts = any(isinstance(value, str) for value in unique)
-    return unique if texts else sorted(unique)
+def _reasons(quantities: Iterable[Quantity]) -> str | None:
+    reasons = {quantity.reason for quantity in quantities if quantity.value is None and quantity.reason}
+    return "; ".join(sorted(reasons)) or None
 
 
-def label_texts(records: Iterable[Record], name: str, label: str) -> list[str]:
-    """Return the values of a label as texts."""
-    return [str(value) for value in label_values(records, name, label)]
-
-
-def label_integers(records: Iterable[Record], name: str, label: str) -> list[int]:
-    """Return the values of a label as whole numbers."""
-    return [int(value) for value in label_values(records, name, label)]
-
-
-def label_numbers(records: Iterable[Record], name: str, label: str) -> list[float]:
-    """Return the values of a label as numbers."""
-    return [float(value) for value in label_values(records, name, label)]
-
-
-def null_of(found: Sequence[Quantity]) -> Estimate:
-    """Mean of the nulls that stand beside some figures."""
-    nulls = [Quantity(f.name, f.null, f.unit) for f in found if f.null is not None]
-    if not nulls:
-        return Estimate(None, reason="none")
-    return estimate(nulls, fraction=False)
-
-
-def _of_values(values: Sequence[float], fraction: bool, why: str | None) -> Estimate:
-    if not values:
-        return Estimate(None, reason=why or "not measured")
-    found = over_seeds(values, fraction=fraction)
-    return Estimate(found.mean, found.low, found.high, found.n_seeds, why)
+def _over_seeds(values: Sequence[float], fraction: bool) -> Estimate:
+    interval = over_seeds(values, fraction=fraction)
+    return Estimate(interval.mean, interval.low, interval.high, interval.n_seeds)

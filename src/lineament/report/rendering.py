@@ -1,4 +1,4 @@
-"""What every page shares: templates, style and scripts, and pictures as a template needs them."""
+"""Everything that pages share: templates, style and scripts, and pictures as a template needs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INTERVAL = re.compile(r"(\[[^\s\]]+, [^\s\]]+\])")
 
 
 def template(name: str) -> Any:
-    """A template of this folder; what it is not given is an error."""
+    """Load a template of this folder; a value that it uses and is not given is an error."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -31,7 +31,7 @@ def template(name: str) -> Any:
 
 
 def assets() -> dict[str, Markup]:
-    """Style and scripts, which stand in the page so that it opens with no network."""
+    """Return style and scripts, which stand in the page so that it opens with no network."""
     return {
         "plotly": Markup(get_plotlyjs()),
         "style": Markup((HERE / "report.css").read_text()),
@@ -40,7 +40,7 @@ def assets() -> dict[str, Markup]:
 
 
 def drawn(picture: Picture, owner: str, sources: Mapping[str, str]) -> dict[str, Any]:
-    """A picture with its data, legend, notes and origin, as the templates need it.
+    """Return a picture with its data, legend, notes and origin, as the templates need it.
 
     Args:
         owner: what the picture is about; pictures of the same key and other owners stand on one page.
@@ -59,7 +59,7 @@ def drawn(picture: Picture, owner: str, sources: Mapping[str, str]) -> dict[str,
 
 
 def identifier(text: str) -> str:
-    """A name that can stand in an id; distinct texts stay distinct."""
+    """Return a name that can stand in an id; distinct texts stay distinct."""
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
     return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 
@@ -70,10 +70,10 @@ def flat(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def optional_json(path: Path) -> Any:
-    """What a JSON file holds; None where there is none."""
+    """Read a JSON file; None if there is none."""
     return read_json(path) if path.exists() else None
 
 
 def _unbroken(text: str) -> Markup:
-    """Cells may break before an interval, never inside it."""
+    """Let the cells of a table break before an interval, never inside it."""
     return Markup(INTERVAL.sub(r'<span class="num">\1</span>', str(escape(text))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -71,14 +71,14 @@ class Panel:
     names: Sequence[str] = ()
 
     def position(self, x: float) -> str:
-        """A place along x, or a row, in words."""
+        """Return a place along x, or a row, in words."""
         named = self.rows or self.names
         return named[round(x)] if named else f"{self.x_name} {number(x)}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first `heads` columns are row headings."""
+    """A table of texts; the first column holds the row headings."""
 
     caption: str
     columns: Sequence[str]
@@ -96,25 +96,23 @@ class Picture:
     panels: Sequence[Panel]
     sources: Sequence[Record]
     notes: Sequence[str] = ()
-    tables: Sequence[Table] = field(default_factory=tuple)
 
 
 def reference_line(key: str, label: str, x: Sequence[float], value: Estimate, style: Style) -> Line:
-    """A straight line at one value, along x."""
+    """Return a straight line at one value, along x."""
     return Line(key, label, "reference", style, x, [value] * len(x), mode="plain", tabled=1)
 
 
 def band_around_one(ends: Sequence[float], width: float) -> Line:
-    """The shaded band around 1."""
+    """Return the shaded band of 1 plus or minus a width."""
     x, style = [ends[0], ends[-1]], Style(GREY, "dot", width=1.2)
     points = [Estimate(1.0, 1 - width, 1 + width)] * 2
     return Line("tolerance", f"1 ± {100 * width:.0f} %", "reference", style, x, points, mode="band", tabled=0)
 
 
 def vertical_range(lines: Sequence[Line]) -> tuple[float, float]:
-    """Vertical range for all means and, up to a third of their span (at least 0.1) beyond, their bars."""
-    points = [p for line in lines for p in line.points if p.mean is not None]
-    means = [p.mean for p in points if p.mean is not None]
+    """Return a range up that holds all means, and their bars as far as a third of the means' span (at least 0.1)."""
+    means = [p.mean for line in lines for p in line.points if p.mean is not None]
     low, high = min(means), max(means)
     room = max(0.1, (high - low) / 3)
     barred = [p for line in lines if line.bars for p in line.points]
@@ -125,7 +123,7 @@ def vertical_range(lines: Sequence[Line]) -> tuple[float, float]:
 
 
 def data_table(picture: Picture) -> Table:
-    """Everything a picture shows, in long form."""
+    """Tabulate everything that a picture shows, one row per point."""
     rows = [row for panel in picture.panels for line in panel.lines for row in _line_rows(panel, line)]
     thinned = any(len(line.points) > line.tabled > 1 for panel in picture.panels for line in panel.lines)
     note = "Long series are thinned here; every value is in the records." if thinned else ""
@@ -134,7 +132,7 @@ def data_table(picture: Picture) -> Table:
 
 
 def undefined_notes(picture: Picture) -> list[str]:
-    """What could not be drawn, in words, one sentence per series and reason."""
+    """Say what could not be drawn, one sentence per place and reason."""
     notes: dict[tuple[str, str, str], list[str]] = {}
     for panel in picture.panels:
         for line in panel.lines:
@@ -146,12 +144,12 @@ def undefined_notes(picture: Picture) -> list[str]:
 
 
 def _undefined(panel: Panel, line: Line) -> list[tuple[str, str]]:
-    """(places, reason) of a line's undefined points."""
-    found: dict[str, list[float]] = {}
+    """Return (places, reason) of a line's undefined points."""
+    places: dict[str, list[float]] = {}
     for x, point in zip(line.x, line.points, strict=True):
         if point.mean is None:
-            found.setdefault(point.reason or "not measured", []).append(x)
-    return [(_positions(panel, xs), why) for why, xs in found.items()]
+            places.setdefault(point.reason or "not measured", []).append(x)
+    return [(_positions(panel, xs), why) for why, xs in places.items()]
 
 
 def _positions(panel: Panel, xs: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ MAX_ROWS = 300
 
 def generic_section(measurement: str) -> Section:
     """Return a section for any measurement, without pictures."""
-    return Section(measurement, measurement.replace("_", " "), "figures", tables=each(quantities_table))
+    return Section(measurement, measurement.replace("_", " "), "all its quantities", tables=each(quantities_table))
 
 
 def quantities_table(sources: Sequence[Record]) -> Table:
@@ -28,6 +28,6 @@ def quantities_table(sources: Sequence[Record]) -> Table:
         (name, which, estimate(quantities, fraction=False).text, unit, null_of(quantities).text)
         for (name, which, unit), quantities in list(groups.items())[:MAX_ROWS]
     ]
-    note = f"The first {MAX_ROWS} of {len(groups)} figures; the records hold all." if len(groups) > MAX_ROWS else ""
+    note = f"The first {MAX_ROWS} of {len(groups)} quantities; the records hold all." if len(groups) > MAX_ROWS else ""
     columns = ("quantity", "which", "value and 95 % interval", "unit", "null")
-    return Table("Figures", columns, rows, note)
+    return Table("Quantities", columns, rows, note)

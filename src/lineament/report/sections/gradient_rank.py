@@ -8,40 +8,51 @@ from dataclasses import replace
 import numpy as np
 
 from lineament.records import Label, Record
-from lineament.report.estimates import Estimate, estimate, estimate_values, label_integers, null_of, number, select
+from lineament.report.estimates import (
+    Estimate,
+    estimate,
+    estimate_values,
+    label_integers,
+    mean_null,
+    null_of,
+    number,
+    select,
+)
 from lineament.report.sections.section import Section, each
 from lineament.report.series import BLUE, GREY, VERMILLION, Line, Panel, Picture, Style, Table, reference_line
 from lineament.report.words import POINTS
 
-SPECTRUM_CAPTION = (
-    "Share of the gradients' squared length held by their strongest directions. A curve that rises at"
-    " once means that few directions hold it all. Shuffled labels (dashed) are the null: structure "
-    "that has nothing to do with the task. Bands: 95 % interval over seeds."
+# Which of the spectra the page shows.
+RAW: dict[str, Label] = {"centred": "False", "unit_norm": "False"}
+CAPTION = (
+    "Share of the gradients' squared length that their strongest directions hold. A curve that rises at once means "
+    "that few directions hold nearly all of it. Shuffled labels (dashed) are the null: structure that has nothing to "
+    "do with the task. Bands: 95 % interval over seeds."
 )
 
 
 def spectrum_picture(sources: Sequence[Record]) -> Picture | None:
-    """Cumulative energy against the number of directions, true against shuffled labels."""
+    """Draw the cumulative energy against the number of directions, for true and for shuffled labels."""
     if not any(name.startswith("energy-") for record in sources for name in record.arrays):
         return None
     titles = {"minibatch": "minibatch gradients", "example": "single-example gradients"}
     panels = [_spectrum_panel(sources, kind, title) for kind, title in titles.items()]
-    return Picture("spectrum", _spectrum_title(sources), SPECTRUM_CAPTION, panels, sources)
+    return Picture("spectrum", _spectrum_title(sources), CAPTION, panels, sources)
 
 
 def spectrum_table(sources: Sequence[Record]) -> Table | None:
-    """Effective ranks at the largest n, uncentred raw gradients, beside shuffled labels."""
+    """Tabulate effective ranks at the largest n, uncentred raw gradients, beside shuffled labels."""
     sizes = label_integers(sources, "k90", "n")
     if not sizes:
         return None
     rows = [
-        _spectrum_row(sources, quantity, point, kind, max(sizes))
-        for quantity in ("k90", "participation_ratio", "entropy_rank", "stable_rank", "mean_cosine")
+        _spectrum_row(sources, name, point, kind, max(sizes))
+        for name in ("k90", "participation_ratio", "entropy_rank", "stable_rank", "mean_cosine")
         for point in ("broken", "star")
         for kind in ("minibatch", "example")
     ]
     columns = ("quantity", "point", "gradients", "true labels", "null: shuffled labels")
-    note = "Uncentred, raw norms; in directions (mean cosine: a cosine). Other variants are in the records."
+    note = "Not centred, norms as they are; in directions (mean cosine: a cosine). The records hold other variants."
     return Table(f"Effective ranks of {max(sizes)} gradients", columns, rows, note)
 
 
@@ -69,52 +80,45 @@ def _energy_line(sources: Sequence[Record], array: str, key: str, label: str, st
 
 
 def _rising(points: Sequence[Estimate]) -> list[Estimate]:
-    """Lower ends that never fall: the sum over more directions is no smaller, so an earlier end bounds it too.
+    """Return points whose lower ends never fall: a sum over more directions is no smaller, so earlier ends bound it.
 
     Without this the logit interval opens wide at the last directions, where seeds differ by 1e-6 below 1.
     """
-    found, low = [], 0.0
+    rising, low = [], 0.0
     for point in points:
         if point.low is not None:
             low = max(low, point.low)
             point = replace(point, low=low)
-        found.append(point)
-    return found
+        rising.append(point)
+    return rising
 
 
 def _spectrum_title(sources: Sequence[Record]) -> str:
-    labels: dict[str, Label] = {
-        "point": "broken",
-        "gradients": "minibatch",
-        "centred": "False",
-        "unit_norm": "False",
-    }
-    found = [f for f in select(sources, "k90", labels="true", **labels) if f.value is not None]
-    n = max((int(f.labels["n"]) for f in found), default=0)
-    largest = [f for f in found if f.labels["n"] == n]
-    true = estimate(largest, fraction=False).mean
-    nulls = [f.null for f in largest if f.null is not None]
-    if true is None or not nulls:
+    labels: dict[str, Label] = {"point": "broken", "gradients": "minibatch", "labels": "true", **RAW}
+    known = [quantity for quantity in select(sources, "k90", **labels) if quantity.value is not None]
+    n = max((int(quantity.labels["n"]) for quantity in known), default=0)
+    largest = [quantity for quantity in known if quantity.labels["n"] == n]
+    true, shuffled = estimate(largest, fraction=False).mean, mean_null(largest)
+    if true is None or shuffled is None:
         return "In how many directions the gradients lie"
-    shuffled = number(float(np.mean(nulls)))
-    held = f"At the damaged point {number(true)} of {n} directions hold 90 % of the gradients"
-    return f"{held} ({shuffled} with shuffled labels)"
+    share = f"At the damaged point {number(true)} of {n} directions hold 90 % of the gradients' energy"
+    return f"{share} ({number(shuffled)} with shuffled labels)"
 
 
-def _spectrum_row(sources: Sequence[Record], quantity: str, point: str, kind: str, n: int) -> tuple[str, ...]:
+def _spectrum_row(sources: Sequence[Record], name: str, point: str, kind: str, n: int) -> tuple[str, ...]:
     labels: dict[str, Label] = {"point": point, "gradients": kind, "labels": "true"}
-    if quantity != "mean_cosine":
-        labels |= {"n": n, "centred": "False", "unit_norm": "False"}
-    found = select(sources, quantity, **labels)
-    values = estimate(found, fraction=False).text, null_of(found).text
-    return (quantity.replace("_", " "), POINTS[point], kind, *values)
+    if name != "mean_cosine":
+        labels |= {"n": n, **RAW}
+    quantities = select(sources, name, **labels)
+    values = estimate(quantities, fraction=False).text, null_of(quantities).text
+    return (name.replace("_", " "), POINTS[point], kind, *values)
 
 
 SHUFFLED = "gradients for shuffled labels"
 SECTION = Section(
     "gradient_rank",
     "How many directions gradients use",
-    "spectra of task gradients",
+    "spectra of the task's gradients",
     pictures=each(spectrum_picture),
     tables=each(spectrum_table),
     nulls=dict.fromkeys(

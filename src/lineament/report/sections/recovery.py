@@ -27,14 +27,14 @@ from lineament.report.words import POINTS
 
 SEED_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SEED_COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY, BLACK)
-CURVES_CAPTION = (
-    "One line per seed; the star marks T, the first step at which accuracy is back to its threshold "
-    "and stays there. Measurements use the steps up to T, and up to 2T where said."
+CAPTION = (
+    "One line per seed; the star marks T, the first step at which accuracy is back to its threshold and stays there. "
+    "Measurements use the steps up to T, and up to 2T where said."
 )
 
 
 def curves_picture(records: Sequence[Record]) -> Picture | None:
-    """Evaluation loss and accuracy along the recovery, one line per seed, T marked."""
+    """Draw evaluation loss and accuracy along the recovery, one line per seed, with T marked."""
     sources = [record for record in records if "recovery_loss" in record.arrays]
     if not sources:
         return None
@@ -42,20 +42,20 @@ def curves_picture(records: Sequence[Record]) -> Picture | None:
     accuracy = _curve_panel(sources, "recovery_accuracy", "accuracy", "evaluation accuracy (fraction)")
     steps = estimate(select(sources, "recovery_steps"), fraction=False)
     notes = [f"T in steps, over seeds: {steps.text}{f' ({steps.reason})' if steps.mean and steps.reason else ''}."]
-    title = "How the damaged task was trained back"
-    return Picture("curves", title, CURVES_CAPTION, [accuracy, loss], sources, notes)
+    title = "How training recovered the damaged task"
+    return Picture("curves", title, CAPTION, [accuracy, loss], sources, notes)
 
 
 def evaluation_table(sources: Sequence[Record]) -> Table | None:
-    """Accuracy and loss of every task at the four points."""
+    """Tabulate accuracy and loss of every task at the four points."""
     tasks = label_texts(sources, "evaluation", "task")
     if not tasks:
         return None
     points = [point for point in POINTS if point in label_values(sources, "evaluation", "point")]
 
     def cell(task: str, point: str, statistic: str) -> str:
-        found = select(sources, "evaluation", task=task, point=point, statistic=statistic)
-        return estimate(found, fraction=statistic == "accuracy").text
+        evaluations = select(sources, "evaluation", task=task, point=point, statistic=statistic)
+        return estimate(evaluations, fraction=statistic == "accuracy").text
 
     target = sources[0].target
     rows = [
@@ -92,16 +92,16 @@ def _curve_lines(record: Record, values: np.ndarray, index: int) -> list[Line]:
     key = f"seed-{record.seed}"
     lines = [Line(key, label, "seeds", style, list(range(len(values))), points, mode="plain")]
     if end is not None and end < len(values):
-        at = Line(key, f"{label} (T)", "seeds", style, [end], [points[int(end)]], mode="dots")
-        lines.append(at)
+        lines.append(Line(key, f"{label} (T)", "seeds", style, [end], [points[int(end)]], mode="dots"))
     return lines
 
 
 OPENING = Opening(
     "Damaged task",
     "damaged and recovered on",
-    "A model that knows several tasks was damaged on one of them, then trained back. This page shows which directions "
-    "in its weights the way back took, whether they could have been known beforehand, and how long they stay good.",
+    "A model that knows several tasks was damaged on one of them and then trained until it recovered. This page shows "
+    "which directions in its weights the recovery moved along, whether they could have been known beforehand, and how "
+    "long they stay useful.",
 )
 SECTION = Section(
     "basis_capture",

@@ -104,4 +104,4 @@ def _units(sources: Sequence[Record], name: str) -> str:
 
 def _null(sources: Sequence[Record], name: str) -> str:
     beside = any(quantity.null is not None for record in sources for quantity in record.select(name))
-    return "beside each figure in the records" if beside else "none"
+    return "given beside each value in the records" if beside else "none"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lineament.report import words
 from lineament.report.estimates import Estimate
 from lineament.settings.words import value_words
 
@@ -21,68 +22,74 @@ class ClaimGrid:
         claim: the claim's id.
         vary: dotted key -> its values, in the order of the grid.
         names: combination of values, in the order of the keys -> name of the cell.
-        found: the same -> the cell's claim in sweep.json; cells that have none are absent.
+        claims: the same -> the cell's claim in sweep.json; cells that have none are absent.
     """
 
     claim: str
     task: str
     vary: Mapping[str, tuple[Any, ...]]
     names: Mapping[Combination, str]
-    found: Mapping[Combination, Mapping[str, Any]]
+    claims: Mapping[Combination, Mapping[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """Return the claim as a sentence."""
+        known = words.CLAIMS.get(self.claim)
+        return known.title if known else self.claim.replace("_", " ")
 
     def estimate(self, combination: Combination) -> Estimate:
-        """Measured in one cell, with its interval over seeds."""
-        claim = self.found.get(combination)
+        """Return what was measured in one cell, with its interval over seeds."""
+        claim = self.claims.get(combination)
         if claim is None:
-            return Estimate(None, reason="no figure in this cell")
+            return Estimate(None, reason="not measured in this cell")
         if claim["measured"] is None:
             return Estimate(None, reason=claim["reason"])
         return Estimate(claim["measured"], claim["low"], claim["high"], claim["n_seeds"])
 
     def null(self, combination: Combination) -> float | None:
-        """The null of one cell, where it is a number."""
-        return self.found.get(combination, {}).get("null")
+        """Return the null of one cell; None if it is no number."""
+        return self.claims.get(combination, {}).get("null")
 
     def distinct(self, field: str) -> list[Any]:
-        """The different values of one field over the cells, in their order."""
-        return list(dict.fromkeys(claim[field] for claim in self.found.values()))
+        """Return the different values of one field over the cells, in their order."""
+        return list(dict.fromkeys(claim[field] for claim in self.claims.values()))
 
     def others(self, key: str) -> Iterator[Mapping[str, Any]]:
-        """Every combination of the values of all other keys."""
+        """Yield every combination of the values of all other keys."""
         keys = [name for name in self.vary if name != key]
         for values in itertools.product(*(self.vary[name] for name in keys)):
             yield dict(zip(keys, values, strict=True))
 
     def combination(self, key: str, value: Any, fixed: Mapping[str, Any]) -> Combination:
-        """The cell with this value of `key`, and with these of all others."""
+        """Return the cell with this value of `key`, and with these values of all others."""
         return tuple(value if name == key else fixed[name] for name in self.vary)
 
 
 def claim_grids(body: Mapping[str, Any]) -> list[ClaimGrid]:
-    """Every claim and task of sweep.json, in the order in which they first appear."""
+    """Return every claim and task of sweep.json, in the order in which they first appear."""
     vary = {item["key"]: tuple(_fixed(value) for value in item["values"]) for item in body["vary"]}
     names: dict[Combination, str] = {}
-    found: dict[tuple[str, str], dict[Combination, Mapping[str, Any]]] = {}
+    claims: dict[tuple[str, str], dict[Combination, Mapping[str, Any]]] = {}
     for cell in body["cells"]:
         combination = tuple(_fixed(cell["values"][key]) for key in vary)
         names[combination] = cell["name"]
         for claim in cell["claims"]:
-            found.setdefault((claim["id"], claim["task"]), {})[combination] = claim
-    return [ClaimGrid(claim, task, vary, names, cells) for (claim, task), cells in found.items()]
+            claims.setdefault((claim["id"], claim["task"]), {})[combination] = claim
+    return [ClaimGrid(claim, task, vary, names, cells) for (claim, task), cells in claims.items()]
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted key -> its last part where that tells it from the others, as in the names of cells."""
+    """Return dotted key -> its last part if no other key ends in it, as in the names of cells."""
     last = [key.rpartition(".")[2] for key in keys]
     return {key: part if last.count(part) == 1 else key for key, part in zip(keys, last, strict=True)}
 
 
 def settings_words(values: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """`optimizer=sgd, lr=0.001` of dotted keys; `keys` are all that vary."""
+    """Write values of dotted keys as `optimizer=sgd, lr=0.001`; `keys` are all that vary."""
     short = short_keys(keys)
     return ", ".join(f"{short[key]}={value_words(value)}" for key, value in values.items())
 
 
 def _fixed(value: Any) -> Any:
-    """A value that can stand in a combination."""
+    """Return a value that can stand in a combination."""
     return tuple(value) if isinstance(value, list) else value

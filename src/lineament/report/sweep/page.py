@@ -11,13 +11,14 @@ from lineament.records import read_json, write_bytes
 from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
 from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids, short_keys
-from lineament.report.sweep.figures import claim_pictures, claim_title, difference_tables
+from lineament.report.sweep.differences import difference_tables
+from lineament.report.sweep.pictures import claim_pictures
 from lineament.report.verdicts import verdict_row
 from lineament.settings.words import value_words
 
 # Cells stand side by side up to here; more of them stand one below the other.
-COLUMNS_MOST = 12
-ROWS_MOST, FAILURES_MOST, HASHES_MOST = 200, 20, 6
+MAX_COLUMNS = 12
+MAX_ROWS, MAX_FAILURES, MAX_HASHES = 200, 20, 6
 
 
 def write_sweep_report(path: Path, meanings: Mapping[str, str]) -> Path:
@@ -48,8 +49,8 @@ def render_sweep(path: Path, meanings: Mapping[str, str]) -> str:
     config = path / "sweep.toml"
     page: str = template("sweep.html.j2").render(
         overview=_overview(body),
-        failures=body["failed"][:FAILURES_MOST],
-        n_more_failures=max(0, len(body["failed"]) - FAILURES_MOST),
+        failures=body["failed"][:MAX_FAILURES],
+        n_more_failures=max(0, len(body["failed"]) - MAX_FAILURES),
         keys=_keys_table(body, meanings),
         not_recovered=_not_recovered(body["cells"], several_tasks),
         verdicts=_verdicts(grids, body["cells"], several_tasks),
@@ -63,7 +64,7 @@ def render_sweep(path: Path, meanings: Mapping[str, str]) -> str:
 
 
 def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the head of the page says about the sweep as a whole."""
+    """Return what the head of the page says about the sweep as a whole."""
     keys, jobs = [item["key"] for item in body["vary"]], body["jobs"]
     short = short_keys(keys)
     sizes = sorted({cell["n_params"] for cell in body["cells"] if cell["n_params"]})
@@ -91,11 +92,11 @@ def _keys_table(body: Mapping[str, Any], meanings: Mapping[str, str]) -> Table:
 
 
 def _not_recovered(cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> dict[str, Any]:
-    """Which cells lack a recovery in which seeds: one row each, the first of them."""
+    """Return which cells lack a recovery in which seeds: one row each, the first of them."""
     seeds: dict[tuple[str, str], dict[int, str]] = {}
     for cell in cells:
-        for found in cell["not_recovered"]:
-            seeds.setdefault((cell["name"], found["task"]), {})[found["seed"]] = found["reason"]
+        for failure in cell["not_recovered"]:
+            seeds.setdefault((cell["name"], failure["task"]), {})[failure["seed"]] = failure["reason"]
     rows = [
         {
             "cell": f"{cell} ({task})" if several_tasks else cell,
@@ -104,42 +105,42 @@ def _not_recovered(cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> d
         }
         for (cell, task), reasons in seeds.items()
     ]
-    return {"rows": rows[:FAILURES_MOST], "n_more": max(0, len(rows) - FAILURES_MOST)}
+    return {"rows": rows[:MAX_FAILURES], "n_more": max(0, len(rows) - MAX_FAILURES)}
 
 
 def _verdicts(grids: Sequence[ClaimGrid], cells: Sequence[Mapping[str, Any]], several_tasks: bool) -> dict[str, Any]:
-    """The matrix of claims and cells: few cells as columns, many as rows."""
+    """Return the matrix of claims and cells: few cells as columns, many as rows."""
     combinations = {name: combination for grid in grids[:1] for combination, name in grid.names.items()}
     heads = [{"title": _section_title(grid, several_tasks), "link": _section_id(grid)} for grid in grids]
-    shown = cells if len(cells) <= COLUMNS_MOST else cells[:ROWS_MOST]
+    shown = cells if len(cells) <= MAX_COLUMNS else cells[:MAX_ROWS]
     keys = list(grids[0].vary) if grids else []
     named = [[value_words(cell["values"][key]) for key in keys] for cell in shown]
-    found = [[_verdict(grid, combinations[cell["name"]]) for grid in grids] for cell in shown]
+    rows = [[_verdict(grid, combinations[cell["name"]]) for grid in grids] for cell in shown]
     return {
-        "wide": len(cells) <= COLUMNS_MOST,
+        "wide": len(cells) <= MAX_COLUMNS,
         "claims": heads,
         "varied": list(short_keys(keys).values()),
         "cells": named,
-        "found": found,
+        "rows": rows,
         "n_more": len(cells) - len(shown),
         "totals": [_totals(grid) for grid in grids],
     }
 
 
 def _verdict(grid: ClaimGrid, combination: tuple[Any, ...]) -> dict[str, Any] | None:
-    claim = grid.found.get(combination)
+    claim = grid.claims.get(combination)
     return verdict_row(claim) if claim is not None else None
 
 
 def _totals(grid: ClaimGrid) -> str:
     counts = dict.fromkeys(("supported", "not_supported", "inconclusive"), 0)
-    for claim in grid.found.values():
+    for claim in grid.claims.values():
         counts[claim["verdict"]] += 1
     return ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
 
 
 def _section(grid: ClaimGrid, body: Mapping[str, Any], several_tasks: bool) -> dict[str, Any]:
-    """Everything the page shows about one claim on one task."""
+    """Return everything that the page shows about one claim on one task."""
     sources = _sources(grid, body["cells"])
     return {
         "id": _section_id(grid),
@@ -149,7 +150,7 @@ def _section(grid: ClaimGrid, body: Mapping[str, Any], several_tasks: bool) -> d
         "task": grid.task,
         "facts": _facts(grid),
         "pictures": [drawn(picture, f"{grid.claim}-{grid.task}", sources) for picture in claim_pictures(grid)],
-        "undefined": sorted({claim["reason"] for claim in grid.found.values() if claim["measured"] is None}),
+        "undefined": sorted({claim["reason"] for claim in grid.claims.values() if claim["measured"] is None}),
         "tables": difference_tables(grid, body["differences"]),
         "sources": sources,
     }
@@ -160,25 +161,25 @@ def _section_id(grid: ClaimGrid) -> str:
 
 
 def _section_title(grid: ClaimGrid, several_tasks: bool) -> str:
-    return f"{claim_title(grid)} ({grid.task})" if several_tasks else claim_title(grid)
+    return f"{grid.title} ({grid.task})" if several_tasks else grid.title
 
 
 def _facts(grid: ClaimGrid) -> list[tuple[str, str]]:
-    """Rule, definition and the like; where cells differ in them, all that there are."""
+    """Return rule, definition and the like; if cells differ in them, all of them."""
     facts: dict[str, list[str]] = {}
-    for claim in grid.found.values():
+    for claim in grid.claims.values():
         for name, text in verdict_row(claim)["facts"]:
             facts.setdefault(name, []).append(text)
     return [(name, "; ".join(dict.fromkeys(texts))) for name, texts in facts.items()]
 
 
 def _sources(grid: ClaimGrid, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """sweep.json, and the cells whose records it was computed from."""
-    names = {grid.names[combination] for combination in grid.found}
-    hashes = sorted({found for cell in cells if cell["name"] in names for found in cell["config_hashes"]})
+    """Return where a claim comes from: sweep.json, and the cells whose records it was computed from."""
+    names = {grid.names[combination] for combination in grid.claims}
+    hashes = sorted({one for cell in cells if cell["name"] in names for one in cell["config_hashes"]})
     return {
         "names": f"sweep.json: records of {len(names)} cells, which are named under Provenance",
-        "hashes": ", ".join(hashes) if len(hashes) <= HASHES_MOST else f"one for each of {len(names)} cells",
+        "hashes": ", ".join(hashes) if len(hashes) <= MAX_HASHES else f"one for each of {len(names)} cells",
     }
 
 
@@ -193,7 +194,7 @@ def _cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
             f"{cell['n_params']:,}" if cell["n_params"] else "none yet",
             ", ".join(cell["config_hashes"]) or "none yet",
         )
-        for cell in cells[:ROWS_MOST]
+        for cell in cells[:MAX_ROWS]
     ]
     more = len(cells) - len(rows)
     return Table("Cells", columns, rows, f"{more} more cells are in sweep.json." if more else "")

@@ -17,91 +17,87 @@ BEST_STATICS_SHOWN = 2
 # Bars of every line would hide each other: these and the best fixed plane, which the verdicts compare, have them.
 WITH_BARS = ("prefix", "null_noise_prefix")
 DEFINED = {
-    "whole": "whole way back",
-    "rest": "rest: less what the basis is made of",
+    "whole": "whole recovery",
+    "rest": "rest: without what the basis is made of",
 }
-CAPTURE_CAPTION = (
-    "Share of the recovery displacement (damaged point to recovered point) that lies inside a "
-    "subspace of k directions: 1 means all of it. The right panel leaves out the updates that a basis"
-    " was made of, which it holds by construction. The thin line k / T is what independent updates of"
-    " equal length would give. The top k directions of all updates are a reference, not a bound. Bars "
-    "(95 % interval over seeds) stand only at the first k updates, the best fixed plane and the updates "
-    "on shuffled labels; the interval of every other series is in the data table and on hover."
+CAPTION = (
+    "Share of the recovery's displacement (from the damaged to the recovered point) that lies inside a subspace of k "
+    "directions: 1 means all of it. The right panel leaves out the updates that a basis was made of, because the "
+    "basis holds them by construction. The thin line k / T is what independent updates of equal length would give. "
+    "The top k directions of all updates are a reference, not a bound. Bars (95 % interval over seeds) are drawn only "
+    "for the first k updates, the best fixed plane and the updates on shuffled labels; the intervals of all other "
+    "series are in the data table and appear on hover."
 )
 
 
 def capture_picture(sources: Sequence[Record], rank: int) -> Picture | None:
-    """Capture against rank for every basis, control and null: whole and rest side by side."""
+    """Draw the capture against rank for every basis, control and null."""
     used = shown_rank(sources, "capture", rank)
     if used is None:
         return None
     best = best_statics(sources, used)
     panels = [_capture_panel(sources, definition, best) for definition in DEFINED]
-    return Picture("capture", _capture_title(sources, used, best), CAPTURE_CAPTION, panels, sources)
+    return Picture("capture", _title(sources, used, best), CAPTION, panels, sources)
 
 
-def shown_rank(records: Sequence[Record], quantity: str, wanted: int) -> int | None:
-    """`wanted`, or the nearest smaller rank that has a value in some seed (else the smallest)."""
-    ranks = [int(f.labels["rank"]) for f in select(records, quantity) if f.value is not None and "rank" in f.labels]
+def shown_rank(records: Sequence[Record], name: str, wanted: int) -> int | None:
+    """Return `wanted`, or the nearest smaller rank that has a value in some seed (else the smallest)."""
+    ranks = [int(q.labels["rank"]) for q in select(records, name) if q.value is not None and "rank" in q.labels]
     return max((r for r in ranks if r <= wanted), default=min(ranks, default=None))
 
 
 def own_rank(records: Sequence[Record], basis: str, wanted: int) -> int | None:
-    """`wanted`, or the full rank of a basis that has fewer directions: the largest at which it was captured."""
-    figures = select(records, "capture", basis=basis, definition="whole", at="T", space_of="parameters")
-    ranks = [int(f.labels["rank"]) for f in figures if f.value is not None]
+    """Return `wanted`, or the full rank of a basis of fewer directions: the largest at which it was captured."""
+    captures = select(records, "capture", basis=basis, definition="whole", at="T", space_of="parameters")
+    ranks = [int(capture.labels["rank"]) for capture in captures if capture.value is not None]
     return max((r for r in ranks if r <= wanted), default=None)
 
 
 def capture_at(
     records: Sequence[Record], basis: str, rank: int, definition: str, space: str = "parameters", at: str = "T"
 ) -> Estimate:
-    """Capture of one basis over seeds, at T or at 2T."""
-    labels: dict[str, Label] = {
-        "basis": basis,
-        "rank": rank,
-        "definition": definition,
-        "at": at,
-        "space_of": space,
-    }
+    """Return the capture by one basis over seeds, at T or at 2T."""
+    labels: dict[str, Label] = {"basis": basis, "rank": rank, "definition": definition, "at": at, "space_of": space}
     return estimate(select(records, "capture", **labels), fraction=True)
 
 
 def best_statics(records: Sequence[Record], rank: int) -> list[str]:
-    """Static bases by their mean whole capture at `rank` or their full rank below, best first; undefined left out."""
+    """Return the static bases by their mean whole capture at `rank` or their full rank below it, best first."""
     statics = filter(is_static, in_order(label_texts(records, "capture", "basis")))
     ranks = {name: own for name in statics if (own := own_rank(records, name, rank)) is not None}
-    captures = {name: capture_at(records, name, own, "whole").mean for name, own in ranks.items()}
-    known = {name: mean for name, mean in captures.items() if mean is not None}
+    means = {name: capture_at(records, name, own, "whole").mean for name, own in ranks.items()}
+    known = {name: mean for name, mean in means.items() if mean is not None}
     return sorted(known, key=lambda name: -known[name])
 
 
 def _capture_panel(sources: Sequence[Record], definition: str, best: list[str]) -> Panel:
     ranks = label_integers(sources, "capture", "rank")
-    names = in_order(label_texts(sources, "capture", "basis"))
     shown = {*SHOWN, *best[:BEST_STATICS_SHOWN]}
     barred = {*WITH_BARS, *best[:1]}
-    lines = [_capture_line(sources, name, definition, ranks, name in shown, name in barred) for name in names]
+    lines = [
+        Line(
+            name,
+            basis_label(name),
+            group_of(name),
+            style_of(name),
+            ranks,
+            [capture_at(sources, name, rank, definition) for rank in ranks],
+            shown=name in shown,
+            bars=name in barred,
+        )
+        for name in in_order(label_texts(sources, "capture", "basis"))
+    ]
     share = [estimate(select(sources, "prefix_share_of_steps", rank=rank), fraction=True) for rank in ranks]
     lines.append(Line("share", "k / T", "reference", Style(GREY, width=1.2), ranks, share, mode="plain"))
     x_title, y_title = "rank k (directions)", "captured (fraction)"
-    title = DEFINED[definition]
-    return Panel(title, x_title, y_title, lines, x_log=True, ticks=ranks, x_name="rank")
+    return Panel(DEFINED[definition], x_title, y_title, lines, x_log=True, ticks=ranks, x_name="rank")
 
 
-def _capture_line(
-    sources: Sequence[Record], name: str, definition: str, ranks: list[int], shown: bool, bars: bool
-) -> Line:
-    points = [capture_at(sources, name, rank, definition) for rank in ranks]
-    style = style_of(name)
-    return Line(name, basis_label(name), group_of(name), style, ranks, points, shown=shown, bars=bars)
-
-
-def _capture_title(sources: Sequence[Record], rank: int, best: list[str]) -> str:
+def _title(sources: Sequence[Record], rank: int, best: list[str]) -> str:
     prefix = capture_at(sources, "prefix", rank, "whole").mean
     own = own_rank(sources, best[0], rank) if best else None
     static = capture_at(sources, best[0], own, "whole").mean if own else None
     if prefix is None or static is None:
-        return "How much of the way back lies in k directions"
-    held = f"The first {rank} updates hold {100 * prefix:.0f} % of the way back"
-    return f"{held}, the best plane fixed beforehand {100 * static:.0f} %"
+        return "How much of the recovery lies in k directions"
+    captured = f"The first {rank} updates capture {100 * prefix:.0f} % of the recovery"
+    return f"{captured}, the best fixed plane {100 * static:.0f} %"

@@ -1,4 +1,4 @@
-"""Where the way back lies: captures, training inside subspaces, and the grid of recipes."""
+"""Where the recovery lies: captures, training inside subspaces, and the grid of recipes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lineament.report.sections.section import Section
 from lineament.report.series import Picture, Table
 
 NULLS = {
-    "capture": "static bases: another task's plane; all others: first updates on shuffled labels",
-    "prefix_share_of_steps": "is itself the value that independent updates would give",
+    "capture": "for static bases another task's plane, for all others the first updates on shuffled labels",
+    "prefix_share_of_steps": "none: it is itself what independent updates would give",
     "krylov_prefix_overlap": "the same overlap with the first updates on shuffled labels",
     "trained_inside": "random directions of the same rank",
     "projected": "random directions of the same rank",
-    "grid_capture": "random directions; updates on shuffled labels",
+    "grid_capture": "random directions, and updates on shuffled labels",
 }
 
 
@@ -32,8 +32,8 @@ def _tables(sources: Sequence[Record], rank: int) -> list[Table | None]:
 
 SECTION = Section(
     "basis_capture",
-    "Where the way back lies",
-    "share of the recovery inside small subspaces",
+    "Where the recovery lies",
+    "how much of its displacement small subspaces capture",
     pictures=_pictures,
     tables=_tables,
     nulls=NULLS,

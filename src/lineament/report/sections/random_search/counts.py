@@ -17,17 +17,17 @@ PREDICTIONS = {
     "ratio_second_order": ("second-order prediction", Style(PURPLE, "dot", width=2.5)),
     "ratio_flat": ("prediction for many flat directions", Style(GREEN, "dashdot")),
 }
-COUNTS_CAPTION = (
-    "Mean gain of the best of N random steps against N, in units of what one step "
-    "typically gains to first order (sigma |g|): seeds differ in |g|, and this takes it out. The linear "
-    "prediction is then m_N, the mean of the largest of N normal draws. The other two take curvature into "
-    "account: exactly to second order in sigma, or for many flat directions. Predictions of zero or less are "
-    "left out. Bars: 95 % interval over seeds, cut at the edge where they are long."
+CAPTION = (
+    "Mean gain of the best of N random steps against N, in units of what one step typically gains to first order "
+    "(sigma |g|), because |g| differs between seeds. The linear prediction is then m_N, the mean of the largest of N "
+    "normal draws. The other two take curvature into account: one exactly to second order in sigma, one for many flat "
+    "directions. Predictions of zero or less are left out. Bars: 95 % interval over seeds, cut at the edge where they "
+    "are long."
 )
 
 
 def counts_picture(sources: Sequence[Record]) -> Picture | None:
-    """Measured gain against the number of draws with its predictions, at a small and at a large cost."""
+    """Draw the measured gain against the number of draws with its predictions, at a small and at a large cost."""
     costs = _shown_costs(label_numbers(sources, "ratio_linear", "cost"))
     if not costs:
         return None
@@ -35,11 +35,11 @@ def counts_picture(sources: Sequence[Record]) -> Picture | None:
     panels = [_counts_panel(sources, space, cost) for cost in costs]
     title = _counts_title(sources, space, costs, headline_count(sources))
     notes = [f"Drawn in: {space_label(space)}."]
-    return Picture("search-counts", title, COUNTS_CAPTION, panels, sources, notes)
+    return Picture("search-counts", title, CAPTION, panels, sources, notes)
 
 
 def _shown_costs(costs: list[float]) -> list[float]:
-    """The measured costs nearest to those shown, each once."""
+    """Return the measured costs nearest to `COSTS_SHOWN`, each once."""
     if not costs:
         return []
     nearest = [min(costs, key=lambda cost: abs(np.log(cost / wanted))) for wanted in COSTS_SHOWN]
@@ -63,7 +63,7 @@ def _counts_panel(sources: Sequence[Record], space: str, cost: float) -> Panel:
 
 
 def _scaled(sources: Sequence[Record], quantity: str, space: str, cost: float, n: int) -> list[float]:
-    """Gain over sigma |g|, one per seed; for a ratio the prediction that it was divided by."""
+    """Return the gain over sigma |g|, one per seed; of a ratio the prediction that the gain was divided by."""
     values = []
     for record in sources:
         norm = record.value("gradient_norm", space=space)
@@ -82,4 +82,4 @@ def _counts_title(sources: Sequence[Record], space: str, costs: list[float], n: 
             parts.append(f"{percent(mean)} where curvature should change it by {percent(cost)}")
     if not parts:
         return "How the gain grows with the number of draws"
-    return f"Of the linear prediction the best of {n} draws gains {', '.join(parts)}"
+    return f"The best of {n} draws gains, of the linear prediction, {', '.join(parts)}"

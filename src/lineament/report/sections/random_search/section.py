@@ -18,7 +18,7 @@ from lineament.report.sections.section import Section, each
 SECTION = Section(
     "random_search",
     "How far random steps reach",
-    "the best of N random steps, against what gradient and curvature foretell",
+    "the best of N random steps, against what gradient and curvature predict",
     pictures=each(theorem_picture, counts_picture, density_picture, own_sigma_picture, dimension_picture),
     tables=each(departure_table, point_table, transfer_table, density_table, geometry_table),
 )

@@ -21,17 +21,16 @@ from lineament.report.series import (
 
 SIZE_TOLERANCE = 0.05
 SIZE_STYLES = (Style(BLUE, width=3), Style(GREEN, "dash", "square"), Style(VERMILLION, "dashdot", "diamond"))
-SIZE_CAPTION = (
-    "The whole study made again with other adapter ranks or widths. Each size is judged by its own "
-    "gradient and curvature, at the steps where curvature should change the gain by the shares in the legend. If "
-    "the number of parameters does not matter, lines are level. Grey band: 1 ± 5 %. Null: what draws of equal length "
-    "would give, which shrink per weight as models grow. Bars: 95 % interval over seeds, cut at the edge where they "
-    "are long."
+CAPTION = (
+    "The whole study was repeated with other adapter ranks or widths. Each size is judged by its own gradient and "
+    "curvature, at the steps where curvature should change the gain by the shares in the legend. If the number of "
+    "parameters does not matter, lines are level. Grey band: 1 ± 5 %. Null: what draws of equal length would give, "
+    "which shrink per weight as models grow. Bars: 95 % interval over seeds, cut at the edge where they are long."
 )
 
 
 def dimension_picture(sources: Sequence[Record]) -> Picture | None:
-    """Gain over second-order prediction against the number of parameters, one line per cost."""
+    """Draw gain over second-order prediction against the number of parameters, one line per cost."""
     sizes = [int(size) for size in label_numbers(sources, "dimension_ratio", "n_params")]
     if not sizes:
         return None
@@ -48,20 +47,19 @@ def dimension_picture(sources: Sequence[Record]) -> Picture | None:
         "", x_title, y_title, lines, x_log=True, ticks=sizes, fraction=False, x_name="parameters", y_range=y_range
     )
     notes = [_slope_text(sources, costs), *_failed_variants(sources)]
-    return Picture("search-size", _size_title(sources, sizes), SIZE_CAPTION, [panel], sources, notes)
+    return Picture("search-size", _size_title(sources, sizes), CAPTION, [panel], sources, notes)
 
 
 def _size_line(sources: Sequence[Record], sizes: list[int], cost: float, style: Style) -> Line:
-    found = [select(sources, "dimension_ratio", n_params=size, cost=cost) for size in sizes]
-    known = [(size, figures) for size, figures in zip(sizes, found, strict=True) if figures]
-    points = [estimate(figures, fraction=False) for _, figures in known]
+    ratios = {size: select(sources, "dimension_ratio", n_params=size, cost=cost) for size in sizes}
+    points = {size: estimate(quantities, fraction=False) for size, quantities in ratios.items() if quantities}
     label = f"curvature should change {percent(cost)}"
-    return Line(f"size-{cost}", label, "step", style, [size for size, _ in known], points)
+    return Line(f"size-{cost}", label, "step", style, list(points), list(points.values()))
 
 
 def _slope_text(sources: Sequence[Record], costs: list[float]) -> str:
-    found = {cost: estimate(select(sources, "dimension_slope", costs=str(cost)), fraction=False) for cost in costs}
-    parts = [f"{percent(cost)}: {point.text}" for cost, point in found.items()]
+    slopes = {cost: estimate(select(sources, "dimension_slope", costs=str(cost)), fraction=False) for cost in costs}
+    parts = [f"{percent(cost)}: {slope.text}" for cost, slope in slopes.items()]
     return (
         "Slope of log(gain / second order) on log n_params where curvature should change the gain by "
         f"{'; '.join(parts)}. Draws of equal length, whatever the size, would give -0.5."
@@ -70,9 +68,9 @@ def _slope_text(sources: Sequence[Record], costs: list[float]) -> str:
 
 def _failed_variants(sources: Sequence[Record]) -> list[str]:
     failed = {
-        (str(f.labels["variant"]), f.reason or "undefined")
-        for f in select(sources, "dimension_ratio")
-        if f.value is None
+        (str(ratio.labels["variant"]), ratio.reason or "undefined")
+        for ratio in select(sources, "dimension_ratio")
+        if ratio.value is None
     }
     return [f"Not measured, {variant}: {why.rstrip('.')}." for variant, why in sorted(failed)]
 
@@ -81,5 +79,5 @@ def _size_title(sources: Sequence[Record], sizes: list[int]) -> str:
     mean = estimate(select(sources, "dimension_slope", costs="all"), fraction=False).mean
     if mean is None:
         return "Gain over prediction against the number of parameters"
-    held = f"From {number(sizes[0])} to {number(sizes[-1])} parameters the gain over its prediction"
-    return f"{held} has slope {number(mean)} (equal-length draws: -0.5)"
+    start = f"From {number(sizes[0])} to {number(sizes[-1])} parameters the gain over its prediction"
+    return f"{start} has slope {number(mean)} (equal-length draws: -0.5)"

@@ -13,7 +13,7 @@ WHOLE_SPACE = "full"
 
 
 def spaces(sources: Sequence[Record]) -> list[str]:
-    """Names of the spaces that draws were made in, the whole space first."""
+    """Return the names of the spaces that draws were made in, the whole space first."""
     names = label_texts(sources, "ratio_linear", "space")
     return sorted(names, key=lambda name: name != "full")
 
@@ -29,10 +29,10 @@ def space_style(name: str) -> Style:
 
 
 def headline_count(sources: Sequence[Record]) -> int:
-    """N of the claims, as the records label it; the largest N with a ratio where they do not."""
+    """Return the N of the claims as the records label it; if they do not, the largest N with a ratio."""
     named = label_integers(sources, "departure_sigma", "n")
     return max(named or label_integers(sources, "ratio_linear", "n"))
 
 
-def cells(sources: Sequence[Record], quantity: str, space: str, cost: float, n: int) -> list[Quantity]:
-    return select(sources, quantity, space=space, cost=cost, n=n)
+def cells(sources: Sequence[Record], name: str, space: str, cost: float, n: int) -> list[Quantity]:
+    return select(sources, name, space=space, cost=cost, n=n)

@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from lineament.records import Label, Quantity, Record
+from lineament.records import Label, Record
 from lineament.report.estimates import (
     Estimate,
     correlation,
     estimate,
     estimate_geometric,
+    estimate_known,
     estimate_values,
     label_texts,
     label_values,
+    nulls_of,
     number,
     select,
+    values_of,
 )
 from lineament.report.sections.random_search.spaces import space_label, space_style
 from lineament.report.series import BLUE, GREY, VERMILLION, Line, Panel, Picture, Style
 
 SUBSPACES = {"informed": "informed subspaces", "with random": "with the random one"}
 DENSITY_CAPTION = (
-    "One dot per subspace. All draws have the same root-mean-square length, so that subspaces of any "
-    "rank compare. Across: the gain predicted from the share of the gradient inside; up: the measured gain of "
-    "the best of N. On the dashed line both agree. Null: a prediction from another task's gradient. Geometric "
-    "means; bars: 95 % interval over seeds of measured over predicted, on logarithms."
+    "One dot per subspace. All draws have the same root-mean-square length, so that subspaces of any rank can be "
+    "compared. Across: the gain predicted from the share of the gradient inside; up: the measured gain of the best of "
+    "N. On the dashed line both agree. Null: a prediction from another task's gradient. Geometric means; bars: 95 % "
+    "interval over seeds of measured over predicted, on logarithms."
 )
 OWN_CAPTION = (
-    "A subspace that is dense in signal is steep, and pays for it in curvature. Here every subspace is "
-    "searched at its own best step, where the second-order gain is largest. Dots: measured; diamonds: "
-    "predicted to second order. Where curvature helps there is no best step. Geometric means; bars: 95 % "
-    "interval over seeds, on logarithms."
+    "A subspace that is dense in signal is steep, and curvature takes more of its gain. Here every subspace is "
+    "searched at its own best step, where the second-order gain is largest. Dots: measured; diamonds: predicted to "
+    "second order. Where curvature helps there is no best step. Geometric means; bars: 95 % interval over seeds, on "
+    "logarithms."
 )
 
 
 def density_picture(sources: Sequence[Record]) -> Picture | None:
-    """Predicted against measured gain of subspaces at equal length: one dot per subspace and a diagonal."""
+    """Draw predicted against measured gain of subspaces at equal length: one dot per subspace and a diagonal."""
     names = label_texts(sources, "equal_norm_gain", "subspace")
     if not names:
         return None
@@ -59,13 +61,13 @@ def density_picture(sources: Sequence[Record]) -> Picture | None:
 
 
 def own_sigma_picture(sources: Sequence[Record]) -> Picture | None:
-    """Measured and predicted gains of every subspace at its own best step."""
+    """Draw measured and predicted gains of every subspace at its own best step."""
     names = label_texts(sources, "own_sigma_gain", "subspace")
     if not names:
         return None
-    found = {name: select(sources, "own_sigma_gain", subspace=name) for name in names}
-    measured = [_geometric(found[name], [f.value for f in found[name]]) for name in names]
-    predicted = [_geometric(found[name], [f.null for f in found[name]]) for name in names]
+    gains = [select(sources, "own_sigma_gain", subspace=name) for name in names]
+    measured = [estimate_known(own, [gain.value for gain in own]) for own in gains]
+    predicted = [estimate_known(own, [gain.null for gain in own]) for own in gains]
     places = list(range(len(names)))
     expected = Style(BLUE, symbol="diamond", open=True)
     lines = [
@@ -78,38 +80,23 @@ def own_sigma_picture(sources: Sequence[Record]) -> Picture | None:
 
 
 def _density_dot(sources: Sequence[Record], name: str) -> Line | None:
-    """At the mean prediction, times measured over predicted: lengths differ between seeds, the ratio does not."""
-    figures = select(sources, "equal_norm_gain", subspace=name)
-    predicted = _geometric(figures, [f.null for f in figures]).mean
+    """Place a dot at the mean prediction times measured over predicted: unlike the lengths, seeds share the ratio."""
+    gains = select(sources, "equal_norm_gain", subspace=name)
+    predicted = estimate_known(gains, [gain.null for gain in gains]).mean
     if predicted is None:
         return None
-    point = _times(_geometric(figures, [f.value / f.null if f.value and f.null else None for f in figures]), predicted)
+    ratios = [gain.value / gain.null if gain.value and gain.null else None for gain in gains]
+    point = estimate_known(gains, ratios).scaled(predicted)
     style = space_style(name)
     return Line(f"density-{name}", space_label(name), "subspaces", style, [predicted], [point], mode="dots")
 
 
-def _times(point: Estimate, factor: float) -> Estimate:
-    mean, low, high = (None if end is None else factor * end for end in (point.mean, point.low, point.high))
-    return replace(point, mean=mean, low=low, high=high)
-
-
-def _geometric(figures: Sequence[Quantity], values: Sequence[float | None]) -> Estimate:
-    """Geometric mean over the seeds that have a value, with the reason of the others."""
-    known = [value for value in values if value is not None]
-    why = "; ".join(sorted({f.reason for f in figures if f.value is None and f.reason})) or "not measured"
-    if not known:
-        return Estimate(None, reason=why)
-    found, without = estimate_geometric(known), len(values) - len(known)
-    return replace(found, reason=f"{without} of {len(values)} seeds: {why}") if without and found.mean else found
-
-
 def _correlation_text(sources: Sequence[Record], which: Label) -> str:
-    figures = select(sources, "density_rank_correlation", subspaces=which)
-    found = correlation(figures)
-    nulls = [f.null for f in figures if f.null is not None]
-    beside = f"predicted from another task's gradient: {estimate_values(nulls, fraction=False).clipped(-1.0, 1.0).text}"
+    correlations = select(sources, "density_rank_correlation", subspaces=which)
+    null = estimate_values(nulls_of(correlations), fraction=False).clipped(-1.0, 1.0)
     return (
-        f"Rank correlation of predicted with measured gain, {SUBSPACES.get(str(which), which)}: {found.text}; {beside}."
+        f"Rank correlation of predicted with measured gain, {SUBSPACES.get(str(which), which)}: "
+        f"{correlation(correlations).text}; predicted from another task's gradient: {null.text}."
     )
 
 
@@ -125,9 +112,7 @@ def _own_title(sources: Sequence[Record], names: list[str], own: list[Estimate])
     chosen = [name for name, point in zip(names, own, strict=True) if point.mean is not None and name != "random"]
     if len(chosen) < 2:
         return "What subspaces gain at their own best step"
-    equal = [
-        _geometric([], [f.value for f in select(sources, "equal_norm_gain", subspace=name)]).mean for name in chosen
-    ]
+    equal = [estimate_geometric(values_of(select(sources, "equal_norm_gain", subspace=name))).mean for name in chosen]
     at_own = [point.mean for name, point in zip(names, own, strict=True) if name in chosen and point.mean is not None]
     known = [value for value in equal if value is not None]
     if not known:

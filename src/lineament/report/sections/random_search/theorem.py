@@ -7,26 +7,36 @@ from collections.abc import Sequence
 import numpy as np
 
 from lineament.records import Record
-from lineament.report.estimates import Estimate, estimate, estimate_values, label_numbers, number, percent, select
+from lineament.report.estimates import (
+    Estimate,
+    estimate,
+    estimate_values,
+    label_numbers,
+    nulls_of,
+    number,
+    percent,
+    select,
+    values_of,
+)
 from lineament.report.sections.random_search.spaces import cells, headline_count, space_label, space_style, spaces
 from lineament.report.series import ORANGE, PURPLE, Line, Panel, Picture, Style, band_around_one, vertical_range
 
 TOLERANCE = 0.1
 # The vertical axis of ratios ends here at the latest: second-order curves and nulls go on beyond.
 HIGHEST_RATIO = 3.5
-COST_AXIS = "share of the linear gain that curvature should take or add (fraction)"
-THEOREM_CAPTION = (
-    "Random steps sigma z around the damaged point, the best of N kept. Its mean gain is divided by "
-    "the prediction from the gradient alone, sigma |g| m_N: inside the grey band the prediction is right within "
-    "10 %. To the right the step sigma grows, told by what curvature should take of (or add to) the gain at that "
-    "step. Purple: what the second-order prediction makes of it; where measured lines leave it too, higher "
-    "orders matter. Null: the prediction from the gradient on shuffled labels. Bars: 95 % interval over seeds, "
-    "for the whole space and the null; those of all others are in the data table and on hover."
+COST_AXIS = "share of the linear gain that curvature should take away or add (fraction)"
+CAPTION = (
+    "Random steps sigma z are drawn around the damaged point and the best of N is kept. Its mean gain is divided by "
+    "the prediction from the gradient alone, sigma |g| m_N: inside the grey band the prediction is right within 10 %. "
+    "The step sigma grows to the right; it is given as the share of the gain that curvature should take away or add "
+    "at that step. Purple: the second-order prediction; where the measured lines leave it too, higher orders matter. "
+    "Null: the prediction from the gradient on shuffled labels. Bars: 95 % interval over seeds, for the whole space "
+    "and the null; the intervals of all other series are in the data table and appear on hover."
 )
 
 
 def theorem_picture(sources: Sequence[Record]) -> Picture | None:
-    """Gain over linear prediction against the cost of curvature, one line per space: where the theorem holds."""
+    """Draw gain over linear prediction against the cost of curvature, one line per space."""
     costs = label_numbers(sources, "ratio_linear", "cost")
     if not costs:
         return None
@@ -39,7 +49,7 @@ def theorem_picture(sources: Sequence[Record]) -> Picture | None:
     y_range = (min(0.0, low), min(HIGHEST_RATIO, max(1.25, high)))
     panel = Panel("", COST_AXIS, y_title, lines, x_log=True, fraction=False, x_name="cost", y_range=y_range)
     notes = [_signs_text(sources, n), _one_draw_text(sources)]
-    return Picture("search-theorem", title, THEOREM_CAPTION, [panel], sources, notes)
+    return Picture("search-theorem", title, CAPTION, [panel], sources, notes)
 
 
 def _space_line(sources: Sequence[Record], name: str, costs: list[float], n: int) -> Line:
@@ -50,20 +60,20 @@ def _space_line(sources: Sequence[Record], name: str, costs: list[float], n: int
 
 
 def _shuffled_line(sources: Sequence[Record], costs: list[float], n: int) -> Line:
-    """The null: the whole space's gain over the prediction from shuffled labels."""
+    """Return the null: the whole space's gain over the prediction from shuffled labels."""
     space = spaces(sources)[0]
-    found = [[f.null for f in cells(sources, "ratio_linear", space, cost, n) if f.null is not None] for cost in costs]
-    points = [estimate_values(values, fraction=False) for values in found]
+    nulls = [nulls_of(cells(sources, "ratio_linear", space, cost, n)) for cost in costs]
+    points = [estimate_values(values, fraction=False) for values in nulls]
     label = f"{space_label(space)}, predicted from shuffled labels"
     return Line("shuffled", label, "null", Style(ORANGE, "dash", "x"), costs, points)
 
 
 def _second_order_lines(sources: Sequence[Record], costs: list[float], n: int) -> list[Line]:
-    """1 - cost and 1 + cost, as far as there are spaces where curvature takes and where it adds."""
+    """Return 1 - cost and 1 + cost, if there are spaces where curvature takes from the gain and where it adds."""
     helps = {helped for name in spaces(sources) for helped in _curvature_helps(sources, name, n)}
     x = [float(value) for value in np.geomspace(costs[0], costs[-1], 60)]
     words = {
-        False: ("takes", "second order, curvature takes", "dot"),
+        False: ("takes", "second order, curvature takes away", "dot"),
         True: ("adds", "second order, curvature adds", "dashdot"),
     }
     return [
@@ -87,32 +97,34 @@ def _sloped(x: Sequence[float], sign: int) -> list[Estimate]:
 
 
 def _curvature_helps(sources: Sequence[Record], name: str, n: int) -> list[bool]:
-    """One entry per seed: whether the second-order prediction lies above the linear one."""
-    found = []
+    """Return for every seed whether the second-order prediction lies above the linear one."""
+    helps = []
     for record in sources:
-        cost = min((float(f.labels["cost"]) for f in record.select("ratio_linear", space=name, n=n)), default=None)
+        ratios = record.select("ratio_linear", space=name, n=n)
+        cost = min((float(ratio.labels["cost"]) for ratio in ratios), default=None)
         if cost is not None:
             linear = record.value("ratio_linear", space=name, n=n, cost=cost)
             second = record.value("ratio_second_order", space=name, n=n, cost=cost)
             if linear is not None and second is not None:
-                found.append(second < linear)
-    return found
+                # Both are gains over a prediction, so the larger prediction has the smaller ratio.
+                helps.append(second < linear)
+    return helps
 
 
 def _theorem_title(line: Line, costs: list[float], n: int) -> str:
-    """As far as the interval (one seed: the value) stays within the tolerance."""
+    """Say as far as which cost the interval (of one seed: the value) stays within the tolerance."""
     ends = [[p.mean] if p.low is None or p.high is None else [p.low, p.high] for p in line.points]
     inside = [all(end is not None and abs(end - 1) <= TOLERANCE for end in pair) for pair in ends]
     held = inside.index(False) if False in inside else len(inside)
     where = "" if line.key == "space-full" else f" (drawn in: {line.label})"
     if held == 0:
-        start = f"The best of {n} random steps is not within 10 % of what the gradient foretells"
+        start = f"The best of {n} random steps is not within 10 % of what the gradient predicts"
         return f"{start} even where curvature should change it by {percent(costs[0])}{where}"
-    start = f"The best of {n} random steps gains what the gradient foretells"
+    start = f"The best of {n} random steps gains what the gradient predicts"
     if held == len(costs):
         return f"{start} at every measured step{where}"
     held_at, left_at = percent(costs[held - 1]), percent(costs[held])
-    return f"{start} while curvature should change that by {held_at}, no longer at {left_at}{where}"
+    return f"{start} as long as curvature should change that by at most {held_at}, but not at {left_at}{where}"
 
 
 def _signs_text(sources: Sequence[Record], n: int) -> str:
@@ -125,10 +137,10 @@ def _signs_text(sources: Sequence[Record], n: int) -> str:
 
 
 def _one_draw_text(sources: Sequence[Record]) -> str:
-    found = [f.value for f in select(sources, "one_draw_deviation") if f.value is not None]
-    inside = sum(abs(value) <= 3 for value in found)
-    failed = sum(f.value or 0 for f in select(sources, "failed_members"))
+    deviations = values_of(select(sources, "one_draw_deviation"))
+    inside = sum(abs(deviation) <= 3 for deviation in deviations)
+    failed = sum(values_of(select(sources, "failed_members")))
     return (
         f"N = 1: the mean gain of one draw is within 3 standard errors of the second-order mean in {inside} of "
-        f"{len(found)} cells (space, step, seed). Draws without a finite loss: {number(failed)}."
+        f"{len(deviations)} cells (space, step, seed). Draws without a finite loss: {number(failed)}."
     )

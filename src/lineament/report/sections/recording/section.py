@@ -1,4 +1,4 @@
-"""The recorded run: what its first updates hold, how long its directions last, and how many it used."""
+"""The recorded run: what its first updates capture, how long its directions last, and how many it used."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lineament.report.sections.section import Opening, Section, each
 OPENING = Opening(
     "Training",
     "recorded training of",
-    "A training run was recorded update by update. This page shows how much of its way the first updates hold, how "
-    "long its directions last, and how many of them it used.",
+    "A training run was recorded update by update. This page shows how much of its displacement the first updates "
+    "capture, how long its directions last, and how many of them it used.",
     judged=False,
 )
 SECTION = Section(
     "recording",
     "The recorded run",
-    "what its first updates hold, how long its directions last, and how many it used",
+    "what its first updates capture, how long its directions last, and how many of them it used",
     pictures=each(span_picture, planes_picture, staleness_picture),
     tables=each(advice_table, module_table),
     opening=OPENING,

@@ -6,39 +6,39 @@ from collections.abc import Sequence
 
 from lineament.claims.advice import Advice, advise
 from lineament.records import Record
-from lineament.report.estimates import estimate, label_texts, number, select
+from lineament.report.estimates import estimate, label_texts, nulls_of, number, select
 from lineament.report.series import Table
 
 MAX_MODULES = 40
 
 
-def advice_table(sources: Sequence[Record]) -> Table | None:
-    """Every line of `lineament advise`."""
-    if not sources:
-        return None
+def advice_table(sources: Sequence[Record]) -> Table:
+    """Tabulate every line of `lineament advise`."""
     rows = [
         (line.text, _value(line), _interval(line), _null(line), line.topic, line.figure) for line in advise(sources)
     ]
-    columns = ("what", "value", "95 % interval", "null", "answers", "figure it came from")
-    note = "Interval: Student t over recordings; of one recording, where it says so, the spread within the run."
+    columns = ("what", "value", "95 % interval", "null", "answers", "quantity behind it")
+    note = "Interval: Student t over recordings; for one recording, where the cell says so, the spread within the run."
     return Table("What the recording says about practice", columns, rows, note)
 
 
 def module_table(sources: Sequence[Record]) -> Table | None:
-    """Effective rank of dW per adapted weight."""
+    """Tabulate the effective rank of dW in each adapted weight."""
     modules = label_texts(sources, "module_rank", "module")
     if not modules:
         return None
     rows = []
     for module in modules[:MAX_MODULES]:
-        found = [select(sources, "module_rank", module=module, statistic=s) for s in ("participation_ratio", "k90")]
-        nulls = [f.null for f in found[0] if f.null is not None]
-        cells = [estimate(figures, fraction=False).text for figures in found]
-        rows.append((module, number(float(found[0][0].labels["paid"])), *cells, number(nulls[0]) if nulls else "-"))
+        ratios = select(sources, "module_rank", module=module, statistic="participation_ratio")
+        k90s = select(sources, "module_rank", module=module, statistic="k90")
+        cells = [estimate(quantities, fraction=False).text for quantities in (ratios, k90s)]
+        # The null follows from the shape of the weight and its LoRA rank, so it is the same in every recording.
+        null = next((number(null) for null in nulls_of(ratios)), "-")
+        rows.append((module, number(float(ratios[0].labels["paid"])), *cells, null))
     more = len(modules) - len(rows)
-    note = f"{more} more modules are in the records." if more else ""
+    note = f"The records hold {more} more modules." if more else ""
     columns = ("module", "LoRA rank", "participation ratio", "k90", "null (Gaussian factors): participation ratio")
-    return Table("Directions that dW used in each adapted weight", columns, rows, note)
+    return Table("How many directions dW used in each adapted weight", columns, rows, note)
 
 
 def _value(line: Advice) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineament.claims.steering import PAPER_COSINE, is_true
-from lineament.records import Label, Record
-from lineament.report.estimates import Estimate, correlation, estimate, estimate_values, number, select
+from lineament.records import Quantity, Record
+from lineament.report.estimates import Estimate, correlation, estimate, mean_null, null_of, number, select
 from lineament.report.sections.steering.layers import best_layer_text, ends, layer_ticks, layers_of, ranges
 from lineament.report.sections.steering.names import WEIGHT_STEPS
 from lineament.report.series import (
@@ -24,25 +24,26 @@ from lineament.report.series import (
 )
 
 SHIFTS = {"jacobian": "Jacobian", "finite": "finite"}
-# (step, shift) -> look; the first is what the claim is about.
+CLAIMED = ("raw", "jacobian")
+# (step, shift) -> look
 STEP_STYLES = {
-    ("raw", "jacobian"): Style(VERMILLION, width=3.5),
+    CLAIMED: Style(VERMILLION, width=3.5),
     ("raw", "finite"): Style(BLUE, "dot", "square", open=True),
     ("adam", "jacobian"): Style(PURPLE, "dash", "diamond"),
 }
-COSINE_CAPTION = (
-    "Cosine of two shifts of the activations: the one that a gradient step towards the positive "
-    "label brings, and the CAA vector (mean over positive minus mean over negative examples). 1 is the same "
-    "direction, -1 the opposite one. Jacobian: the limit of a small step. Finite: a step that was made. Grey: as far "
-    "as the largest |cosine| of the null draws at that layer reaches, these being random weight directions and steps "
-    "on shuffled labels. Crosses: layers where the CAA vectors of two halves of the data agree below 0.95, so that the "
-    "vector is no reference. Bars: 95 % interval over seeds, at the gradient step's Jacobian only and cut at the edge "
-    "where they are long; those of all others are in the data table and on hover."
+CAPTION = (
+    "Cosine of two shifts of the activations: the one that a gradient step towards the positive label causes, and the "
+    "CAA vector (mean over positive minus mean over negative examples). 1 is the same direction, -1 the opposite one. "
+    "Jacobian: the limit of a small step. Finite: a step that was actually made. Grey: the range up to the largest "
+    "|cosine| of the null draws at that layer; null draws are random weight directions and steps on shuffled labels. "
+    "Crosses: layers where the CAA vectors of two halves of the data agree to less than 0.95, so that the vector is "
+    "no reference. Bars: 95 % interval over seeds, for the gradient step's Jacobian only and cut at the edge where "
+    "they are long; the intervals of all other series are in the data table and appear on hover."
 )
 
 
 def cosine_picture(sources: Sequence[Record]) -> Picture | None:
-    """Cosine of weight steps with the CAA vector against the layer, beside null draws and the paper's figure."""
+    """Draw the cosine of weight steps with the CAA vector against the layer, beside null draws."""
     layers = layers_of(sources, "step_cosine")
     if not layers:
         return None
@@ -61,86 +62,89 @@ def cosine_picture(sources: Sequence[Record]) -> Picture | None:
         y_range=_cosine_range(lines),
     )
     notes = [*_best_text(sources), *_reference_text(sources, layers)]
-    return Picture("steering-cosine", _cosine_title(sources), COSINE_CAPTION, [panel], sources, notes)
+    return Picture("steering-cosine", _title(sources), CAPTION, [panel], sources, notes)
 
 
 def _step_line(sources: Sequence[Record], step: str, shift: str, layers: list[int]) -> Line | None:
-    known = [layer for layer in layers if select(sources, "step_cosine", step=step, shift=shift, layer=layer)]
-    if not known:
+    cosines = {layer: select(sources, "step_cosine", step=step, shift=shift, layer=layer) for layer in layers}
+    points = {layer: correlation(quantities) for layer, quantities in cosines.items() if quantities}
+    if not points:
         return None
-    points = [correlation(select(sources, "step_cosine", step=step, shift=shift, layer=layer)) for layer in known]
-    claimed, label = (step, shift) == ("raw", "jacobian"), f"{WEIGHT_STEPS[step]}, {SHIFTS[shift]}"
-    return Line(f"{step}-{shift}", label, "weight steps", STEP_STYLES[step, shift], known, points, bars=claimed)
+    label, style = f"{WEIGHT_STEPS[step]}, {SHIFTS[shift]}", STEP_STYLES[step, shift]
+    bars = (step, shift) == CLAIMED
+    return Line(f"{step}-{shift}", label, "weight steps", style, list(points), list(points.values()), bars=bars)
 
 
 def _null_lines(sources: Sequence[Record], layers: list[int]) -> list[Line]:
-    """The largest |cosine| of the null draws, and the band from minus to plus that."""
-    nulls = {layer: _nulls(sources, "step_cosine", layer=layer) for layer in layers}
-    known = [layer for layer in layers if nulls[layer]]
+    """Return the largest |cosine| of the null draws, and the band from minus to plus that."""
+    nulls = {layer: null_of(select(sources, "step_cosine", step="raw", layer=layer)) for layer in layers}
+    known = {layer: point for layer, point in nulls.items() if point.mean is not None}
     if not known:
         return []
-    points = [estimate_values(nulls[layer], fraction=False) for layer in known]
+    x, points = list(known), list(known.values())
     band = [Estimate(0.0, -point.mean, point.mean) for point in points if point.mean is not None]
     style, label = Style(GREY, "dash", width=1.5), "null draws: largest |cosine|"
     return [
-        Line("null", label, "null", style, known, points, mode="plain", bars=False),
-        Line("null", label, "reference", Style(GREY, "dot", width=1.2), known, band, mode="band", tabled=0),
+        Line("null", label, "null", style, x, points, mode="plain", bars=False),
+        Line("null", label, "reference", Style(GREY, "dot", width=1.2), x, band, mode="band", tabled=0),
     ]
 
 
 def _cosine_range(lines: Sequence[Line]) -> tuple[float, float]:
-    """Room for every line, and for the whole grey band."""
+    """Return a range up for every line, and for the whole grey band."""
     low, high = vertical_range(lines)
     edges = [end for line in lines if line.mode == "band" for p in line.points for end in (p.low, p.high) if end]
     return min([low, *(edge - 0.03 for edge in edges)]), max([high, *(edge + 0.03 for edge in edges)])
 
 
-def _nulls(sources: Sequence[Record], quantity: str, **labels: Label) -> list[float]:
-    return [f.null for f in select(sources, quantity, step="raw", **labels) if f.null is not None]
+def _claimed(sources: Sequence[Record], layer: int) -> list[Quantity]:
+    return select(sources, "step_cosine", step="raw", shift="jacobian", layer=layer)
+
+
+def _n_without_reference(cosines: Sequence[Quantity]) -> int:
+    return sum(not is_true(cosine, "reference") for cosine in cosines)
 
 
 def _reference_marks(sources: Sequence[Record], layers: list[int]) -> list[Line]:
-    """A cross on the gradient step's line wherever the CAA vector is no reference in some seed."""
-    marked, points = [], []
+    """Return a cross on the gradient step's line wherever the CAA vector is no reference in some seed."""
+    marks: dict[int, Estimate] = {}
     for layer in layers:
-        found = select(sources, "step_cosine", step="raw", shift="jacobian", layer=layer)
-        without = sum(not is_true(f, "reference") for f in found)
-        if without and (mean := estimate(found, fraction=False).mean) is not None:
-            marked.append(layer)
-            points.append(Estimate(mean, n_seeds=without, reason=f"no reference in {without} of {len(found)} seeds"))
-    style, label = Style(BLACK, symbol="x"), "no reference in some seed"
-    return [Line("no-reference", label, "reference", style, marked, points, mode="dots", bars=False)] if marked else []
+        cosines = _claimed(sources, layer)
+        without, mean = _n_without_reference(cosines), estimate(cosines, fraction=False).mean
+        if without and mean is not None:
+            reason = f"no reference in {without} of {len(cosines)} seeds"
+            marks[layer] = Estimate(mean, n_seeds=without, reason=reason)
+    if not marks:
+        return []
+    x, points, style = list(marks), list(marks.values()), Style(BLACK, symbol="x")
+    label = "no reference in some seed"
+    return [Line("no-reference", label, "reference", style, x, points, mode="dots", bars=False)]
 
 
 def _reference_text(sources: Sequence[Record], layers: list[int]) -> list[str]:
-    seeds: dict[int, list[int]] = {}
+    layers_without: dict[int, list[int]] = {}
     for layer in layers:
-        found = select(sources, "step_cosine", step="raw", shift="jacobian", layer=layer)
-        if without := sum(not is_true(f, "reference") for f in found):
-            seeds.setdefault(without, []).append(layer)
+        if n_seeds := _n_without_reference(_claimed(sources, layer)):
+            layers_without.setdefault(n_seeds, []).append(layer)
     parts = [
-        f"{'layer' if len(which) == 1 else 'layers'} {ranges(which)} in {n} of {len(sources)}"
-        for n, which in sorted(seeds.items(), reverse=True)
+        f"{'layer' if len(which) == 1 else 'layers'} {ranges(which)} in {n_seeds} of {len(sources)}"
+        for n_seeds, which in sorted(layers_without.items(), reverse=True)
     ]
     return [f"Seeds in which the CAA vector is no reference: {'; '.join(parts)}."] if parts else []
 
 
 def _best_text(sources: Sequence[Record]) -> list[str]:
-    found = {
-        WEIGHT_STEPS[step]: correlation(select(sources, "best_layer_cosine", step=step))
-        for step in WEIGHT_STEPS
-        if select(sources, "best_layer_cosine", step=step)
-    }
-    cosines = "; ".join(f"{label} {point.text}" for label, point in found.items())
-    return [f"Cosine at the best layer: {cosines}.", *best_layer_text(sources)] if found else []
+    best = {label: select(sources, "best_layer_cosine", step=step) for step, label in WEIGHT_STEPS.items()}
+    cosines = "; ".join(f"{label} {correlation(quantities).text}" for label, quantities in best.items() if quantities)
+    return [f"Cosine at the best layer: {cosines}.", *best_layer_text(sources)] if cosines else []
 
 
-def _cosine_title(sources: Sequence[Record]) -> str:
-    found = select(sources, "best_layer_cosine", step="raw")
-    mean, nulls = estimate(found, fraction=False).mean, _nulls(sources, "best_layer_cosine")
-    if not found:
+def _title(sources: Sequence[Record]) -> str:
+    cosines = select(sources, "best_layer_cosine", step="raw")
+    mean, null = estimate(cosines, fraction=False).mean, mean_null(cosines)
+    if not cosines:
         return "Cosine of a gradient step's shift with the CAA vector"
     if mean is None:
         return "No layer has a CAA vector that could serve as a reference"
     start = f"At its best layer a gradient step's shift has cosine {number(mean)} with the CAA vector"
-    return f"{start}, the largest of the null draws {number(sum(nulls) / len(nulls))}" if nulls else start
+    return f"{start}, the best null draw {number(null)}" if null is not None else start

@@ -6,83 +6,80 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lineament.records import Record
-from lineament.report.estimates import Estimate, estimate, estimate_geometric, label_numbers, number, select
-from lineament.report.sections.steering.effects import EFFECT, RANDOM, _style, by_dose, calibrated, vectors
+from lineament.report.estimates import Estimate, estimate, estimate_geometric, label_numbers, number, select, values_of
+from lineament.report.sections.steering.effects import EFFECT, by_dose, calibrated, vectors
 from lineament.report.sections.steering.layers import at_best, best_layer_text
-from lineament.report.sections.steering.names import vector_label
+from lineament.report.sections.steering.names import RANDOM, vector_label, vector_style
 from lineament.report.series import GREY, Line, Panel, Picture, Style, vertical_range
 
-DOSE_CAPTION = (
-    "The unit vector times dose times |CAA| is added to the activations of one layer while held-out "
-    "prompts pass; up is the change of the mean logit difference, positive minus negative label. Left: at equal "
-    "length. Right: against the price, the KL divergence that the same dose causes on neutral text. A vector that "
-    "steers better stands further from 0 at the same price. Dotted on the right: negative doses. Random directions "
-    "have no sign of their own and are turned so that positive doses raise. Bars: 95 % interval over seeds, cut at the "
-    "edge where they are long; none at random directions."
+CHANGE = "dose_logit_difference"
+CAPTION = (
+    "The unit vector times dose times |CAA| is added to the activations of one layer while held-out prompts pass; up "
+    "is the change in the mean logit difference, positive minus negative label. Left: at equal length. Right: against "
+    "the KL divergence that the same dose causes on neutral text. A vector that steers better is further from 0 at "
+    "the same KL. Dotted on the right: negative doses. Random directions have no sign of their own and are turned so "
+    "that positive doses raise the logit difference. Bars: 95 % interval over seeds, cut at the edge where they are "
+    "long; none for random directions."
 )
 
 
 def dose_picture(sources: Sequence[Record]) -> Picture | None:
-    """Change of the logit difference at the best layers, against the dose and against the KL that it costs."""
-    quantity = "dose_logit_difference"
-    names = [name for name in vectors(sources, quantity) if at_best(sources, quantity, vector=name)]
+    """Draw the change of the logit difference at the best layers, against the dose and against the KL it causes."""
+    names = [name for name in vectors(sources, CHANGE) if at_best(sources, CHANGE, vector=name)]
     if not names:
         return None
-    doses = label_numbers(sources, quantity, "dose")
+    doses = label_numbers(sources, CHANGE, "dose")
     by_length = [_dose_line(sources, name, doses) for name in names]
     left = Panel("by dose", "dose (multiples of |CAA|)", EFFECT, by_length, fraction=False, x_name="dose")
-    by_price = [line for name in names for line in _price_lines(sources, name, doses)]
-    y_range = vertical_range([*by_length, *by_price])
+    by_kl = [line for name in names for line in _kl_lines(sources, name, doses)]
+    y_range = vertical_range([*by_length, *by_kl])
     panels = [replace(left, y_range=y_range)]
-    if by_price:
-        lines, x_title = [*by_price, *_budget_lines(sources, y_range)], "KL on neutral text (nats per token)"
-        panels.append(
-            Panel("by its price", x_title, EFFECT, lines, x_log=True, fraction=False, x_name="KL", y_range=y_range)
-        )
+    if by_kl:
+        lines, x_title = [*by_kl, *_budget_lines(sources, y_range)], "KL on neutral text (nats per token)"
+        panels.append(Panel("by KL", x_title, EFFECT, lines, x_log=True, fraction=False, x_name="KL", y_range=y_range))
     notes = [*best_layer_text(sources), *_accuracy_text(sources)]
-    return Picture("steering-dose", _dose_title(sources, names), DOSE_CAPTION, panels, sources, notes)
+    return Picture("steering-dose", _title(sources, names), CAPTION, panels, sources, notes)
 
 
 def _dose_line(sources: Sequence[Record], name: str, doses: list[float]) -> Line:
-    points = [estimate(by_dose(sources, "dose_logit_difference", name, dose), fraction=False) for dose in doses]
-    return Line(name, vector_label(name), "vectors", _style(name), doses, points, bars=name != RANDOM)
+    points = [estimate(by_dose(sources, CHANGE, name, dose), fraction=False) for dose in doses]
+    return Line(name, vector_label(name), "vectors", vector_style(name), doses, points, bars=name != RANDOM)
 
 
-def _price_lines(sources: Sequence[Record], name: str, doses: list[float]) -> list[Line]:
-    """Effect against KL, positive and negative doses apart: nothing lies between them on this axis."""
-    up = [_priced(sources, name, dose) for dose in doses if dose > 0] + _at_budgets(sources, name)
-    down = [_priced(sources, name, dose) for dose in doses if dose < 0]
+def _kl_lines(sources: Sequence[Record], name: str, doses: list[float]) -> list[Line]:
+    """Return effect against KL, positive and negative doses apart: nothing lies between them on this axis."""
+    up = [_at_dose(sources, name, dose) for dose in doses if dose > 0] + _at_budgets(sources, name)
+    down = [_at_dose(sources, name, dose) for dose in doses if dose < 0]
     lines = []
-    for found, style in ((up, _style(name)), (down, replace(_style(name), dash="dot", width=2.0))):
-        known = sorted((pair for pair in found if pair is not None), key=lambda pair: pair[0])
+    for pairs, style in ((up, vector_style(name)), (down, replace(vector_style(name), dash="dot", width=2.0))):
+        known = sorted((pair for pair in pairs if pair is not None), key=lambda pair: pair[0])
         if known:
-            x, points = [price for price, _ in known], [effect for _, effect in known]
+            x, points = [kl for kl, _ in known], [effect for _, effect in known]
             lines.append(Line(name, vector_label(name), "vectors", style, x, points, bars=name != RANDOM))
     return lines
 
 
-def _priced(sources: Sequence[Record], name: str, dose: float) -> tuple[float, Estimate] | None:
-    """(KL, effect) of a dose."""
-    prices = [f.value for f in by_dose(sources, "dose_kl", name, dose) if f.value is not None]
-    price = estimate_geometric(prices).mean
-    effect = estimate(by_dose(sources, "dose_logit_difference", name, dose), fraction=False)
-    if price is None or effect.mean is None:
+def _at_dose(sources: Sequence[Record], name: str, dose: float) -> tuple[float, Estimate] | None:
+    """Return (KL, effect) of a dose."""
+    kl = estimate_geometric(values_of(by_dose(sources, "dose_kl", name, dose))).mean
+    effect = estimate(by_dose(sources, CHANGE, name, dose), fraction=False)
+    if kl is None or effect.mean is None:
         return None
-    return price, replace(effect, reason=f"dose {number(dose)}")
+    return kl, replace(effect, reason=f"dose {number(dose)}")
 
 
 def _at_budgets(sources: Sequence[Record], name: str) -> list[tuple[float, Estimate] | None]:
-    """(KL, effect) at the doses that were sought for equal KL; not of random directions, which are others there."""
-    found: list[tuple[float, Estimate] | None] = []
+    """Return (KL, effect) at the doses sought for equal KL; not of random directions, which are others there."""
+    pairs: list[tuple[float, Estimate] | None] = []
     for kl in label_numbers(sources, "calibrated_dose", "kl") if name != RANDOM else ():
         effect = estimate(calibrated(sources, "calibrated_effect", name, None, kl), fraction=False)
         if effect.mean is not None:
-            found.append((kl, replace(effect, reason="at equal KL")))
-    return found
+            pairs.append((kl, replace(effect, reason="at equal KL")))
+    return pairs
 
 
 def _budget_lines(sources: Sequence[Record], y_range: tuple[float, float]) -> list[Line]:
-    """Upright lines at the KL where vectors are compared."""
+    """Return upright lines at the KL where vectors are compared."""
     style, tall = Style(GREY, "dash", width=1.5), [Estimate(end) for end in y_range]
     return [
         Line(f"budget-{kl}", f"equal KL: {number(kl)}", "reference", style, [kl, kl], tall, mode="plain", tabled=0)
@@ -91,16 +88,16 @@ def _budget_lines(sources: Sequence[Record], y_range: tuple[float, float]) -> li
 
 
 def _accuracy_text(sources: Sequence[Record]) -> list[str]:
-    found = select(sources, "task_accuracy")
-    if not found:
+    accuracies = select(sources, "task_accuracy")
+    if not accuracies:
         return []
-    return [f"Accuracy of the model itself on held-out examples: {estimate(found, fraction=True).text}."]
+    return [f"Accuracy of the model itself on held-out examples: {estimate(accuracies, fraction=True).text}."]
 
 
-def _dose_title(sources: Sequence[Record], names: list[str]) -> str:
+def _title(sources: Sequence[Record], names: list[str]) -> str:
     parts = []
     for name in names:
-        mean = estimate(by_dose(sources, "dose_logit_difference", name, 1.0), fraction=False).mean
+        mean = estimate(by_dose(sources, CHANGE, name, 1.0), fraction=False).mean
         if mean is not None:
             parts.append(f"{number(mean)} along the {vector_label(name)}")
     if not parts:

@@ -7,79 +7,71 @@ from dataclasses import replace
 
 from lineament.claims.steering import is_true
 from lineament.records import Label, Quantity, Record
-from lineament.report.estimates import label_texts, select
+from lineament.report.estimates import label_texts, select, values_of
 from lineament.report.sections.steering.layers import at_best, best_layers, layers_of
-from lineament.report.sections.steering.names import VECTORS
-from lineament.report.series import BLACK, GREY, ORANGE, VERMILLION, Style
+from lineament.report.sections.steering.names import RANDOM, VECTORS
 
-STYLES = {
-    "caa": Style(BLACK, width=3),
-    "step": Style(VERMILLION, symbol="square", width=3),
-    "random": Style(ORANGE, "dash", "x"),
-}
-RANDOM = "random"
 EFFECT = "change of logit difference (nats)"
 
 
-def vectors(sources: Sequence[Record], quantity: str) -> list[str]:
-    """Names of the vectors that a quantity was measured for, the CAA vector first."""
-    found = label_texts(sources, quantity, "vector")
+def vectors(sources: Sequence[Record], name: str) -> list[str]:
+    """Return the vectors that a quantity was measured for, the CAA vector first."""
     order = list(VECTORS)
-    return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+    return sorted(
+        label_texts(sources, name, "vector"), key=lambda vector: order.index(vector) if vector in order else len(order)
+    )
 
 
-def calibrated(sources: Sequence[Record], quantity: str, name: str, layer: int | None, kl: float) -> list[Quantity]:
-    """One figure per seed at a layer (None: its best one) and equal KL; of random directions their mean size.
+def calibrated(sources: Sequence[Record], name: str, vector: str, layer: int | None, kl: float) -> list[Quantity]:
+    """Return a quantity per seed at a layer (None: its best one) and equal KL; of random directions the mean size.
 
-    Where no dose reaches the KL there is no effect either: its place is taken by the reason.
+    Where no dose reaches the KL there is no effect either: the dose without a value takes its place, for its reason.
     """
-    best, found = best_layers(sources), []
+    best, selected = best_layers(sources), []
     for record in sources:
         at = best.get(record.seed, 0) if layer is None else layer
-        where: dict[str, Label] = {"vector": name, "layer": at, "kl": kl}
-        unreached = [f for f in record.select("calibrated_dose", **where) if f.value is None]
-        figures = list(record.select(quantity, **where)) or unreached
-        if figures:
-            found.append(_mean_size(quantity, figures) if name == RANDOM else replace(figures[0], name=quantity))
-    return found
+        where: dict[str, Label] = {"vector": vector, "layer": at, "kl": kl}
+        unreached = [dose for dose in record.select("calibrated_dose", **where) if dose.value is None]
+        quantities = list(record.select(name, **where)) or unreached
+        if quantities:
+            one = _mean_size(quantities) if vector == RANDOM else quantities[0]
+            selected.append(replace(one, name=name))
+    return selected
 
 
-def by_dose(sources: Sequence[Record], quantity: str, name: str, dose: float) -> list[Quantity]:
-    """One figure per seed at its best layer and a dose; random directions turned so that a positive dose raises.
+def by_dose(sources: Sequence[Record], name: str, vector: str, dose: float) -> list[Quantity]:
+    """Return one quantity per seed at its best layer and a dose.
 
-    The sign of a random direction means nothing: averaged as they are, their effects would cancel over seeds.
+    The sign of a random direction means nothing: averaged as they are, their effects would cancel over seeds. They are
+    turned so that a positive dose raises the logit difference.
     """
-    found = []
+    selected = []
     for record in sources:
-        turn = -1 if name == RANDOM and _lowers(record, name) else 1
-        found += at_best([record], quantity, vector=name, dose=turn * dose)
-    return found
+        turn = -1 if vector == RANDOM and _lowers(record, vector) else 1
+        selected += at_best([record], name, vector=vector, dose=turn * dose)
+    return selected
 
 
 def best_ratios(sources: Sequence[Record], kl: float) -> list[Quantity]:
-    """The step's effect over the CAA vector's, one per seed at its best layer."""
-    return [f for f in select(sources, "effect_ratio", kl=kl) if is_true(f, "best")]
+    """Return the step's effect over the CAA vector's, one per seed at its best layer."""
+    return [ratio for ratio in select(sources, "effect_ratio", kl=kl) if is_true(ratio, "best")]
 
 
-def common_layers(sources: Sequence[Record], quantity: str) -> list[int]:
-    """Layers at which every seed that has the quantity measured it; each seed's best layer may be its own."""
-    own = [layers for record in sources if (layers := set(layers_of([record], quantity)))]
+def common_layers(sources: Sequence[Record], name: str) -> list[int]:
+    """Return the layers at which every seed that has the quantity measured it; best layers may be others."""
+    own = [layers for record in sources if (layers := set(layers_of([record], name)))]
     return sorted(set.intersection(*own)) if own else []
 
 
-def _mean_size(quantity: str, figures: Sequence[Quantity]) -> Quantity:
-    """Of several random directions, whose signs mean nothing, the mean absolute value."""
-    values = [abs(f.value) for f in figures if f.value is not None]
-    if not values:
-        return replace(figures[0], name=quantity)
-    return replace(figures[0], name=quantity, value=sum(values) / len(values), reason=None)
+def _mean_size(quantities: Sequence[Quantity]) -> Quantity:
+    """Return the mean absolute value of several random directions, whose signs mean nothing."""
+    sizes = [abs(value) for value in values_of(quantities)]
+    if not sizes:
+        return quantities[0]
+    return replace(quantities[0], value=sum(sizes) / len(sizes), reason=None)
 
 
-def _lowers(record: Record, name: str) -> bool:
-    """Whether a positive dose of a vector lowers the logit difference, over all doses."""
-    figures = at_best([record], "dose_logit_difference", vector=name)
-    return sum(float(f.labels["dose"]) * f.value for f in figures if f.value is not None) < 0
-
-
-def _style(name: str) -> Style:
-    return STYLES.get(name, Style(GREY, "dot"))
+def _lowers(record: Record, vector: str) -> bool:
+    """Return whether a positive dose of a vector lowers the logit difference, over all doses."""
+    changes = at_best([record], "dose_logit_difference", vector=vector)
+    return sum(float(change.labels["dose"]) * change.value for change in changes if change.value is not None) < 0

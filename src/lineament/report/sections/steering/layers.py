@@ -7,56 +7,56 @@ from collections.abc import Sequence
 from lineament.records import Label, Quantity, Record
 from lineament.report.estimates import label_integers
 
-LAYER_TICKS, LAYERS_SHOWN = 12, 3
+MAX_TICKS = 12
 
 
 def best_layers(sources: Sequence[Record]) -> dict[int, int]:
-    """Seed -> the layer of the gradient step's best cosine; seeds without a reference layer are left out."""
-    found: dict[int, int] = {}
+    """Return seed -> the layer of the gradient step's best cosine; seeds without a reference layer are left out."""
+    layers: dict[int, int] = {}
     for record in sources:
-        for figure in record.select("best_layer_cosine", step="raw"):
-            if figure.value is not None:
-                found.setdefault(record.seed, int(figure.labels["layer"]))
-    return found
+        for cosine in record.select("best_layer_cosine", step="raw"):
+            if cosine.value is not None:
+                layers.setdefault(record.seed, int(cosine.labels["layer"]))
+    return layers
 
 
-def at_best(sources: Sequence[Record], quantity: str, **labels: Label) -> list[Quantity]:
-    """Figures at each seed's best layer."""
+def at_best(sources: Sequence[Record], name: str, **labels: Label) -> list[Quantity]:
+    """Return the matching quantities at each seed's best layer."""
     best = best_layers(sources)
     return [
-        figure
+        quantity
         for record in sources
         if record.seed in best
-        for figure in record.select(quantity, layer=best[record.seed], **labels)
+        for quantity in record.select(name, layer=best[record.seed], **labels)
     ]
 
 
 def best_layer_text(sources: Sequence[Record]) -> list[str]:
-    """Which layers the figures at best layers are from."""
+    """Say which layer is each seed's best."""
     best = best_layers(sources)
     named = ", ".join(f"{layer} (seed {seed})" for seed, layer in sorted(best.items()))
     return [f"Best layer, by the gradient step's cosine: {named}."] if best else []
 
 
-def layers_of(sources: Sequence[Record], quantity: str) -> list[int]:
-    """Layers that a quantity was measured at, ascending."""
-    return label_integers(sources, quantity, "layer")
+def layers_of(sources: Sequence[Record], name: str) -> list[int]:
+    """Return the layers at which a quantity was measured, ascending."""
+    return label_integers(sources, name, "layer")
 
 
 def layer_ticks(layers: Sequence[int]) -> list[int]:
-    """Every layer where they are few, else every fifth."""
-    if len(layers) <= LAYER_TICKS:
+    """Return every layer if they are few, else every fifth."""
+    if len(layers) <= MAX_TICKS:
         return list(layers)
     return [layer for layer in layers if layer == layers[0] or layer % 5 == 0]
 
 
 def ends(layers: Sequence[int]) -> list[float]:
-    """A little beyond the outermost layers, so that lines across reach past their dots."""
+    """Return places a little beyond the outermost layers, so that lines across reach past their dots."""
     return [layers[0] - 0.3, layers[-1] + 0.3]
 
 
 def ranges(layers: Sequence[int]) -> str:
-    """Ascending layers in words, runs of them as first-last."""
+    """Write ascending layers, runs of them as first-last."""
     runs: list[list[int]] = []
     for layer in layers:
         if runs and layer == runs[-1][-1] + 1:

@@ -1,13 +1,11 @@
-"""Pictures and tables of a sweep: a claim's figure along every varied key, and what each value changes."""
+"""Pictures of a sweep: what a claim measures along every varied key."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from lineament.report import words
 from lineament.report.estimates import Estimate, number
 from lineament.report.series import (
     BLACK,
@@ -21,29 +19,27 @@ from lineament.report.series import (
     Panel,
     Picture,
     Style,
-    Table,
     reference_line,
 )
 from lineament.report.sweep.claim_grid import ClaimGrid, settings_words, short_keys
 from lineament.settings.words import value_words
 
 # Combinations of the other keys: so many are drawn at first, so many more wait in the legend.
-SERIES_SHOWN, SERIES_MOST = 6, 24
+SERIES_SHOWN, MAX_SERIES = 6, 24
 PANELS_SIDE_BY_SIDE = 3
-MOST_TICKS = 12
+MAX_TICKS = 12
 # Values that span at least this factor stand on a logarithmic axis.
 LOG_FROM = 10
 # Shares that all lie below this are drawn on an axis of their own: from 0 to 1 they could not be told apart.
 SHARES_FROM = 0.25
-DIFFERENCES_MOST = 40
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def claim_pictures(grid: ClaimGrid) -> list[Picture]:
-    """One panel for every varied key: its values along x, measured up, a series for each setting of the others."""
-    measured = [claim for claim in grid.found.values() if claim["measured"] is not None]
+    """Draw a panel for every varied key: its values along x, measured up, a series for each setting of the others."""
+    measured = [claim for claim in grid.claims.values() if claim["measured"] is not None]
     if not measured:
         return []
     y_range, shares = _vertical(grid)
@@ -60,39 +56,6 @@ def claim_pictures(grid: ClaimGrid) -> list[Picture]:
         )
         for place, group in enumerate(groups)
     ]
-
-
-def difference_tables(grid: ClaimGrid, differences: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """For each key: its other values minus its first one, paired by seed, all other keys held fixed."""
-    own = [d for d in differences if d["claim"] == grid.claim and d["task"] == grid.task]
-    found = {key: [d for d in own if d["key"] == key] for key in grid.vary}
-    tables = [_difference_table(grid, key, rows) for key, rows in found.items() if rows]
-    note = (
-        "Differences of the same seed in two cells that differ in this key alone, over the seeds that both have. "
-        "Null: 0, no difference."
-    )
-    intervals = sum(d["low"] is not None for d in own)
-    if intervals > 1:
-        note += f" Each of the {intervals} intervals stands alone: about one in twenty misses its true value by chance."
-    return [*tables[:-1], *(replace(table, note=f"{table.note} {note}".strip()) for table in tables[-1:])]
-
-
-def _difference_table(grid: ClaimGrid, key: str, found: Sequence[Mapping[str, Any]]) -> Table:
-    short, others = short_keys(list(grid.vary)), [name for name in grid.vary if name != key]
-    columns = (short[key], *(short[name] for name in others), "mean", "95 % interval over seeds", "seeds")
-    rows = [
-        (
-            f"{value_words(d['other'])} minus {value_words(d['first'])}",
-            *(value_words(d["fixed"][name]) for name in others),
-            number(d["mean"]),
-            Estimate(d["mean"], d["low"], d["high"], d["n_seeds"]).interval_text,
-            str(d["n_seeds"]),
-        )
-        for d in found[:DIFFERENCES_MOST]
-    ]
-    more = len(found) - len(rows)
-    note = f"{more} more are in sweep.json." if more else ""
-    return Table(f"What {key} changes ({found[0]['unit']}, paired by seed)", columns, rows, note)
 
 
 def _panel(grid: ClaimGrid, key: str, y_range: tuple[float, float] | None, shares: bool) -> Panel:
@@ -114,7 +77,7 @@ def _panel(grid: ClaimGrid, key: str, y_range: tuple[float, float] | None, share
         lines,
         x_log=min(x) > 0 and max(x) >= LOG_FROM * min(x),
         fraction=shares,
-        ticks=sorted(x) if len(x) <= MOST_TICKS else (),
+        ticks=sorted(x) if len(x) <= MAX_TICKS else (),
         x_name=short_keys(list(grid.vary))[key],
         y_range=y_range,
     )
@@ -125,21 +88,21 @@ def _along(grid: ClaimGrid, key: str) -> str:
 
 
 def _drawn(grid: ClaimGrid, key: str) -> list[tuple[int, Mapping[str, Any]]]:
-    """Combinations of the other keys, as many as are drawn, from all over the grid; those shown at first come first."""
-    drawn = _spread(_measured(grid, key), SERIES_MOST)
+    """Return the combinations of the other keys that are drawn, from all over the grid; those shown at first lead."""
+    drawn = _spread(_measured(grid, key), MAX_SERIES)
     shown = _spread(drawn, SERIES_SHOWN)
     return list(enumerate([*shown, *(fixed for fixed in drawn if fixed not in shown)]))
 
 
-def _spread(found: Sequence[Mapping[str, Any]], most: int) -> Sequence[Mapping[str, Any]]:
-    """All, or `most` of them at even distances, the first and the last among them."""
-    if len(found) <= most:
-        return found
-    return [found[round(i * (len(found) - 1) / (most - 1))] for i in range(most)]
+def _spread(combinations: Sequence[Mapping[str, Any]], count: int) -> Sequence[Mapping[str, Any]]:
+    """Return all, or `count` of them at even distances, the first and the last among them."""
+    if len(combinations) <= count:
+        return combinations
+    return [combinations[round(i * (len(combinations) - 1) / (count - 1))] for i in range(count)]
 
 
 def _measured(grid: ClaimGrid, key: str) -> list[Mapping[str, Any]]:
-    """Combinations of the other keys that have a figure somewhere along this one."""
+    """Return the combinations of the other keys at which something was measured along this one."""
     return [fixed for fixed in grid.others(key) if any(p.mean is not None for p in _points(grid, key, fixed))]
 
 
@@ -150,34 +113,45 @@ def _points(grid: ClaimGrid, key: str, fixed: Mapping[str, Any]) -> list[Estimat
 def _series(
     grid: ClaimGrid, key: str, fixed: Mapping[str, Any], place: int, x: Sequence[float], numeric: bool
 ) -> list[Line]:
-    """Measured, and its nulls as crosses where they differ between cells."""
-    label = settings_words(fixed, list(grid.vary)) or "measured"
-    group = _along(grid, key) if fixed else "cells"
+    """Return what was measured, and its nulls as crosses if they differ between cells."""
     order = sorted(range(len(x)), key=lambda i: x[i])
-    found = _points(grid, key, fixed)
-    at, points = [x[i] for i in order], [found[i] for i in order]
-    color, symbol = COLORS[place % len(COLORS)], SYMBOLS[(place + place // len(COLORS)) % len(SYMBOLS)]
-    style = Style(color, DASHES[place // len(COLORS) % len(DASHES)], symbol)
-    identity, shown = f"{key}-{place}", place < SERIES_SHOWN
-    line = Line(identity, label, group, style, at, points, mode="line" if numeric else "dots", shown=shown)
+    estimates = _points(grid, key, fixed)
+    line = Line(
+        f"{key}-{place}",
+        settings_words(fixed, list(grid.vary)) or "measured",
+        _along(grid, key) if fixed else "cells",
+        _style(place),
+        [x[i] for i in order],
+        [estimates[i] for i in order],
+        mode="line" if numeric else "dots",
+        shown=place < SERIES_SHOWN,
+    )
     nulls = [grid.null(grid.combination(key, grid.vary[key][i], fixed)) for i in order]
     if len(_nulls(grid)) < 2 or all(null is None for null in nulls):
         return [line]
-    crosses = [(spot, Estimate(null)) for spot, null in zip(at, nulls, strict=True) if null is not None]
-    return [
-        line,
-        Line(
-            identity if fixed else "null",
-            f"null, {label}" if fixed else "null",
-            group if fixed else "null",
-            Style(color if fixed else ORANGE, symbol="x"),
-            [spot for spot, _ in crosses],
-            [value for _, value in crosses],
-            mode="dots",
-            shown=shown,
-            bars=False,
-        ),
-    ]
+    return [line, _crosses(line, nulls, bool(fixed))]
+
+
+def _style(place: int) -> Style:
+    """Return a look for each of many series: colours first, then symbols and dashes with every round of colours."""
+    turn = place // len(COLORS)
+    return Style(COLORS[place % len(COLORS)], DASHES[turn % len(DASHES)], SYMBOLS[(place + turn) % len(SYMBOLS)])
+
+
+def _crosses(line: Line, nulls: Sequence[float | None], several: bool) -> Line:
+    """Return the nulls of a series; among several series they share its legend entry and colour."""
+    known = [(x, Estimate(null)) for x, null in zip(line.x, nulls, strict=True) if null is not None]
+    return Line(
+        line.key if several else "null",
+        f"null, {line.label}" if several else "null",
+        line.group if several else "null",
+        Style(line.style.color if several else ORANGE, symbol="x"),
+        [x for x, _ in known],
+        [null for _, null in known],
+        mode="dots",
+        shown=line.shown,
+        bars=False,
+    )
 
 
 def _nulls(grid: ClaimGrid) -> list[float]:
@@ -185,7 +159,7 @@ def _nulls(grid: ClaimGrid) -> list[float]:
 
 
 def _references(grid: ClaimGrid, ends: Sequence[float]) -> list[Line]:
-    """Straight lines: the null where it is the same in every cell, and the paper's figure."""
+    """Return straight lines: the null if it is the same in every cell, and the paper's value."""
     nulls, papers = _nulls(grid), [paper for paper in grid.distinct("paper") if paper is not None]
     lines = []
     if len(nulls) == 1:
@@ -198,11 +172,11 @@ def _references(grid: ClaimGrid, ends: Sequence[float]) -> list[Line]:
 
 
 def _vertical(grid: ClaimGrid) -> tuple[tuple[float, float] | None, bool]:
-    """Range up, the same in every panel, and whether it is that of shares, 0 to 1.
+    """Return a range up, the same in every panel, and whether it is that of shares, 0 to 1.
 
-    All means, nulls and figures of the paper are inside; bars are cut where they would take more room than these.
+    All means, nulls and values of the paper are inside; bars are cut where they would take more room than these.
     """
-    claims = [claim for claim in grid.found.values() if claim["measured"] is not None]
+    claims = [claim for claim in grid.claims.values() if claim["measured"] is not None]
     means = [float(claim["measured"]) for claim in claims]
     levels = means + [claim[name] for claim in claims for name in ("null", "paper") if claim[name] is not None]
     shares = grid.distinct("unit") == ["fraction"] and min(levels) >= 0 and SHARES_FROM <= max(levels) <= 1
@@ -217,8 +191,8 @@ def _vertical(grid: ClaimGrid) -> tuple[tuple[float, float] | None, bool]:
 
 
 def _title(grid: ClaimGrid) -> str:
-    """The lowest and the highest cell in one sentence."""
-    known = {c: float(claim["measured"]) for c, claim in grid.found.items() if claim["measured"] is not None}
+    """Name the lowest and the highest cell in one sentence."""
+    known = {c: float(claim["measured"]) for c, claim in grid.claims.items() if claim["measured"] is not None}
     low, high = min(known, key=lambda c: known[c]), max(known, key=lambda c: known[c])
     if len(known) == 1:
         return f"{number(known[low])} in the only cell measured, {_where(grid, low)}"
@@ -240,29 +214,23 @@ def _caption(grid: ClaimGrid) -> str:
     parts.append("Bars: 95 % interval over seeds (Student t), cut at the edge where they are long; one seed has none.")
     nulls = _nulls(grid)
     if len(nulls) > 1:
-        parts.append("Crosses: the null of the same cell, what the measurement gives where there is nothing to find.")
+        parts.append("Crosses: the null of the same cell, what the measurement gives if there is nothing to find.")
     elif nulls:
-        parts.append("Dashed: the null, what the measurement gives where there is nothing to find.")
+        parts.append("Dashed: the null, what the measurement gives if there is nothing to find.")
     else:
-        parts.append("The null is no single number here.")
+        parts.append("The null is not a single number here.")
     if any(paper is not None for paper in grid.distinct("paper")):
-        parts.append("Dotted: the paper's figure; its model and data differ.")
+        parts.append("Dotted: the paper's value; its model and data differ.")
     return " ".join(parts)
 
 
 def _notes(grid: ClaimGrid, keys: Sequence[str]) -> list[str]:
-    """What is not drawn because there is too much of it."""
+    """Say what is not drawn because there is too much of it."""
     notes = []
     for key in keys:
-        more = len(_measured(grid, key)) - SERIES_MOST
+        more = len(_measured(grid, key)) - MAX_SERIES
         if more > 0:
             notes.append(
                 f"Along {key}, {more} more series are not drawn; every cell is in claims.parquet and sweep.json."
             )
     return notes
-
-
-def claim_title(grid: ClaimGrid) -> str:
-    """The claim as a sentence."""
-    known = words.CLAIMS.get(grid.claim)
-    return known.title if known else grid.claim.replace("_", " ")
