@@ -210,7 +210,7 @@ def test_the_report_takes_a_static_basis_of_fewer_directions_at_its_full_rank() 
     assert best_statics([record], 10) == ["task_vectors", "static_star"]
     picture, inside, table = capture_picture([record], 10), recover_picture([record], 10), space_table([record], 10)
     assert picture is not None
-    assert picture.title.endswith("the best plane fixed beforehand 40 %")
+    assert picture.title.endswith("the best fixed plane 40 %")
     assert inside is not None
     assert inside.title.endswith("0.95 in the first updates' span, 0.70 in the best fixed plane")
     assert any("best fixed plane (per seed)" in row and "0.7" in row for row in data_table(inside).rows)

@@ -238,7 +238,7 @@ def test_a_deep_model_s_table_is_thinned_and_says_so() -> None:
     assert table is not None
     assert len(table.rows) <= 20
     assert {"1", "30", *(str(best_of(seed, 30)) for seed in range(len(SEEDS)))} <= {row[0] for row in table.rows}
-    assert f"Shown are {len(table.rows)} of 30 layers" in table.note
+    assert f"The table shows {len(table.rows)} of 30 layers" in table.note
 
 
 @pytest.mark.parametrize("n_layers", [2, LAYERS, 30])

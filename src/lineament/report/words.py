@@ -95,7 +95,7 @@ VERDICTS = {
 }
 
 GROUPS = {
-    "own": "the recovery itself",
+    "own": "the updates themselves",
     "static": "fixed beforehand",
     "krylov": "Krylov",
     "control": "controls",

@@ -10,7 +10,7 @@ from lineament.report.sections.bases import basis_label, group_of, in_order, sty
 from lineament.report.series import BLACK, BLUE, GREEN, GREY, PURPLE, VERMILLION, Line, Panel, Picture, Style
 
 SPACES = {"parameters": "as recorded", "lora_effective": "in dW"}
-DEFINED = {"whole": "whole displacement", "rest": "rest: without what the basis is made of"}
+DEFINED = {"whole": "whole displacement", "rest": "rest"}
 DIRECTION_STYLES = (
     Style(VERMILLION),
     Style(BLUE, symbol="square"),
@@ -21,9 +21,10 @@ TITLE_RANK = 10
 WHOLE: dict[str, Label] = {"definition": "whole", "at": "end", "space_of": "parameters"}
 SPAN_CAPTION = (
     "Share of the displacement from the first to the last recorded point that lies inside a subspace of k directions. "
-    "The thin line k / T is what independent updates of equal length would give. The top k directions of all updates "
-    "are a reference, not a bound. In dW (scale B A) captures do not depend on how the factors are scaled. Bars: 95 % "
-    "interval over recordings."
+    "Rest: without the updates that a basis is made of, which it holds by construction. The thin line k / T is what "
+    "independent updates of equal length would give. The top k directions of all updates are a reference, not a "
+    "bound. In dW (scale B A) captures do not depend on how the factors are scaled. Bars: 95 % interval over "
+    "recordings."
 )
 PLANES_CAPTION = (
     "Overlap of the planes of two windows of recorded rows: 1 is the same plane. The ceiling is what the even and the "
