@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import html
+import io
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from rich.console import Console
 from test_schemas import schema
 
-from lineament.claims.claims import CLAIMS, evaluate, write_claims
-from lineament.claims.verdict import Claim
+from lineament.claims.claims_file import read_claims, write_claims
+from lineament.claims.evidence import Evidence
+from lineament.claims.intervals import Interval, over_seeds
+from lineament.claims.registry import CLAIMS, evaluate
+from lineament.claims.rule import ClaimRule, Measured, Requirement
+from lineament.claims.verdict import Bounds, Claim
+from lineament.commands.terminal import claims_table
+from lineament.errors import LineamentError
 from lineament.measurements.families import STATIC
-from lineament.records import Label, Quantity, Record, read_json
+from lineament.records import Label, Quantity, Record, read_json, write_json
+from lineament.report.page import render
 
 RANK = 10
 # Per-seed values around a level; three of them give an interval of about +- 0.025 around it.
@@ -437,6 +451,164 @@ def test_a_claim_that_was_not_measured_is_absent(id: str) -> None:
 def test_every_case_fits_the_schema(id: str, case: str, tmp_path: Path) -> None:
     write_claims(tmp_path, TABLE[id][case][0], RANK)
     jsonschema.validate(read_json(tmp_path / "claims.json"), schema("claims"))
+
+
+# --- conditions, and the rule's text that is made of them ---
+
+
+def judged(rule: ClaimRule, records: list[Record]) -> Claim:
+    """The claim that a rule, perhaps a changed one, makes of records of one target."""
+    claim = rule.judge(Evidence("sort", RANK, {(r.measurement, r.seed): r for r in records}))
+    assert claim is not None
+    return claim
+
+
+def bounds_of(rule: ClaimRule) -> list[tuple[int, str, float]]:
+    """(place of the requirement, which bound, its number) of every bound in a rule."""
+    named = [(i, vars(part.bounds)) for i, part in enumerate(rule.requirements)]
+    return [(i, which, limit) for i, own in named for which, limit in own.items() if limit is not None]
+
+
+def with_bounds(rule: ClaimRule, place: int, bounds: Bounds) -> ClaimRule:
+    parts = list(rule.requirements)
+    parts[place] = replace(parts[place], bounds=bounds)
+    return replace(rule, requirements=tuple(parts))
+
+
+@pytest.mark.parametrize("id", CLAIMS)
+def test_the_rule_s_text_names_every_condition_and_bound(id: str) -> None:
+    rule = CLAIMS[id]
+    for part in rule.requirements:
+        assert part.name in rule.text
+    for _, _, limit in bounds_of(rule):
+        assert re.search(rf"(?<![\d.]){re.escape(f'{limit:g}')}(?![\d.])", rule.text), limit
+    for records, _ in TABLE[id].values():
+        claim = judged(rule, records)
+        assert claim.rule == rule.text
+        assert [(c.name, c.bounds) for c in claim.conditions] == [(p.name, p.bounds) for p in rule.requirements]
+
+
+@pytest.mark.parametrize(("id", "bound"), [(id, bound) for id, rule in CLAIMS.items() for bound in bounds_of(rule)])
+def test_a_moved_bound_changes_verdict_and_text(id: str, bound: tuple[int, str, float]) -> None:
+    """Moved beyond every value, a bound refutes (or leaves open what it must contain) a claim that was supported."""
+    place, which, _ = bound
+    rule, records = CLAIMS[id], next(records for records, verdict in TABLE[id].values() if verdict == YES)
+    far = {"above": Bounds(above=9.0), "below": Bounds(below=-9.0), "contains": Bounds(contains=9.0)}[which]
+    moved = with_bounds(rule, place, far)
+    before, after = judged(rule, records), judged(moved, records)
+    assert (before.verdict, after.verdict) == (YES, OPEN if which == "contains" else NO)
+    assert after.rule != before.rule
+    assert "9" in after.rule
+
+
+@pytest.mark.parametrize(("id", "case"), [(id, case) for id, cases in TABLE.items() for case in cases])
+def test_conditions_explain_the_verdict(id: str, case: str) -> None:
+    claim = judged(CLAIMS[id], TABLE[id][case][0])
+    held = [condition.holds for condition in claim.conditions]
+    if claim.verdict == NO:
+        assert False in held
+    elif claim.verdict == YES:
+        assert held == [True] * len(held)
+    else:
+        assert claim.reason or None in held
+
+
+def interval(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high, 3)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "ends", "holds"),
+    [
+        (Bounds(above=0.5), (0.6, 0.7), True),
+        (Bounds(above=0.5), (0.3, 0.5), False),
+        (Bounds(above=0.5), (0.5, 0.7), None),
+        (Bounds(below=0.5), (0.3, 0.4), True),
+        (Bounds(below=0.5), (0.5, 0.7), False),
+        (Bounds(below=0.5), (0.3, 0.5), None),
+        (Bounds(above=0.9, below=1.1), (0.95, 1.05), True),
+        (Bounds(above=0.9, below=1.1), (0.8, 0.9), False),
+        (Bounds(above=0.9, below=1.1), (1.1, 1.2), False),
+        (Bounds(above=0.9, below=1.1), (0.8, 1.0), None),
+        (Bounds(above=0.9, below=1.1), (0.8, 1.2), None),
+        (Bounds(contains=0.0), (-0.1, 0.0), True),
+        (Bounds(contains=0.0), (0.1, 0.2), None),
+    ],
+)
+def test_bounds_are_judged_by_the_whole_interval(bounds: Bounds, ends: tuple[float, float], holds: bool | None) -> None:
+    assert bounds.hold_for(interval(*ends)) is holds
+    assert bounds.hold_for(over_seeds([0.5])) is None
+
+
+@pytest.mark.parametrize("limits", [{}, {"above": 0.0, "contains": 0.0}, {"above": 1.0, "below": 0.0}])
+def test_bounds_that_say_nothing_or_cannot_hold_are_refused(limits: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"give one of the two|leaves no room"):
+        Bounds(**limits)
+
+
+# --- a claim of one's own, and claims.json of this and of the first schema ---
+
+
+def test_a_new_claim_is_one_rule_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in claims.json, the terminal's table and the report, as docs/how-to/add-a-claim.md says."""
+    rule = ClaimRule(
+        id="random_misses",
+        title="Random directions miss the recovery",
+        holds="Random directions hold almost nothing of the recovery.",
+        fails="Random directions hold a share of the recovery.",
+        definition="whole capture by random directions",
+        requirements=(Requirement("capture by random directions", Bounds(below=0.1)),),
+        measure=lambda e: Measured(over_seeds(e.capture("random").values(), fraction=True)),
+        at_rank=True,
+    )
+    monkeypatch.setitem(CLAIMS, rule.id, rule)
+    records = Captures({"random": 0.05}).records()
+    for record in records:
+        record.save(tmp_path / "records")
+    write_claims(tmp_path, records, RANK)
+    body = read_json(tmp_path / "claims.json")
+    jsonschema.validate(body, schema("claims"))
+    (claim,) = read_claims(tmp_path)
+    assert (claim.id, claim.verdict, claim.rule) == (rule.id, YES, "capture by random directions < 0.1")
+    console = Console(file=io.StringIO(), width=100)
+    console.print(claims_table([claim]))
+    assert rule.id in console.file.getvalue()  # type: ignore[attr-defined]
+    page = render(tmp_path)
+    assert rule.title in page
+    assert rule.holds in page
+
+
+def test_claims_come_back_as_they_were_written(tmp_path: Path) -> None:
+    for cases in TABLE.values():
+        records = next(iter(cases.values()))[0]
+        written = write_claims(tmp_path, records, RANK)
+        assert [asdict(claim) for claim in read_claims(tmp_path)] == [
+            {**asdict(claim), "details": json.loads(json.dumps(claim.details))} for claim in written
+        ]
+
+
+def test_claims_of_the_first_schema_are_read(tmp_path: Path) -> None:
+    records = TABLE["krylov_prefix"]["around half"][0]
+    (now,) = write_claims(tmp_path, records, RANK)
+    body = read_json(tmp_path / "claims.json")
+    for claim in body["claims"]:
+        del claim["conditions"]
+    write_json(tmp_path / "claims.json", {**body, "schema": 1})
+    assert read_claims(tmp_path) == [replace(now, conditions=())]
+    for record in records:
+        record.save(tmp_path / "records")
+    assert now.rule in html.unescape(render(tmp_path))
+
+
+def test_claims_of_an_unknown_schema_are_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "claims.json", {"schema": 3, "claims": []})
+    with pytest.raises(LineamentError, match="has schema 3; this version reads schemas 1 and 2"):
+        read_claims(tmp_path)
+
+
+def test_judging_needs_no_torch() -> None:
+    code = "import sys, lineament.claims.claims_file; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- seeds that are missing ---

@@ -12,7 +12,7 @@ import pytest
 import tyro
 
 from lineament import cli
-from lineament.claims.claims import CLAIMS
+from lineament.claims.registry import CLAIMS
 from lineament.commands.run import flags as run_cli
 from lineament.commands.sweep.grid import make_grid, parse_variation
 from lineament.measurements.capture_bases import BASES
@@ -76,7 +76,9 @@ def test_built_pages_hold_what_they_include(tmp_path: Path) -> None:
     assert "lineament.measure(" in re.sub(r"<[^>]+>", "", pages[tmp_path / "start.html"])
 
 
-@pytest.mark.parametrize("script", ["docs/make_keys.py", "docs/make_images.py", "benchmarks/scaling_picture.py"])
+@pytest.mark.parametrize(
+    "script", ["docs/make_keys.py", "docs/make_claims.py", "docs/make_images.py", "benchmarks/scaling_picture.py"]
+)
 def test_generated_pages_and_drawings_are_up_to_date(script: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / script), "--check"], check=False)
     assert done.returncode == 0, f"run: python {script}"

@@ -13,7 +13,7 @@ import torch
 from test_measurements import WHOLE, make_study, updates
 from test_schemas import schema
 
-from lineament.claims.claims import evaluate
+from lineament.claims.registry import evaluate
 from lineament.errors import InputError
 from lineament.measurements import basis_capture, random_search, sensitivity
 from lineament.measurements.capture_bases import Workbench, compared_ranks, make_bases

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from lineament.claims.intervals import over_seeds
-from lineament.records import Label, Quantity, Record, load_records, read_json
+from lineament.claims.claims_file import read_claims
+from lineament.claims.intervals import Interval, over_seeds
+from lineament.claims.registry import CLAIMS
+from lineament.claims.verdict import Claim, Condition, Verdict
+from lineament.records import Label, Quantity, Record, load_records
 from lineament.report.drawing import draw
 from lineament.report.estimates import number
 from lineament.report.sections.basis_capture.captures import best_statics, capture_picture
 from lineament.report.sections.basis_capture.tables import later_table
 from lineament.report.sections.basis_drift import half_life_text, window_texts
 from lineament.report.sections.gradient_rank import spectrum_picture
-from lineament.report.verdicts import PARTS, meaning
+from lineament.report.verdicts import meaning, verdict_row
 
 
 def captures_of(run: Path) -> list[Record]:
@@ -36,45 +39,61 @@ def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished
     assert any("[" in text for trace in draw(picture).data for text in trace.text if trace.legendgroup == "random")
 
 
-def claim(id: str, verdict: str, low: float, high: float, **details: tuple[float, float]) -> dict[str, Any]:
-    """A claim as in claims.json; details are intervals."""
-    intervals = {k: {"mean": sum(v) / 2, "low": v[0], "high": v[1]} for k, v in details.items()}
-    body = {"id": id, "verdict": verdict, "measured": (low + high) / 2, "low": low, "high": high}
-    return {**body, "rule": "a rule", "reason": None, "details": {"n_seeds": 3, **intervals}}
+def claim(id: str, verdict: Verdict, *ends: tuple[float, float]) -> Claim:
+    """A claim as its rule makes it of three seeds; `ends` are the intervals of its conditions, in their order."""
+    intervals = [Interval((low + high) / 2, low, high, 3) for low, high in ends]
+    parts = zip(CLAIMS[id].requirements, intervals, strict=True)
+    conditions = tuple(Condition(p.name, found, p.bounds, p.bounds.hold_for(found)) for p, found in parts)
+    own = intervals[0]
+    head = {"id": id, "task": "sort", "space": "full", "rank": None, "definition": "whole", "unit": "fraction"}
+    return Claim(
+        **head, paper=None, measured=own.mean, low=own.low, high=own.high, null=None, rule="a rule", verdict=verdict,
+        conditions=conditions,
+    )  # fmt: skip
 
 
-def test_an_undecided_claim_names_the_part_that_straddles() -> None:
-    leads = {"minus_best_static": (0.2, 0.6), "minus_noise_prefix": (-0.1, 0.5)}
-    text = meaning(claim("prefix_captures", "inconclusive", 0.4, 0.9, **leads))
+def test_an_undecided_claim_names_the_condition_that_straddles() -> None:
+    text = meaning(claim("prefix_captures", "inconclusive", (0.2, 0.6), (-0.1, 0.5)))
     undecided, holds = text.split("Holds: ")
     assert "shuffled labels, 0.2 [-0.1, 0.5], reaches both sides of 0" in undecided
     assert "best fixed plane, 0.4 [0.2, 0.6], is above 0" in holds
-    swapped = {"minus_best_static": (-0.1, 0.5), "minus_noise_prefix": (-0.5, 0.5)}
-    assert "Holds" not in meaning(claim("prefix_captures", "inconclusive", 0.4, 0.9, **swapped))
+    assert "Holds" not in meaning(claim("prefix_captures", "inconclusive", (-0.1, 0.5), (-0.5, 0.5)))
 
 
 def test_a_rule_with_two_bounds_names_the_one_that_is_crossed() -> None:
-    assert "sides of 1.1." in meaning(claim("best_of_n_theorem", "inconclusive", 0.95, 1.2))
-    assert "sides of 0.9 and of 1.1." in meaning(claim("best_of_n_theorem", "inconclusive", 0.8, 1.2))
+    assert "sides of 1.1." in meaning(claim("best_of_n_theorem", "inconclusive", (0.95, 1.2)))
+    assert "sides of 0.9 and of 1.1." in meaning(claim("best_of_n_theorem", "inconclusive", (0.8, 1.2)))
 
 
-def test_a_failed_claim_names_the_part_that_fails() -> None:
-    parts = {"whole": (0.1, 0.2), "rest": (-0.4, -0.2)}
-    text = meaning(claim("prefix_is_privileged", "not_supported", 0.1, 0.2, **parts))
-    assert text.endswith("Fails: first updates minus random times, rest, -0.3 [-0.4, -0.2], is not above 0.")
+def test_a_slope_that_is_small_but_not_zero_is_open_for_that_reason() -> None:
+    text = meaning(claim("dimension_free", "inconclusive", (0.01, 0.03), (0.01, 0.03)))
+    assert text.startswith("Undecided: slope, 0.02 [0.01, 0.03], does not contain 0.")
+    assert text.endswith("Holds: slope, 0.02 [0.01, 0.03], is above -0.05 and below 0.05.")
 
 
-def test_without_details_the_whole_rule_is_named() -> None:
-    assert "a rule" in meaning(claim("something_else", "inconclusive", 0.4, 0.9))
-    assert "One seed" in meaning({**claim("krylov_prefix", "inconclusive", 0.4, 0.9), "reason": "one seed"})
+def test_a_failed_claim_names_the_condition_that_fails() -> None:
+    text = meaning(claim("prefix_is_privileged", "not_supported", (0.1, 0.2), (-0.4, -0.2)))
+    assert text.endswith("Fails: first updates minus random times (rest), -0.3 [-0.4, -0.2], is not above 0.")
 
 
-def test_the_words_of_a_rule_s_parts_agree_with_the_verdicts(finished: Path) -> None:
-    for found in read_json(finished / "claims.json")["claims"]:
-        assert found["id"] in PARTS
-        expected = {"inconclusive": "Undecided: ", "not_supported": "Fails: "}.get(found["verdict"])
-        if expected and (found["verdict"] == "inconclusive" or len(PARTS[found["id"]]) > 1):
-            assert expected in meaning(found), found["id"]
+def test_without_conditions_the_whole_rule_is_named() -> None:
+    old = replace(claim("krylov_prefix", "inconclusive", (0.4, 0.9)), conditions=())
+    assert "a rule" in meaning(old)
+    assert "One seed" in meaning(replace(old, reason="one seed"))
+
+
+def test_a_claim_that_this_version_does_not_know_keeps_its_identifier() -> None:
+    unknown = replace(claim("krylov_prefix", "supported", (0.6, 0.9)), id="something_else")
+    row = verdict_row(unknown)
+    assert (row["title"], row["meaning"]) == ("something else", "")
+
+
+def test_words_name_the_conditions_that_decide(finished: Path) -> None:
+    for found in read_claims(finished):
+        assert found.conditions
+        expected = {"inconclusive": "Undecided: ", "not_supported": "Fails: "}.get(found.verdict)
+        if expected and (found.verdict == "inconclusive" or len(found.conditions) > 1):
+            assert expected in meaning(found), found.id
 
 
 def test_a_band_of_cumulative_energy_has_a_lower_end_that_never_falls() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from sweep_records import write_sweep
 
-from lineament.claims.claims import CLAIMS, write_claims
+from lineament.claims.claims_file import write_claims
+from lineament.claims.registry import CLAIMS
 from lineament.commands.sweep.results import write_results
 from lineament.measurements.families import STATIC
 from lineament.records import Quantity, Record, read_json

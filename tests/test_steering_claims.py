@@ -24,11 +24,11 @@ from steering_records import (
     without_reference,
 )
 
-from lineament.claims.claims import evaluate
+from lineament.claims.registry import evaluate
 from lineament.claims.verdict import Claim
 from lineament.commands.terminal import claims_table
 from lineament.records import Record
-from lineament.report.verdicts import meaning, verdict_row
+from lineament.report.verdicts import meaning
 
 FACTOR = float(np.mean([1 + shift for _, shift in SEEDS]))
 
@@ -104,7 +104,7 @@ def test_without_a_reference_both_claims_say_why() -> None:
         assert (claim.verdict, claim.measured, claim.low) == ("inconclusive", None, None)
         assert claim.reason == "no figure in seed 0, 1: no layer's CAA vector agrees with itself to 0.95"
         assert claim.details["dropped_seeds"] == [0, 1]
-        assert "agrees with itself" in meaning(vars(claim))
+        assert "agrees with itself" in meaning(claim)
 
 
 def test_two_seeds_with_a_reference_decide_without_the_third() -> None:
@@ -139,14 +139,14 @@ def test_the_paper_s_cosine_stands_beside_runs_on_all_weights_too() -> None:
 
 
 def test_words_name_the_part_of_the_rule_that_is_open_or_fails() -> None:
-    mixed = verdict_row(vars(claim_of(steering_records(null=0.59), "step_matches_caa")))["meaning"]
+    mixed = meaning(claim_of(steering_records(null=0.59), "step_matches_caa"))
     undecided, holds = mixed.split("Holds: ")
     assert "largest null draw" in undecided
     assert "reaches both sides of 0" in undecided
     assert "is above 0.3" in holds
-    small = verdict_row(vars(claim_of(steering_records(peak=0.2, null=0.1), "step_matches_caa")))["meaning"]
-    assert small.split("Fails: ")[1].startswith("the cosine, 0.2 [")
-    drowned = verdict_row(vars(claim_of(steering_records(null=0.7), "step_matches_caa")))["meaning"]
+    small = meaning(claim_of(steering_records(peak=0.2, null=0.1), "step_matches_caa"))
+    assert small.split("Fails: ")[1].startswith("cosine, 0.2 [")
+    drowned = meaning(claim_of(steering_records(null=0.7), "step_matches_caa"))
     assert "largest null draw" in drowned.split("Fails: ")[1]
 
 

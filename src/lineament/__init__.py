@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lineament.bases import top_directions as top_directions
     from lineament.bases import top_eigenvectors as top_eigenvectors
     from lineament.claims.advice import advise as advise
-    from lineament.claims.claims import evaluate as evaluate_claims  # noqa: F401
+    from lineament.claims.registry import evaluate as evaluate_claims  # noqa: F401
     from lineament.claims.verdict import Claim as Claim
     from lineament.errors import InputError as InputError
     from lineament.errors import LineamentError as LineamentError
@@ -155,7 +155,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Record": ("records", "Record"),
     "load_records": ("records", "load_records"),
     "Claim": ("claims.verdict", "Claim"),
-    "evaluate_claims": ("claims.claims", "evaluate"),
+    "evaluate_claims": ("claims.registry", "evaluate"),
     "LineamentError": ("errors", "LineamentError"),
     "InputError": ("errors", "InputError"),
     "SpaceMismatchError": ("errors", "SpaceMismatchError"),

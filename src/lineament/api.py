@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lineament.claims.claims import evaluate
+from lineament.claims.registry import evaluate
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError
 from lineament.parameters import hash_tensors

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lineament.claims.intervals import Interval, paired
 from lineament.measurements.families import Static, best_static
@@ -31,106 +29,68 @@ class Evidence:
 
     @property
     def space(self) -> str:
-        """Space of the records."""
+        """Return the space of the records."""
         return next(iter(self.records.values())).space
 
     @property
     def seeds(self) -> list[int]:
-        """All seeds that ran."""
+        """Return all seeds that ran."""
         return sorted({seed for _, seed in self.records})
 
+    def of(self, measurement: str) -> dict[int, Record]:
+        """Return seed -> record of one measurement, in the order of seeds."""
+        return {seed: record for (name, seed), record in sorted(self.records.items()) if name == measurement}
+
     def why_few(self, n_seeds: int) -> str:
-        """Why a claim rests on fewer than two seeds."""
-        ran, steps = len(self.seeds), [r for (name, _), r in self.records.items() if name == "basis_capture"]
-        recovered = sum(record.value("recovery_steps") is not None for record in steps)
+        """Say why a claim rests on fewer than two seeds."""
+        ran, captures = len(self.seeds), self.of("basis_capture").values()
+        recovered = sum(record.value("recovery_steps") is not None for record in captures)
         if ran < 2:
             return "one seed"
-        if steps and recovered == n_seeds:
+        if captures and recovered == n_seeds:
             return f"{recovered} of {ran} seeds recovered"
         return f"this figure in {n_seeds} of {ran} seeds"
 
     def per_seed(self, measurement: str, quantity: str, **labels: Label) -> dict[int, float]:
-        """Seed -> value, for seeds where it is defined."""
-        found = {}
-        for (name, seed), record in sorted(self.records.items()):
-            value = record.value(quantity, **labels) if name == measurement else None
-            if value is not None:
-                found[seed] = value
-        return found
+        """Return seed -> value, for the seeds where it is defined."""
+        values = {seed: record.value(quantity, **labels) for seed, record in self.of(measurement).items()}
+        return {seed: value for seed, value in values.items() if value is not None}
 
     def nulls(self, measurement: str, quantity: str, **labels: Label) -> list[float]:
-        """The structured null's values over seeds."""
-        chosen = [
-            record.select(quantity, **labels) for (name, _), record in self.records.items() if name == measurement
-        ]
-        return [f.null for figures in chosen for f in figures if f.null is not None]
+        """Return the structured null's values over seeds."""
+        quantities = (q for record in self.of(measurement).values() for q in record.select(quantity, **labels))
+        return [q.null for q in quantities if q.null is not None]
 
     def capture(self, basis: str, rank: int | None = None, **labels: Label) -> dict[int, float]:
-        """Seed -> capture by a basis at the headline rank, whole unless labelled otherwise."""
+        """Return seed -> capture by a basis at the headline rank, whole unless labelled otherwise."""
         which = {**WHOLE, **labels, "basis": basis, "rank": rank or self.rank}
         return self.per_seed("basis_capture", "capture", **which)
 
     def statics(self) -> dict[int, Static]:
-        """Seed -> its best static basis, at the headline rank or at its own full rank below it.
+        """Return seed -> its best static basis, at the headline rank or at its own full rank below it.
 
         Seeds whose T is below the headline rank are left out: nothing is compared there.
         """
-        found = {}
-        for (name, seed), record in sorted(self.records.items()):
-            if name == "basis_capture" and (record.value("recovery_steps") or 0) >= self.rank:
-                best = best_static(record.quantities, self.rank)
-                if best is not None:
-                    found[seed] = best
-        return found
+        long_enough = [
+            (seed, record)
+            for seed, record in self.of("basis_capture").items()
+            if (record.value("recovery_steps") or 0) >= self.rank
+        ]
+        best = {seed: best_static(record.quantities, self.rank) for seed, record in long_enough}
+        return {seed: static for seed, static in best.items() if static is not None}
 
     def best_static(self) -> dict[int, float]:
-        """Seed -> whole capture by its best static basis."""
+        """Return seed -> whole capture by its best static basis."""
         return {seed: static.capture for seed, static in self.statics().items()}
 
 
 def paired_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> Interval:
-    """Interval of first - second over the seeds that have both."""
+    """Return the interval of first - second over the seeds that have both."""
     seeds = [seed for seed in first if seed in second]
     return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
 
 
 def mean_or_none(values: Iterable[float]) -> float | None:
-    """Arithmetic mean, or None of nothing."""
-    found = list(values)
-    return float(np.mean(found)) if found else None
-
-
-def rank_correlation(record: Record, rank: int) -> float | None:
-    """Spearman correlation, over the bases of one rank, of whole capture with minus the loss after training inside."""
-    captures, losses = [], []
-    for figure in record.select("trained_inside", rank=rank, statistic="loss"):
-        value = record.value("capture", **WHOLE, basis=figure.labels["basis"], rank=rank)
-        if value is not None and figure.value is not None:
-            captures.append(value)
-            losses.append(figure.value)
-    if len(captures) < 4:
-        return None
-    found = float(stats.spearmanr(captures, [-loss for loss in losses]).statistic)
-    return found if np.isfinite(found) else None
-
-
-def capture_details(e: Evidence) -> dict[str, Any]:
-    """Mean captures over seeds: definition -> basis -> rank, and what training inside reached."""
-    details: dict[str, Any] = {}
-    sums: dict[tuple[str, str, str], list[float]] = {}
-    inside: dict[tuple[str, str], list[float]] = {}
-    for (name, _), record in sorted(e.records.items()):
-        if name != "basis_capture":
-            continue
-        for f in record.select("capture", at="T", space_of="parameters"):
-            if f.value is not None:
-                key = (str(f.labels["definition"]), str(f.labels["basis"]), str(f.labels["rank"]))
-                sums.setdefault(key, []).append(f.value)
-        for f in record.select("trained_inside", statistic="accuracy"):
-            if f.value is not None:
-                inside.setdefault((str(f.labels["basis"]), str(f.labels["rank"])), []).append(f.value)
-    for (definition, basis, rank), values in sums.items():
-        details.setdefault(definition, {}).setdefault(basis, {})[rank] = float(np.mean(values))
-    for (basis, rank), values in inside.items():
-        details.setdefault("trained_inside_accuracy", {}).setdefault(basis, {})[rank] = float(np.mean(values))
-    return details
+    """Return the arithmetic mean, or None of nothing."""
+    listed = list(values)
+    return float(np.mean(listed)) if listed else None

@@ -1,25 +1,103 @@
-"""Verdicts: the claim that a user reads, and how a rule over intervals becomes one.
+"""Verdicts: the claim that a user reads, the conditions it was judged by, and how conditions make a verdict.
 
-"low" and "high" are interval ends. `supported`: the whole interval satisfies the rule; `not_supported`: the whole
-interval violates it; `inconclusive`: it straddles, there are fewer than two seeds, or seeds were left out because of
-their result.
+`supported`: the whole interval of every condition satisfies its bounds; `not_supported`: the whole interval of one
+violates them; `inconclusive`: an interval straddles a bound, there are fewer than two seeds, or seeds were left out
+because of their result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lineament.claims.evidence import Evidence
 from lineament.claims.intervals import LEVEL, Interval
 
 Verdict = Literal["supported", "not_supported", "inconclusive"]
+VERDICT_WORDS: Mapping[Verdict, str] = {
+    "supported": "supported",
+    "not_supported": "not supported",
+    "inconclusive": "inconclusive",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a whole interval must satisfy: lie above a number, below one or between two, or else contain one."""
+
+    above: float | None = None
+    below: float | None = None
+    contains: float | None = None
+
+    def __post_init__(self) -> None:
+        limits = [limit for limit in (self.above, self.below) if limit is not None]
+        if bool(limits) == (self.contains is not None):
+            raise ValueError(f"{self} must name either limits or a number to contain; give one of the two.")
+        if len(limits) == 2 and limits[0] >= limits[1]:
+            raise ValueError(f"{self} leaves no room: above must be smaller than below.")
+
+    def hold_for(self, interval: Interval) -> bool | None:
+        """Return True if the whole interval satisfies the bounds, False if it violates them, None if it is open."""
+        low, high = interval.low, interval.high
+        if low is None or high is None:
+            return None
+        if self.contains is not None:
+            # An interval beside the number shows a difference, however small: that refutes nothing.
+            return True if low <= self.contains <= high else None
+        if (self.above is not None and high <= self.above) or (self.below is not None and low >= self.below):
+            return False
+        inside = (self.above is None or low > self.above) and (self.below is None or high < self.below)
+        return True if inside else None
+
+    def rule(self, name: str) -> str:
+        """Return the bounds on a named quantity as one part of a rule's text."""
+        if self.contains is not None:
+            return f"the interval of {name} contains {self.contains:g}"
+        if self.above is None:
+            return f"{name} < {self.below:g}"
+        return f"{name} > {self.above:g}" if self.below is None else f"{self.above:g} < {name} < {self.below:g}"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One part of a claim's rule as it was judged.
+
+    Attributes:
+        name: which quantity must satisfy the bounds.
+        interval: that quantity over seeds; None where no seed has it.
+        bounds: what the whole interval must satisfy.
+        holds: True if it satisfies them, False if it violates them, None if that is open.
+    """
+
+    name: str
+    interval: Interval | None
+    bounds: Bounds
+    holds: bool | None
+
+    @property
+    def n_seeds(self) -> int:
+        """Return the number of seeds that have the quantity."""
+        return self.interval.n_seeds if self.interval else 0
+
+    @property
+    def crossed(self) -> list[float]:
+        """Return the limits that the interval reaches both sides of."""
+        if self.interval is None or self.interval.low is None or self.interval.high is None:
+            return []
+        limits = (self.bounds.above, self.bounds.below)
+        return [x for x in limits if x is not None and self.interval.low <= x <= self.interval.high]
+
+
+def verdict_of(conditions: Sequence[Condition]) -> Verdict:
+    """Return the verdict: one violated condition refutes the rule; otherwise every condition must hold."""
+    if any(condition.holds is False for condition in conditions):
+        return "not_supported"
+    return "supported" if all(condition.holds for condition in conditions) else "inconclusive"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One verdict with the figure it rests on; fields as in claims.json."""
+    """One verdict with what it rests on; fields as in claims.json."""
 
     id: str
     task: str
@@ -36,83 +114,5 @@ class Claim:
     verdict: Verdict
     level: float = LEVEL
     reason: str | None = None
+    conditions: tuple[Condition, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One part of a rule: whether its whole interval satisfies it (True), violates it (False), or neither (None)."""
-
-    holds: bool | None
-    n_seeds: int
-
-
-def verdict_of(conditions: Sequence[Condition]) -> Verdict:
-    """One violated part refutes the whole rule; otherwise every part must hold."""
-    if any(condition.holds is False for condition in conditions):
-        return "not_supported"
-    return "supported" if all(condition.holds for condition in conditions) else "inconclusive"
-
-
-def make_claim(
-    e: Evidence,
-    id: str,
-    interval: Interval,
-    conditions: Sequence[Condition],
-    rule: str,
-    definition: str,
-    *,
-    unit: str = "fraction",
-    paper: float | None = None,
-    null: float | None = None,
-    rank: int | None = None,
-    undecided: str | None = None,
-    details: Mapping[str, Any] | None = None,
-) -> Claim:
-    """A claim with its verdict; `undecided` is a reason, beside too few seeds, why there can be none."""
-    fewest = min(interval.n_seeds, *(condition.n_seeds for condition in conditions))
-    few = e.why_few(fewest) if fewest < 2 else None
-    verdict = "inconclusive" if undecided or interval.n_seeds < 2 else verdict_of(conditions)
-    return Claim(
-        id=id,
-        task=e.task,
-        space=e.space,
-        rank=rank,
-        definition=definition,
-        paper=paper,
-        measured=interval.mean if interval.n_seeds else None,
-        low=interval.low,
-        high=interval.high,
-        null=null,
-        unit=unit,
-        rule=rule,
-        verdict=verdict,
-        reason=(undecided or few) if verdict == "inconclusive" else None,
-        details={"n_seeds": interval.n_seeds, **(details or {})},
-    )
-
-
-def interval_body(interval: Interval) -> dict[str, Any] | None:
-    """An interval for claims.json; nothing where there is no seed."""
-    return asdict(interval) if interval.n_seeds else None
-
-
-def clipped(interval: Interval, lowest: float, highest: float) -> Interval:
-    """An interval of a bounded statistic shown within its bounds; no verdict depends on what lies outside."""
-    if interval.low is None or interval.high is None:
-        return interval
-    return replace(interval, low=max(lowest, interval.low), high=min(highest, interval.high))
-
-
-def below(interval: Interval, bound: float) -> Condition:
-    """Whether the whole interval lies below a bound."""
-    if interval.low is None or interval.high is None:
-        return Condition(None, interval.n_seeds)
-    return Condition(True if interval.high < bound else False if interval.low >= bound else None, interval.n_seeds)
-
-
-def above(interval: Interval, bound: float) -> Condition:
-    """Whether the whole interval lies above a bound."""
-    if interval.low is None or interval.high is None:
-        return Condition(None, interval.n_seeds)
-    return Condition(True if interval.low > bound else False if interval.high <= bound else None, interval.n_seeds)

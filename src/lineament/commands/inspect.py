@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lineament.claims.claims_file import read_claims
 from lineament.claims.verdict import Claim
 from lineament.commands.job_flags import JobFlags
 from lineament.commands.sweep.command import SweepRequest, show_sweep_plan, write_all
@@ -170,11 +171,11 @@ def claims(path: Path, as_json: bool) -> int:
         body = read_json(sweeps)
         print(json.dumps(body, indent=1)) if as_json else console.print(sweep_table(body))
         return 0
-    body = _claims_of(path)
+    held = _claims_of(path)
     if as_json:
-        print(json.dumps(body, indent=1))
+        print(json.dumps(read_json(path / "claims.json"), indent=1))
     else:
-        console.print(claims_table([Claim(**claim) for claim in body["claims"]]))
+        console.print(claims_table(held))
     return 0
 
 
@@ -203,7 +204,7 @@ def runs(root: Path) -> int:
 
 def compare(first: Path, second: Path) -> int:
     """Claims of two runs side by side, and the settings in which they differ."""
-    pairs = [{(c["id"], c["task"]): c for c in _claims_of(path)["claims"]} for path in (first, second)]
+    pairs = [{(claim.id, claim.task): claim for claim in _claims_of(path)} for path in (first, second)]
     table = Table("claim", "task", first.name, second.name)
     for key in dict.fromkeys([*pairs[0], *pairs[1]]):
         table.add_row(*key, *(_short(found.get(key)) for found in pairs))
@@ -296,19 +297,18 @@ def _accuracies(records: Sequence[Record], task: str, point: str) -> list[float]
     return [value for value in found if value is not None]
 
 
-def _claims_of(path: Path) -> Mapping[str, Any]:
+def _claims_of(path: Path) -> list[Claim]:
     if not (path / "claims.json").exists():
         raise InputError(f"{path} holds no claims.json: it is no finished run. `lineament runs` lists runs.")
-    body: Mapping[str, Any] = read_json(path / "claims.json")
-    return body
+    return read_claims(path)
 
 
-def _short(claim: Mapping[str, Any] | None) -> str:
+def _short(claim: Claim | None) -> str:
     if claim is None:
         return "not measured"
-    low, high = claim["low"], claim["high"]
-    interval = f" \\[{low:.2f}, {high:.2f}]" if low is not None and high is not None else ""
-    return f"{claim['measured']:.2f}{interval} {claim['verdict']}"
+    measured = "-" if claim.measured is None else f"{claim.measured:.2f}"
+    interval = f" \\[{claim.low:.2f}, {claim.high:.2f}]" if claim.low is not None and claim.high is not None else ""
+    return f"{measured}{interval} {claim.verdict}"
 
 
 def _differences(first: Settings, second: Settings) -> list[str]:

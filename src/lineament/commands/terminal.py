@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -25,10 +24,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from lineament.claims.verdict import Claim
+from lineament.claims.claims_file import claim_from
+from lineament.claims.verdict import VERDICT_WORDS, Claim, Verdict
 from lineament.runs.executors.driver import ALL_JOBS, ENDED, JobProgress
 
-VERDICT_WORDS = {"supported": "supported", "not_supported": "NOT supported", "inconclusive": "inconclusive"}
 VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": "yellow"}
 SECONDS_BETWEEN_LINES = 5.0
 # A longer reason would push the other columns off 80 characters; the report has it whole.
@@ -125,16 +124,20 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     table.add_column("paper", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for claim in claims:
-        style = VERDICT_STYLES[claim.verdict]
         table.add_row(
             claim.id,
             *([claim.task] if len(tasks) > 1 else []),
             _with_interval(claim),
             _number(claim.null),
             _number(claim.paper),
-            f"[{style}]{VERDICT_WORDS[claim.verdict]}[/]",
+            f"[{VERDICT_STYLES[claim.verdict]}]{_verdict_words(claim.verdict)}[/]",
         )
     return table
+
+
+def _verdict_words(verdict: Verdict) -> str:
+    """Return the verdict in words; capitals stand in for the colour where there is none."""
+    return VERDICT_WORDS[verdict].replace("not ", "NOT ")
 
 
 def _with_interval(claim: Claim) -> str:
@@ -159,15 +162,13 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
         table.add_column(name, no_wrap=True, justify=justify)  # type: ignore[arg-type]
     tasks = {claim["task"] for cell in cells for claim in cell["claims"]}
     by_claim: dict[tuple[str, str], list[tuple[str, Claim]]] = {}
-    known = {field.name for field in fields(Claim)}
     for cell in cells:
-        for body in cell["claims"]:
-            claim = Claim(**{key: value for key, value in body.items() if key in known})
+        for claim in map(claim_from, cell["claims"]):
             by_claim.setdefault((claim.id, claim.task), []).append((cell["name"], claim))
     for (name, task), found in by_claim.items():
         table.add_row(f"[bold]{name}[/]{f' ({task})' if len(tasks) > 1 else ''}")
         for where, claim in found:
-            word = f"[{VERDICT_STYLES[claim.verdict]}]{VERDICT_WORDS[claim.verdict]}[/]"
+            word = f"[{VERDICT_STYLES[claim.verdict]}]{_verdict_words(claim.verdict)}[/]"
             table.add_row(f"  {escape(where)}", _with_interval(claim), _number(claim.null), word)
     return table
 
@@ -177,7 +178,8 @@ def _verdict_counts(cells: Sequence[Mapping[str, Any]]) -> Table:
     for cell in cells:
         for claim in cell["claims"]:
             counts.setdefault(claim["id"], Counter())[claim["verdict"]] += 1
-    table = Table("claim", *VERDICT_WORDS.values(), box=SIMPLE_HEAD, title=f"verdicts over {len(cells)} cells")
+    heads = map(_verdict_words, VERDICT_WORDS)
+    table = Table("claim", *heads, box=SIMPLE_HEAD, title=f"verdicts over {len(cells)} cells")
     for name, found in counts.items():
         table.add_row(name, *(str(found[verdict]) for verdict in VERDICT_WORDS))
     return table

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lineament.claims.claims_file import read_claims
+from lineament.claims.verdict import VERDICT_WORDS
 from lineament.errors import InputError
 from lineament.records import Record, load_records, write_bytes
 from lineament.report import words
@@ -42,14 +44,15 @@ def render(run: Path) -> str:
     records = load_records(run / "records")
     if not records:
         raise InputError(f"{run} holds no records. Give the folder that `lineament run --out` wrote.")
-    claims = optional_json(run / "claims.json")
+    claims = read_claims(run) if (run / "claims.json").exists() else None
     config = _config(run)
     rank = _headline_rank(config)
     targets = list(dict.fromkeys(record.target for record in records))
     page: str = template("template.html.j2").render(
         records=records,
         overview=_overview(records, targets),
-        claims=[verdict_row(claim) for claim in (claims or {}).get("claims", [])],
+        claims=[verdict_row(claim) for claim in claims or ()],
+        verdicts=VERDICT_WORDS,
         has_claims=claims is not None,
         targets=[_target(target, [r for r in records if r.target == target], rank) for target in targets],
         config=config,

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 
 from lineament.bases import from_vectors
-from lineament.claims.claims import write_claims
+from lineament.claims.claims_file import write_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError, unknown_name
 from lineament.measurements.measurement import measurements_named, need_recovery

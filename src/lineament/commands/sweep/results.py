@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lineament.claims.claims import evaluate, write_claims
+from lineament.claims.claims_file import write_claims
 from lineament.claims.evidence import paired_by_seed
+from lineament.claims.registry import evaluate
 from lineament.claims.verdict import Claim
 from lineament.commands.sweep.folder import SweepFolder
 from lineament.commands.sweep.grid import Cell, Grid
@@ -17,7 +18,7 @@ from lineament.runs.folder import RunFolder
 from lineament.runs.job import is_finished, seeds_of
 from lineament.settings.plain import plain_value
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # (task, claim) -> seed -> the claim's figure from that seed alone.
 PerSeed = Mapping[tuple[str, str], Mapping[int, float]]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lineament.report import words
 from lineament.report.estimates import Estimate
+from lineament.report.verdicts import claim_title
 from lineament.settings.words import value_words
 
 Combination = tuple[Any, ...]
@@ -34,8 +34,7 @@ class ClaimGrid:
     @property
     def title(self) -> str:
         """Return the claim as a sentence."""
-        known = words.CLAIMS.get(self.claim)
-        return known.title if known else self.claim.replace("_", " ")
+        return claim_title(self.claim)
 
     def estimate(self, combination: Combination) -> Estimate:
         """Return what was measured in one cell, with its interval over seeds."""

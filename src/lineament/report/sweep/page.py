@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lineament.claims.claims_file import claim_from
+from lineament.claims.verdict import VERDICT_WORDS
 from lineament.errors import InputError
 from lineament.records import read_json, write_bytes
 from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
@@ -129,14 +132,12 @@ def _verdicts(grids: Sequence[ClaimGrid], cells: Sequence[Mapping[str, Any]], se
 
 def _verdict(grid: ClaimGrid, combination: tuple[Any, ...]) -> dict[str, Any] | None:
     claim = grid.claims.get(combination)
-    return verdict_row(claim) if claim is not None else None
+    return verdict_row(claim_from(claim)) if claim is not None else None
 
 
 def _totals(grid: ClaimGrid) -> str:
-    counts = dict.fromkeys(("supported", "not_supported", "inconclusive"), 0)
-    for claim in grid.claims.values():
-        counts[claim["verdict"]] += 1
-    return ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
+    counts = Counter(claim["verdict"] for claim in grid.claims.values())
+    return ", ".join(f"{counts[verdict]} {text}" for verdict, text in VERDICT_WORDS.items() if counts[verdict])
 
 
 def _section(grid: ClaimGrid, body: Mapping[str, Any], several_tasks: bool) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def _facts(grid: ClaimGrid) -> list[tuple[str, str]]:
     """Return rule, definition and the like; if cells differ in them, all of them."""
     facts: dict[str, list[str]] = {}
     for claim in grid.claims.values():
-        for name, text in verdict_row(claim)["facts"]:
+        for name, text in verdict_row(claim_from(claim))["facts"]:
             facts.setdefault(name, []).append(text)
     return [(name, "; ".join(dict.fromkeys(texts))) for name, texts in facts.items()]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lineament.claims.claims import evaluate
+from lineament.claims.registry import evaluate
 from lineament.records import Record, read_json
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder

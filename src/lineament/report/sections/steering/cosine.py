@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineament.claims.steering import PAPER_COSINE, is_true
+from lineament.claims.steering import STEP_MATCHES_CAA
+from lineament.claims.steering_details import is_true
 from lineament.records import Quantity, Record
 from lineament.report.estimates import Estimate, correlation, estimate, mean_null, null_of, number, select
 from lineament.report.sections.steering.layers import best_layer_text, ends, layer_ticks, layers_of, ranges
@@ -49,8 +50,8 @@ def cosine_picture(sources: Sequence[Record]) -> Picture | None:
         return None
     lines = [line for key in STEP_STYLES if (line := _step_line(sources, *key, layers)) is not None]
     lines += [*_null_lines(sources, layers), *_reference_marks(sources, layers)]
-    paper = f"paper: {number(PAPER_COSINE)}"
-    lines.append(reference_line("paper", paper, ends(layers), Estimate(PAPER_COSINE), Style(BLACK, "dash", width=1.2)))
+    paper, style = Estimate(STEP_MATCHES_CAA.paper), Style(BLACK, "dash", width=1.2)
+    lines.append(reference_line("paper", f"paper: {paper.value_text}", ends(layers), paper, style))
     panel = Panel(
         "",
         "layer",

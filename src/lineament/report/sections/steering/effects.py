@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lineament.claims.steering import is_true
+from lineament.claims.steering_details import is_true
 from lineament.records import Label, Quantity, Record
 from lineament.report.estimates import label_texts, select, values_of
 from lineament.report.sections.steering.layers import at_best, best_layers, layers_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineament.claims.steering import is_true
+from lineament.claims.steering_details import is_true
 from lineament.records import Label, Record
 from lineament.report.estimates import (
     correlation,
