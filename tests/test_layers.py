@@ -39,10 +39,10 @@ LAYERS = (
     ("commands",),
     ("cli",),
 )
-# The report is made from records and claims alone: no model, no settings, nothing that measures. The two modules of
-# settings that it may use write plain values and know no key.
+# The report is made from records and claims alone: no model, no settings, nothing that measures. Besides, it may use
+# three modules that import nothing of the package: how plain values are written, and the labels of points in records.
 REPORT_IMPORTS = {"errors", "records", "claims", "report"}
-PLAIN_VALUES = {"settings.plain", "settings.words"}
+LEAVES = {"settings.plain", "settings.words", "study.points"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 400
 
@@ -77,7 +77,12 @@ def test_imports_go_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "report").rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_report_imports_claims_and_records_only(path: Path) -> None:
-    assert {module.split(".")[0] for module in imported(path) - PLAIN_VALUES} <= REPORT_IMPORTS
+    assert {module.split(".")[0] for module in imported(path) - LEAVES} <= REPORT_IMPORTS
+
+
+@pytest.mark.parametrize("leaf", sorted(LEAVES))
+def test_leaves_import_nothing_of_the_package(leaf: str) -> None:
+    assert imported(PACKAGE / f"{leaf.replace('.', '/')}.py") == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lineament.claims.claims_file import read_claims
 from lineament.claims.intervals import Interval, over_seeds
 from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import Claim, Condition, Verdict
+from lineament.measurements.families import STATIC
 from lineament.records import Label, Quantity, Record, load_records
 from lineament.report.drawing import draw
 from lineament.report.estimates import number
+from lineament.report.page import render
+from lineament.report.sections import registry
+from lineament.report.sections.bases import BASES, is_static
 from lineament.report.sections.basis_capture.captures import best_statics, capture_picture
 from lineament.report.sections.basis_capture.tables import later_table
 from lineament.report.sections.basis_drift import half_life_text, window_texts
 from lineament.report.sections.gradient_rank import spectrum_picture
+from lineament.report.sections.registry import SECTIONS
+from lineament.report.sections.section import Section, definitions, each
+from lineament.report.series import Table
 from lineament.report.verdicts import meaning, verdict_row
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.anchor or section.measurement)
+def test_a_section_of_records_that_hold_nothing_has_no_pictures(section: Section) -> None:
+    sources = made(section.measurement, [], [])
+    assert [picture for picture in section.pictures(sources, 10) if picture] == []
+    assert all(table is None or table.columns for table in section.tables(sources, 10))
+    assert definitions(section, sources) == []
+
+
+def test_a_measurement_without_a_section_gets_a_table_of_its_quantities(tmp_path: Path) -> None:
+    for record in made("new_thing", [Quantity("size", 2.0, "steps")], [Quantity("size", 4.0, "steps")]):
+        record.save(tmp_path / "records")
+    page = render(tmp_path)
+    assert "<h2>new thing</h2>" in page
+    assert '<th scope="row">size</th><td></td><td>3 <span class="num">[' in page
+
+
+def test_a_registered_section_shows_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def size_table(sources: Sequence[Record]) -> Table:
+        return Table("Sizes", ("seed", "size"), [(str(r.seed), str(r.value("size"))) for r in sources])
+
+    section = Section("new_thing", "A new thing", "how large it is", tables=each(size_table), nulls={"size": "zero"})
+    monkeypatch.setattr(registry, "SECTIONS", (*SECTIONS, section))
+    for record in made("new_thing", [Quantity("size", 2.0, "steps")]):
+        record.save(tmp_path / "records")
+    page = render(tmp_path)
+    for text in ("<h2>A new thing</h2>", "how large it is", ">Sizes</h3>", "null: zero"):
+        assert text in page
+
+
+def test_the_legend_calls_fixed_what_the_claims_call_static() -> None:
+    assert {name for name in BASES if is_static(name)} == set(STATIC)
 
 
 def captures_of(run: Path) -> list[Record]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lineament.study.points import DAMAGED, RECOVERED, START, TRAINED
+
 GROUPS = {
     "own": "the updates themselves",
     "static": "fixed beforehand",
@@ -11,10 +13,11 @@ GROUPS = {
     "reference": "references",
 }
 POINTS = {
-    "start": "start",
-    "star": "trained",
-    "broken": "damaged",
-    "recovered": "recovered",
+    START: "start",
+    TRAINED: "trained",
+    DAMAGED: "damaged",
+    "half recovered": "half-way through the recovery",
+    RECOVERED: "recovered",
 }
 SPACES = {
     "lora_factors": "LoRA factors A, B",

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 from lineament.records import Quantity, Record
 from lineament.report.estimates import Estimate, estimate, label_integers, label_numbers, number, select
 from lineament.report.sections.section import Section, each
 from lineament.report.series import BLUE, GREY, VERMILLION, Line, Panel, Picture, Style, reference_line
+from lineament.study.points import DAMAGED, RECOVERED
 
 # How a record says that the overlap never falls to half; the number is the largest lag.
 NOT_CROSSED = re.compile(r"> ([\d.]+) \(largest lag")
-Side = Literal["broken", "recovered"]
-SIDES: dict[Side, tuple[str, str]] = {
-    "broken": ("damaged point", VERMILLION),
-    "recovered": ("recovered point", BLUE),
-}
+# Where lags are counted from: its name and the colour of its lines.
+SIDES = {DAMAGED: ("damaged point", VERMILLION), RECOVERED: ("recovered point", BLUE)}
 DRIFT_CAPTION = (
     "Overlap of the plane of fresh task gradients with the plane some steps later: 1 is the same plane. The ceiling "
     "is what two halves of one sample reach, so it means 'no drift'; the floor is two random planes. Lags that some "
@@ -51,7 +48,7 @@ def drift_loss_picture(sources: Sequence[Record]) -> Picture | None:
     return Picture("drift-loss", message, LOSS_CAPTION, [panel], sources, [_rates_text(sources)])
 
 
-def half_life_text(records: Sequence[Record], side: Side) -> str:
+def half_life_text(records: Sequence[Record], side: str) -> str:
     """Return a sentence with the half-life and its interval, or with the reason why there is none."""
     where, lives = SIDES[side][0], select(records, "half_life", **{"from": side})
     # A seed that did not recover has one half-life without a value, on neither side.
@@ -96,7 +93,7 @@ def _without_half_life(lives: Sequence[Quantity], n_seeds: int) -> str:
     return "; ".join(clauses)
 
 
-def _lag_panel(sources: Sequence[Record], side: Side) -> Panel:
+def _lag_panel(sources: Sequence[Record], side: str) -> Panel:
     where, color = SIDES[side]
     counts = {
         lag: len(select(sources, "overlap", lag=lag, **{"from": side}))
@@ -113,7 +110,7 @@ def _lag_panel(sources: Sequence[Record], side: Side) -> Panel:
     return Panel(title, x_title, "overlap (fraction)", lines, x_log=True, ticks=lags, x_name="lag")
 
 
-def _lag_line(sources: Sequence[Record], side: Side, lags: Sequence[float], name: str) -> Line:
+def _lag_line(sources: Sequence[Record], side: str, lags: Sequence[float], name: str) -> Line:
     where, color = SIDES[side]
     key, label, style = {
         "ceiling": ("ceiling", "ceiling: two halves of one sample", Style(GREY, "dash", "square")),
@@ -130,7 +127,7 @@ def _floor_line(sources: Sequence[Record], lags: Sequence[float]) -> list[Line]:
     return [reference_line("floor", "floor: two random planes", [lags[0], lags[-1]], floor, Style(GREY, "dot"))]
 
 
-def _half_life_line(sources: Sequence[Record], side: Side, color: str) -> list[Line]:
+def _half_life_line(sources: Sequence[Record], side: str, color: str) -> list[Line]:
     life = estimate(select(sources, "half_life", **{"from": side}), fraction=False).mean
     if life is None:
         return []
@@ -139,13 +136,13 @@ def _half_life_line(sources: Sequence[Record], side: Side, color: str) -> list[L
     return [Line(f"half-life-{side}", label, "reference", style, [life, life], upright, mode="plain", tabled=0)]
 
 
-def _loss_line(record: Record, side: Side) -> Line | None:
+def _loss_line(record: Record, side: str) -> Line | None:
     overlaps = [q for q in record.select("rescaled_overlap", **{"from": side}) if "loss" in q.labels]
     overlaps.sort(key=lambda overlap: float(overlap.labels["loss"]))
     if not overlaps:
         return None
     where, color = SIDES[side]
-    style = Style(color, "solid" if side == "broken" else "dash", "circle" if side == "broken" else "square", 1.2)
+    style = Style(color, "solid" if side == DAMAGED else "dash", "circle" if side == DAMAGED else "square", 1.2)
     points = [Estimate(q.value, n_seeds=1, reason=q.reason or f"lag {q.labels['lag']}") for q in overlaps]
     losses = [float(overlap.labels["loss"]) for overlap in overlaps]
     return Line(f"loss-{side}", f"from the {where}", "drift", style, losses, points)

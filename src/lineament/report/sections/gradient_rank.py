@@ -21,6 +21,7 @@ from lineament.report.estimates import (
 from lineament.report.sections.section import Section, each
 from lineament.report.series import BLUE, GREY, VERMILLION, Line, Panel, Picture, Style, Table, reference_line
 from lineament.report.words import POINTS
+from lineament.study.points import DAMAGED, TRAINED
 
 # Which of the spectra the page shows.
 RAW: dict[str, Label] = {"centred": "False", "unit_norm": "False"}
@@ -48,7 +49,7 @@ def spectrum_table(sources: Sequence[Record]) -> Table | None:
     rows = [
         _spectrum_row(sources, name, point, kind, max(sizes))
         for name in ("k90", "participation_ratio", "entropy_rank", "stable_rank", "mean_cosine")
-        for point in ("broken", "star")
+        for point in (DAMAGED, TRAINED)
         for kind in ("minibatch", "example")
     ]
     columns = ("quantity", "point", "gradients", "true labels", "null: shuffled labels")
@@ -58,7 +59,7 @@ def spectrum_table(sources: Sequence[Record]) -> Table | None:
 
 def _spectrum_panel(sources: Sequence[Record], kind: str, title: str) -> Panel:
     lines = []
-    for point, color in (("broken", VERMILLION), ("star", BLUE)):
+    for point, color in ((DAMAGED, VERMILLION), (TRAINED, BLUE)):
         for labels, dash in (("true", "solid"), ("shuffled", "dash")):
             label = f"{POINTS[point]} point, {labels} labels"
             style = Style(color, dash, width=3 if labels == "true" else 1.8)
@@ -94,7 +95,7 @@ def _rising(points: Sequence[Estimate]) -> list[Estimate]:
 
 
 def _spectrum_title(sources: Sequence[Record]) -> str:
-    labels: dict[str, Label] = {"point": "broken", "gradients": "minibatch", "labels": "true", **RAW}
+    labels: dict[str, Label] = {"point": DAMAGED, "gradients": "minibatch", "labels": "true", **RAW}
     known = [quantity for quantity in select(sources, "k90", **labels) if quantity.value is not None]
     n = max((int(quantity.labels["n"]) for quantity in known), default=0)
     largest = [quantity for quantity in known if quantity.labels["n"] == n]

@@ -10,6 +10,7 @@ from lineament.report.sections.bases import basis_label, in_order, is_static
 from lineament.report.sections.basis_capture.captures import shown_rank
 from lineament.report.series import BLACK, BLUE, GREEN, GREY, VERMILLION, Line, Panel, Picture, Style, reference_line
 from lineament.report.words import POINTS
+from lineament.study.points import DAMAGED, RECOVERED, TRAINED
 
 CAPTION = (
     "Held-out accuracy on the damaged task. Dots: only the coordinates inside each subspace were trained, from the "
@@ -22,7 +23,7 @@ LOOKS = {
     INSIDE: ("trained inside the subspace", Style(VERMILLION), -0.13),
     PROJECTED: ("projected onto it", Style(BLUE, symbol="diamond", open=True), 0.13),
 }
-REFERENCES = {"broken": Style(GREY, "dot"), "recovered": Style(GREEN, "dash"), "star": Style(BLACK, width=1.5)}
+REFERENCES = {DAMAGED: Style(GREY, "dot"), RECOVERED: Style(GREEN, "dash"), TRAINED: Style(BLACK, width=1.5)}
 Row = tuple[str, dict[str, Label]]
 
 

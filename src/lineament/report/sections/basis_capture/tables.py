@@ -47,7 +47,7 @@ def space_table(sources: Sequence[Record], rank: int) -> Table | None:
         for definition in ("whole", "rest")
     ]
     note = (
-        "The factors A and B can be rescaled without changing the model, which changes captures in factor space; "
+        "The factors A and B can be transformed without changing the model, which changes captures in factor space; "
         "effective weights dW = scale B A do not have that freedom. Only bases made of updates exist in both."
         f"{_start_shares(sources)}"
     )

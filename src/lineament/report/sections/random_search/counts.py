@@ -75,11 +75,12 @@ def _scaled(sources: Sequence[Record], quantity: str, space: str, cost: float, n
 
 
 def _counts_title(sources: Sequence[Record], space: str, costs: list[float], n: int) -> str:
-    parts = []
+    parts: list[str] = []
     for cost in costs:
         mean = estimate(cells(sources, "ratio_linear", space, cost, n), fraction=False).mean
         if mean is not None:
-            parts.append(f"{percent(mean)} where curvature should change it by {percent(cost)}")
+            of = "" if parts else " of the linear prediction"
+            parts.append(f"{percent(mean)}{of} where curvature should change it by {percent(cost)}")
     if not parts:
         return "How the gain grows with the number of draws"
-    return f"The best of {n} draws gains, of the linear prediction, {', '.join(parts)}"
+    return f"The best of {n} draws gains {', '.join(parts)}"

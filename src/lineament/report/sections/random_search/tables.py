@@ -17,8 +17,8 @@ from lineament.report.estimates import (
 )
 from lineament.report.sections.random_search.spaces import WHOLE_SPACE, space_label, spaces
 from lineament.report.series import Table
+from lineament.report.words import POINTS
 
-SEARCH_POINTS = {"broken": "damaged", "half recovered": "half-way through the recovery", "star": "trained"}
 POINT_PREDICTIONS = {"linear": "linear", "second_order": "second order", "flat": "many flat directions"}
 GEOMETRY = {
     "gradient_norm": "|g|",
@@ -61,7 +61,7 @@ def point_table(sources: Sequence[Record]) -> Table | None:
             _or_reason(select(sources, "point_ratio", point=point, prediction=prediction))
             for prediction in POINT_PREDICTIONS
         ]
-        rows.append((SEARCH_POINTS.get(point, point), _sign(traces), estimate(traces, fraction=False).text, *ratios))
+        rows.append((POINTS.get(point, point), _sign(traces), estimate(traces, fraction=False).text, *ratios))
     columns = ("point", "curvature", "tr H", *(f"gain / {label}" for label in POINT_PREDICTIONS.values()))
     note = (
         "In the whole space, at the step where curvature should change the gain by 10 %. tr H in nats per unit "

@@ -14,12 +14,12 @@ from lineament.report.series import GREY, Line, Panel, Picture, Style, vertical_
 
 CHANGE = "dose_logit_difference"
 CAPTION = (
-    "The unit vector times dose times |CAA| is added to the activations of one layer while held-out prompts pass; up "
-    "is the change in the mean logit difference, positive minus negative label. Left: at equal length. Right: against "
-    "the KL divergence that the same dose causes on neutral text. A vector that steers better is further from 0 at "
-    "the same KL. Dotted on the right: negative doses. Random directions have no sign of their own and are turned so "
-    "that positive doses raise the logit difference. Bars: 95 % interval over seeds, cut at the edge where they are "
-    "long; none for random directions."
+    "The unit vector times dose times |CAA| is added to the activations of one layer while the model reads held-out "
+    "prompts. Up: the change in the mean logit difference, positive minus negative label. Left: at equal length. "
+    "Right: against the KL divergence that the same dose causes on neutral text. A vector that steers better is "
+    "further from 0 at the same KL. Dotted on the right: negative doses. Random directions have no sign of their own "
+    "and are turned so that positive doses raise the logit difference. Bars: 95 % interval over seeds, cut at the "
+    "edge where they are long; none for random directions."
 )
 
 

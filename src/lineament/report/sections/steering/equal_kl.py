@@ -12,7 +12,7 @@ from lineament.report.sections.steering.names import vector_label, vector_style
 from lineament.report.series import GREY, Line, Panel, Picture, Style
 
 CAPTION = (
-    "Every vector is given the dose at which it causes the same KL divergence on neutral text; across is the change "
+    "Every vector is given the dose at which it causes the same KL divergence on neutral text. Across: the change "
     "that this dose makes in the mean logit difference on held-out prompts. Best layer: each seed's own. The dose "
     "that each vector needs is in the table below. Bars: 95 % interval over seeds."
 )
