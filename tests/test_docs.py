@@ -37,6 +37,7 @@ def commands() -> list[tuple[str, str]]:
     return [(p.name, line.partition("#")[0].partition(">")[0]) for p, line in lines if line.startswith("lineament ")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
 def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
     code = "\n\n".join(blocks(path, "python"))
@@ -44,6 +45,7 @@ def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_examples_run(path: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, check=False)

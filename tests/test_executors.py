@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from command_line import arguments, lineament, record_bytes, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def session_members(session: int) -> list[int]:
     """Processes of a session, zombies left out (Linux)."""

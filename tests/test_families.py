@@ -70,6 +70,7 @@ def test_the_families_are_those_of_the_documentation() -> None:
         assert all(f"`{target}`" in row for target in targets), family
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "dtype"), [*((family, "float32") for family in FAMILIES), ("llama", "bfloat16"), ("gpt2", "bfloat16")]
 )

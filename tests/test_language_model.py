@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import lineament_here
+from command_line import lineament, lineament_here
+from read_once import read_smollm2
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
@@ -130,7 +129,7 @@ def test_saved_adapter_loads_in_peft_with_equal_logits(smollm2: LanguageModelPro
     from peft import PeftModel
 
     save_adapter(smollm2.parameters, smollm2.parameters.read(), tmp_path / "adapter")
-    base, _ = load_model("smollm2-135m")
+    base, _ = read_smollm2()
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
     batch = smollm2.fixed("words", "evaluation").rows(slice(0, 2))
     with torch.no_grad():
@@ -151,33 +150,29 @@ def test_effective_gram_is_pefts_delta_weight(smollm2: LanguageModelProblem) -> 
     assert abs(found - truth) < 1e-5 * truth
 
 
-def lineament(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lineament.cli", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=cwd)
-
-
 SHORT = {
-    "operating.steps": "12",
-    "damage.steps": "6",
+    "threads": "1",
+    "operating.steps": "4",
+    "damage.steps": "3",
     "damage.lr": "3e-3",
-    "recovery.steps": "12",
+    "recovery.steps": "6",
     "recovery.threshold": "0.4",
     "recovery.stay": "2",
-    "task.evaluation_examples": "8",
+    "task.evaluation_examples": "4",
     "measurement.ranks": "1,2",
     "measurement.headline_rank": "1",
-    "measurement.gradients": "8",
+    "measurement.gradients": "4",
     "measurement.minibatch": "2",
-    "measurement.curvature_batch": "4",
-    "measurement.lanczos_steps": "3",
+    "measurement.curvature_batch": "2",
+    "measurement.lanczos_steps": "2",
     "measurement.task_vector_steps": "1",
-    "measurement.inside_steps": "2",
-    "measurement.inside_batch": "4",
-    "measurement.drift_gradients": "4",
-    "measurement.drift_rank": "2",
+    "measurement.inside_steps": "1",
+    "measurement.inside_batch": "2",
+    "measurement.drift_gradients": "2",
+    "measurement.drift_rank": "1",
     "recovery.batch": "4",
-    "operating.batch": "12",
-    "damage.batch": "12",
+    "operating.batch": "6",
+    "damage.batch": "6",
 }
 
 
@@ -186,7 +181,7 @@ def short(**changes: str) -> list[str]:
 
 
 def test_short_real_run_ends_with_claims_and_report(tmp_path: Path) -> None:
-    done = lineament(
+    done = lineament_here(
         "run", "lm", "--model", "smollm2-135m", "--preset", "quick", "--out", "out", *short(), cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
@@ -238,7 +233,7 @@ def tiny_gpt2(folder: Path) -> Path:
 def test_local_folder_of_another_architecture_works_the_same(tmp_path: Path) -> None:
     folder = tiny_gpt2(tmp_path / "gpt2")
     changes = {"lora.targets": "c_attn", "operating.lr": "1e-2", "operating.steps": "30"}
-    done = lineament(
+    done = lineament_here(
         "run", "lm", "--model", str(folder), "--preset", "quick", "--out", "out", *short(**changes), cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr

@@ -26,6 +26,8 @@ from lineament.runs.folder import RunFolder
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("serial", "processes", "ray")
 IN_WORKERS = NAMES[1:]
 
@@ -164,18 +166,25 @@ def test_a_job_that_hangs_is_ended_and_the_others_finish(name: str, pools: Pools
 
 
 def worker_pids(name: str) -> list[int]:
-    """Processes that carry tasks out now (Linux)."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    """Processes below this one that carry tasks out now (Linux); other tests may have workers at the same time."""
+    sign, parents, pids = b"spawn_main" if name == "processes" else b"ray::carry_out", dict[int, int](), list[int]()
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = file.read_bytes().replace(b"\0", b" ")
-            parent = int((file.parent / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # it ended meanwhile
             continue
-        own = b"spawn_main" in words and parent == os.getpid() if name == "processes" else b"ray::carry_out" in words
-        if own:
-            found.append(int(file.parent.name))
-    return found
+        if sign in words:
+            pids.append(int(folder.name))
+    return [pid for pid in pids if os.getpid() in ancestors(pid, parents)]
+
+
+def ancestors(pid: int, parents: dict[int, int]) -> list[int]:
+    """The processes above one, from its parent upwards."""
+    above = []
+    while pid := parents.get(pid, 0):
+        above.append(pid)
+    return above
 
 
 @pytest.mark.parametrize("name", IN_WORKERS)

@@ -24,6 +24,8 @@ from lineament.runs.executors.jobs import open_pool
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.tasks import Job
 
+pytestmark = pytest.mark.slow
+
 VARY = {"recovery.optimizer": ["sgd", "adamw"], "damage.kind": ["wrong_labels", "ascent", "gaussian", "uniform_labels"]}
 
 
@@ -42,11 +44,14 @@ def cluster() -> Iterator[Any]:
             found.shutdown()
 
 
-def sweep(out: Path, *more: str) -> subprocess.Popen[str]:
+def sweep_command(out: Path, *more: str) -> list[str]:
     vary = [part for key, values in VARY.items() for part in ("--vary", f"{key}={','.join(values)}")]
-    command = ["run", "synthetic", "--preset", "quick", "--out", str(out), *sets(), *vary, *more]
+    return ["run", "synthetic", "--preset", "quick", "--out", str(out), *sets(), *vary, *more]
+
+
+def sweep(out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lineament.cli", *command],
+        [sys.executable, "-m", "lineament.cli", *sweep_command(out, *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -95,9 +100,8 @@ def test_no_record_is_lost_or_doubled_when_nodes_workers_and_the_driver_die(clus
     assert again.returncode == 0, said
 
     undisturbed = tmp_path / "undisturbed"
-    alone = sweep(undisturbed, "--executor", "processes")
-    said, _ = alone.communicate(timeout=300)
-    assert alone.returncode == 0, said
+    alone = lineament_here(*sweep_command(undisturbed))
+    assert alone.returncode == 0, alone.stderr
     found = cell_records(out)
     assert len(found) == 48  # 24 records, each with its arrays
     assert found == cell_records(undisturbed)
@@ -132,7 +136,8 @@ def test_a_node_with_other_versions_is_refused(cluster: Any, tmp_path: Path) -> 
     other = tmp_path / "site" / "lineament-99.0.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: lineament\nVersion: 99.0\n")
-    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(other.parent)})
+    path = os.pathsep.join([str(other.parent), os.environ.get("PYTHONPATH", "")])
+    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
     done = lineament_here(*command(tmp_path / "out"), "--ray-address", cluster.address)
     assert done.returncode == 2
     assert "lineament 99.0 there" in done.stderr

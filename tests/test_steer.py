@@ -163,28 +163,37 @@ def test_export_and_import_keep_every_bit(made: Path, folder: Path) -> None:
     assert first.tags == second.tags
 
 
-def test_an_adapter_becomes_a_vector_and_a_step_an_adapter(folder: Path) -> None:
-    adapter, out = folder / "step", folder / "fromstep.safetensors"
-    data = folder / "few_words.jsonl"
-    make = ["make", data, "--layers", "20", "--overwrite"]
-    assert run(*make, "--out", out, "--method", "step", "--save-step", adapter, "--step-norm", "0.05") == 0
-    step = load_vector(out).directions[20]
+@pytest.fixture(scope="module")
+def step(folder: Path) -> tuple[Path, Path, Path]:
+    """A step's vector, the step as an adapter, and that adapter's vector."""
+    vector, adapter, moved = folder / "step.safetensors", folder / "step", folder / "fromstep.safetensors"
+    make = ["make", folder / "few_words.jsonl", "--layers", "20"]
+    assert run(*make, "--out", vector, "--method", "step", "--save-step", adapter, "--step-norm", "0.05") == 0
+    assert run(*make, "--out", moved, "--method", "adapter", "--adapter", adapter) == 0
+    return vector, adapter, moved
+
+
+def test_an_adapter_becomes_a_vector_and_a_step_an_adapter(step: tuple[Path, Path, Path]) -> None:
+    vector, adapter, effect = step
     assert (adapter / "adapter_model.safetensors").exists()
-    assert run(*make, "--out", out, "--method", "adapter", "--adapter", adapter) == 0
-    moved = load_vector(out).directions[20]
-    assert float(torch.cosine_similarity(step, moved, dim=0)) > 0.95
-    assert float(moved.norm()) == pytest.approx(0.05 * float(step.norm()), rel=0.3)
+    taken, moved = (load_vector(file).directions[20] for file in (vector, effect))
+    assert float(torch.cosine_similarity(taken, moved, dim=0)) > 0.95
+    assert float(moved.norm()) == pytest.approx(0.05 * float(taken.norm()), rel=0.3)
 
 
-def test_what_an_adapter_does_steers_the_bare_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = folder / "fromstep.safetensors"
+def test_what_an_adapter_does_steers_the_bare_model(
+    folder: Path, step: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, out = step
     capsys.readouterr()
     assert run("eval", out, folder / "held.jsonl", "--neutral", "2", "--no-collateral", "--doses", "1") == 0
     assert "unsteered" in capsys.readouterr().out
 
 
-def test_a_step_never_replaces_an_adapter_unasked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, adapter, out = folder / "words.jsonl", folder / "step", folder / "no.safetensors"
+def test_a_step_never_replaces_an_adapter_unasked(
+    folder: Path, step: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, (_, adapter, _), out = folder / "words.jsonl", step, folder / "no.safetensors"
     make = ("make", data, "--out", out, "--method", "step", "--save-step", adapter)
     before = (adapter / "adapter_model.safetensors").read_bytes()
     assert "--overwrite" in refused(capsys, *make)

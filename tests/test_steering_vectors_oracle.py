@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from read_once import read_smollm2
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from lineament.activations.capture import Place, Reader, all_layers, group_sums, read_rows
 from lineament.activations.packed import read_answers
-from lineament.problems.loading import load_model
 from lineament.problems.problem import Batch, padded_rows
 from lineament.steering.directions import caa
 
@@ -39,7 +39,7 @@ def model_and_rows(name: str) -> tuple[nn.Module, dict[str, list[list[int]]], tu
         model = tiny_model(name)
         rows = {kind: [list(text.encode()) for text in found] for kind, found in texts.items()}
         return model, rows, (256, 257)
-    model, tokenizer = load_model(name)
+    model, tokenizer = read_smollm2()
     rows = {kind: [tokenizer(text)["input_ids"] for text in found] for kind, found in texts.items()}
     answers = [tokenizer(pairs["answers"][kind], add_special_tokens=False)["input_ids"] for kind in ("true", "false")]
     assert all(len(ids) == 1 for ids in answers)

@@ -350,6 +350,8 @@ def figures(out: Path, name: str = "basis_capture") -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("with_start", [False, True])
 def test_a_run_around_an_adapter_trains_to_no_operating_point(
     with_start: bool, trained: Path, model_of: Adapter, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

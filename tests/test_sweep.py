@@ -23,6 +23,8 @@ from lineament.settings.plain import to_dict
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 VARY = ("--vary", "recovery.optimizer=sgd,adamw", "--vary", "recovery.lr=1e-3,1e-2")
 
 

@@ -218,7 +218,6 @@ def test_a_folder_that_holds_no_results_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("width", [1200, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_draws_and_fits_with_no_network(
@@ -244,7 +243,6 @@ def test_it_draws_and_fits_with_no_network(
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-@pytest.mark.browser
 def test_the_legend_hides_a_series_with_its_null(browser: webdriver.Chrome, sweep: Path) -> None:
     size(browser, 1200)
     browser.get((sweep / "report.html").as_uri())

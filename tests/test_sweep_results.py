@@ -127,6 +127,7 @@ def test_one_seed_has_differences_without_an_interval(tmp_path: Path) -> None:
     assert found[0]["mean"] == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_a_job_whose_records_are_all_there_did_not_fail(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep")
     cell = next(folder.grid().cells())

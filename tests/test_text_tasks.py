@@ -251,6 +251,7 @@ def test_corruption_leaves_places_that_do_not_count(lengths: list[int], how: Any
         assert sorted(inside.tolist()) == sorted(targets[counted].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["completion", "text", "choice"])
 def test_the_study_runs_on_every_shape(
     shape: str, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

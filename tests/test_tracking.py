@@ -16,6 +16,8 @@ from lineament.runs.folder import RunFolder
 from lineament.runs.tracking import tracking
 from lineament.runs.tracking.job_log import job_log
 
+pytestmark = pytest.mark.slow
+
 VARY = ("--vary", "recovery.lr=1e-3,1e-2")
 
 

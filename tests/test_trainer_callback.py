@@ -21,6 +21,8 @@ from lineament.parameters import ParameterSpace
 from lineament.vectors.effective import effective_gram
 from lineament.vectors.recording.reader import Trajectory
 
+pytestmark = pytest.mark.slow
+
 N_WORDS = 40
 
 

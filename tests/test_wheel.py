@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = (
     "py.typed",
@@ -26,6 +28,7 @@ def run(*command: str, **changes: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd="/").stdout
 
 
+@pytest.mark.slow
 def test_wheel_installs_and_runs(tmp_path: Path) -> None:
     build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT))
     run(*build)
