@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lineament.problems.loading import SMOLLM2, load_model
-from lineament.settings.settings import DtypeName
+from lineament.settings.model import DtypeName
 
 _read = functools.cache(load_model)
 

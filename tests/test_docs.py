@@ -67,6 +67,7 @@ def test_documented_commands_parse(page: str, line: str) -> None:
             make_grid(base, dict(parse_variation(text) for text in options.vary), page)
 
 
+@pytest.mark.slow
 def test_built_pages_hold_what_they_include(tmp_path: Path) -> None:
     """Formatters of Markdown take the mark of an include for an expression; then the page shows the mark itself."""
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import arguments, lineament, record_bytes, wait_for
+from command_line import arguments, lineament_here, record_bytes, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +86,6 @@ def test_workers_end_with_the_run_which_goes_on_to_the_same_records(
         time.sleep(0.05)
     assert len(list(out.glob("records/*.json"))) < 6, "the end came too late to test anything"
     assert not (out / "log.txt").exists(), "a worker took the interrupt for a failure of its job"
-    done = lineament(*command, "--resume")
+    done = lineament_here(*command, "--resume")
     assert done.returncode == 0, done.stderr
     assert record_bytes(out) == record_bytes(finished)
