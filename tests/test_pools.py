@@ -123,7 +123,8 @@ def test_records_are_bit_identical(
 def test_a_job_that_raises_is_tried_again_and_then_named_while_the_others_finish(
     name: str, pools: Pools, tmp_path: Path
 ) -> None:
-    bad, good = job(tmp_path / "bad"), job(tmp_path / "good")
+    # steps enough to be seen in its seconds, of which state.json keeps a tenth
+    bad, good = job(tmp_path / "bad"), job(tmp_path / "good", **{"operating.steps": "200"})
     bad.run.mkdir()
     (bad.run / "stages").write_text("a file where a folder must be")
     (failure,) = run(pools[name], name, [bad, good], retries=1)
