@@ -12,7 +12,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
@@ -148,6 +148,12 @@ def _as_json(record: Record) -> dict[str, Any]:
 def load_records(folder: Path | str, with_arrays: bool = True) -> list[Record]:
     """All records of a run's `records` folder, in the order of their names."""
     return [Record.load(path, with_arrays) for path in record_files(folder)]
+
+
+def label_values(records: Iterable[Record], name: str, label: str) -> list[Label]:
+    """Return the different values of a label over the quantities of one name, in the order of appearance."""
+    quantities = (quantity for record in records for quantity in record.select(name))
+    return list(dict.fromkeys(quantity.labels[label] for quantity in quantities if label in quantity.labels))
 
 
 def record_files(folder: Path | str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a recording says about practice: each line with its value, interval, null and the figure it came from.
+"""What a recording says about practice: each line with its value, interval, null and the quantity it came from.
 
 Intervals are Student t over recordings (replicates of one target). One recording has none; its half-life then comes
 with the spread over starting times within that run, and says so.
@@ -7,12 +7,12 @@ with the spread over starting times within that run, and says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lineament.claims.evidence import mean_or_none
 from lineament.claims.intervals import over_seeds
-from lineament.records import Label, Quantity, Record
+from lineament.records import Label, Quantity, Record, label_values
 
 # GaLore's default number of steps between refreshes of its projection (Zhao et al. 2024, arXiv 2403.03507).
 GALORE_REFRESH_STEPS = 200
@@ -30,13 +30,13 @@ ONE = "one recording"
 
 @dataclass(frozen=True)
 class Advice:
-    """One line.
+    """One line of advice.
 
     Attributes:
         topic: the heading it stands under. text: what it is.
         value: None if no recording has it; `reason` then says why.
         low, high: ends of the interval; `interval` says what it is over.
-        figure: quantity and labels of the record's figure.
+        figure: name and labels of the record's quantity.
     """
 
     topic: str
@@ -58,13 +58,13 @@ RANK = "Rank that the updates used"
 
 
 def advise(records: Sequence[Record]) -> list[Advice]:
-    """Lines of all topics, from the records of one target's recordings."""
+    """Return the lines of all topics, from the records of one target's recordings."""
     return [*_spans(records), *_lives(records), *_stale(records), *_ranks(records)]
 
 
 def _spans(records: Sequence[Record]) -> Iterator[Advice]:
-    for space_of in _labels(records, "steps_to_span", "space_of"):
-        for share in _labels(records, "steps_to_span", "share"):
+    for space_of in label_values(records, "steps_to_span", "space_of"):
+        for share in label_values(records, "steps_to_span", "share"):
             for basis, text in (("prefix", "first steps"), ("control_random_times", "steps at random times")):
                 labels = {"share": share, "basis": basis, "space_of": space_of}
                 words = f"{float(share):.0%} of {_displacement(space_of)}: {text}"
@@ -72,7 +72,7 @@ def _spans(records: Sequence[Record]) -> Iterator[Advice]:
 
 
 def _lives(records: Sequence[Record]) -> Iterator[Advice]:
-    for rows in _labels(records, "plane_half_life", "rows"):
+    for rows in label_values(records, "plane_half_life", "rows"):
         for phase, words in (
             ("early", "half-life early in the run"),
             ("late", "half-life later"),
@@ -86,18 +86,18 @@ def _lives(records: Sequence[Record]) -> Iterator[Advice]:
 
 
 def _refresh(half_life: Advice) -> Advice:
-    """A projection onto the plane keeps at least half of it on average up to its half-life."""
+    """Return the line on refreshing: up to its half-life, a plane keeps at least half of what it held, on average."""
     text = f"refresh a projection at least every (GaLore's default: {GALORE_REFRESH_STEPS})"
     return replace(half_life, text=text, null=None)
 
 
 def _stale(records: Sequence[Record]) -> Iterator[Advice]:
     for quantity, words in (("task_vector_cosine", "task vector"), ("direction_cosine", "weight step")):
-        figures = [figure for record in records for figure in record.select(quantity)]
         times: dict[tuple[Label, Label], set[tuple[Label, Label]]] = {}
-        for f in figures:
-            times.setdefault((f.labels["share"], f.labels["at_share"]), set()).add((f.labels["step"], f.labels["at"]))
-        spaces: list[Label | None] = [*_labels(records, quantity, "space_of")] or [None]
+        for cosine in (cosine for record in records for cosine in record.select(quantity)):
+            of = cosine.labels
+            times.setdefault((of["share"], of["at_share"]), set()).add((of["step"], of["at"]))
+        spaces: list[Label | None] = [*label_values(records, quantity, "space_of")] or [None]
         for space_of in spaces:
             where: dict[str, Label] = {"space_of": space_of} if space_of is not None else {}
             suffix = " in dW" if space_of == "lora_effective" else ""
@@ -107,7 +107,7 @@ def _stale(records: Sequence[Record]) -> Iterator[Advice]:
 
 
 def _when(share: Label, at_share: Label, steps: set[tuple[Label, Label]]) -> str:
-    """In steps where all recordings agree on them, otherwise in shares of the run."""
+    """Say when: in steps where all recordings agree on them, otherwise in shares of the run."""
     if len(steps) == 1:
         step, at = next(iter(steps))
         return f"step {step} at step {at}"
@@ -115,53 +115,50 @@ def _when(share: Label, at_share: Label, steps: set[tuple[Label, Label]]) -> str
 
 
 def _ranks(records: Sequence[Record]) -> Iterator[Advice]:
-    for statistic in _labels(records, "mean_module_rank", "statistic"):
-        paid = _labels(records, "mean_module_rank", "paid")
+    for statistic in label_values(records, "mean_module_rank", "statistic"):
+        paid = label_values(records, "mean_module_rank", "paid")
         words = f"{str(statistic).replace('_', ' ')} of dW per module, rank {float(paid[0]):g} paid for"
         yield _line(records, RANK, words, "mean_module_rank", {"statistic": statistic})
-    for space_of in _labels(records, "run_rank", "space_of"):
+    for space_of in label_values(records, "run_rank", "space_of"):
         labels = {"statistic": "participation_ratio", "space_of": space_of}
         yield _line(records, RANK, f"participation ratio of all updates, {_space(space_of)}", "run_rank", labels)
 
 
 def _line(records: Sequence[Record], topic: str, text: str, quantity: str, labels: dict[str, Label]) -> Advice:
-    figures = [next(record.select(quantity, **labels), None) for record in records]
-    found = [figure for figure in figures if figure is not None]
-    values = [figure.value for figure in found if figure.value is not None]
-    low, high = _over_recordings(values, found[0].unit if found else "")
+    first = [next(record.select(quantity, **labels), None) for record in records]
+    measured = [one for one in first if one is not None]
+    values = [one.value for one in measured if one.value is not None]
+    unit = measured[0].unit if measured else ""
+    low, high = _over_recordings(values, unit)
     kind = f"{len(values)} recordings"
     if len(records) == 1 or len(values) < 2:
-        low, high, kind = _within(found)
-    missing = [figure.reason or "undefined" for figure in found if figure.value is None]
-    reason = "; ".join(dict.fromkeys(missing)) or (None if found else "not measured")
+        low, high, kind = _within(measured)
+    missing = [one.reason or "undefined" for one in measured if one.value is None]
+    reason = "; ".join(dict.fromkeys(missing)) or (None if measured else "not measured")
     if values and missing:  # the mean of those that crossed would be too short
-        reason = f"{len(missing)} of {len(found)} recordings: {reason}"
+        reason = f"{len(missing)} of {len(measured)} recordings: {reason}"
     return Advice(
         topic, text, mean_or_none(values), low, high, kind,
-        mean_or_none(figure.null for figure in found if figure.null is not None),
-        found[0].unit if found else "", _name(quantity, labels), reason,
+        mean_or_none(one.null for one in measured if one.null is not None),
+        unit, _name(quantity, labels), reason,
     )  # fmt: skip
 
 
 def _over_recordings(values: Sequence[float], unit: str) -> tuple[float | None, float | None]:
-    """Student t over recordings, on a scale without ends: logarithms of steps and ranks, Fisher's z of cosines."""
+    """Return a Student t interval over recordings, on logarithms of steps and ranks and on Fisher's z of cosines."""
     to, back = SCALES.get(unit, (float, float))
-    found = over_seeds([to(value) for value in values])
-    low, high = (None if end is None else back(end) for end in (found.low, found.high))
+    interval = over_seeds([to(value) for value in values])
+    low, high = (None if end is None else back(end) for end in (interval.low, interval.high))
     return low, high
 
 
-def _within(figures: Sequence[Quantity]) -> tuple[float | None, float | None, str]:
-    """An interval from the spread within one run, where the figure has one."""
-    known = [figure for figure in figures if figure.value is not None]
+def _within(quantities: Sequence[Quantity]) -> tuple[float | None, float | None, str]:
+    """Return the interval from the spread within one run, where the quantity has one."""
+    known = [quantity for quantity in quantities if quantity.value is not None]
     if len(known) != 1 or known[0].stderr is None or known[0].value is None:
         return None, None, ONE
     half = NORMAL_95 * known[0].stderr
     return max(0.0, known[0].value - half), known[0].value + half, "within the run"
-
-
-def _labels(records: Iterable[Record], quantity: str, label: str) -> list[Label]:
-    return list(dict.fromkeys(f.labels[label] for r in records for f in r.select(quantity) if label in f.labels))
 
 
 def _name(quantity: str, labels: dict[str, Label]) -> str:

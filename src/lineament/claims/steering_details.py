@@ -7,7 +7,7 @@ from typing import Any
 
 from lineament.claims.evidence import Evidence, mean_or_none
 from lineament.claims.intervals import clipped, interval_body, over_seeds
-from lineament.records import Label, Quantity
+from lineament.records import Label, Quantity, label_values
 
 NAME = "steering"
 
@@ -78,7 +78,7 @@ def effect_details(e: Evidence, ratios: Mapping[int, Quantity], kl: float | None
 
 
 def _names(e: Evidence, quantity: str, label: str) -> list[str]:
-    return sorted({str(q.labels[label]) for r in e.records.values() for q in r.select(quantity)})
+    return sorted(map(str, label_values(e.records.values(), quantity, label)))
 
 
 def _at_layer_of(places: Mapping[int, Quantity], e: Evidence, quantity: str, **labels: Label) -> dict[int, float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lineament.claims.intervals import over_seeds
 from lineament.records import Label, Quantity, Record
+from lineament.records import label_values as values_of_label
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def nulls_of(quantities: Iterable[Quantity]) -> list[float]:
 
 def label_values(records: Iterable[Record], name: str, label: str) -> list[Label]:
     """Return the values that a label takes: numbers sorted, texts in the order of appearance."""
-    labels = [quantity.labels[label] for quantity in select(records, name) if label in quantity.labels]
-    unique = list(dict.fromkeys(labels))
+    unique = values_of_label(records, name, label)
     texts = any(isinstance(value, str) for value in unique)
     return unique if texts else sorted(unique)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -13,6 +14,13 @@ def type_words(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"list of {typing.get_args(kind)[0].__name__}"
     return str(kind.__name__)
+
+
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Return dotted key -> its last part, or the whole key if another one ends in the same part."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    parts = list(last.values())
+    return {key: part if parts.count(part) == 1 else key for key, part in last.items()}
 
 
 def value_words(value: Any) -> str:

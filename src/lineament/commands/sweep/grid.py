@@ -14,7 +14,7 @@ from lineament.settings.keys import KEYS
 from lineament.settings.plain import digest, plain_value, to_dict, value_of
 from lineament.settings.reading import from_file, updated
 from lineament.settings.settings import Settings
-from lineament.settings.words import value_words
+from lineament.settings.words import short_keys, value_words
 
 # What --vary may not name, and what to say instead.
 NOT_VARIED = {
@@ -105,10 +105,9 @@ def parse_variation(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def cell_name(values: Mapping[str, Any]) -> str:
-    """`optimizer=sgd,lr=0.001`: last parts of keys where they differ, whole keys where not; long ones are cut."""
-    last = [key.rpartition(".")[2] for key in values]
-    shown = [short if last.count(short) == 1 else key for key, short in zip(values, last, strict=True)]
-    text = ",".join(f"{name}={_words(value)}" for name, value in zip(shown, values.values(), strict=True))
+    """Return `optimizer=sgd,lr=0.001`: keys by their last part where that is enough; long names are cut."""
+    short = short_keys(values)
+    text = ",".join(f"{short[key]}={_words(value)}" for key, value in values.items())
     safe = re.sub(r"[^\w.,=+-]", "-", text, flags=re.ASCII)
     if safe == text and len(text) <= MOST_NAME_CHARACTERS:
         return text

@@ -9,7 +9,7 @@ from typing import Any
 
 from lineament.report.estimates import Estimate
 from lineament.report.verdicts import claim_title
-from lineament.settings.words import value_words
+from lineament.settings.words import short_keys, value_words
 
 Combination = tuple[Any, ...]
 
@@ -75,12 +75,6 @@ def claim_grids(body: Mapping[str, Any]) -> list[ClaimGrid]:
         for claim in cell["claims"]:
             claims.setdefault((claim["id"], claim["task"]), {})[combination] = claim
     return [ClaimGrid(claim, task, vary, names, cells) for (claim, task), cells in claims.items()]
-
-
-def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Return dotted key -> its last part if no other key ends in it, as in the names of cells."""
-    last = [key.rpartition(".")[2] for key in keys]
-    return {key: part if last.count(part) == 1 else key for key, part in zip(keys, last, strict=True)}
 
 
 def settings_words(values: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from lineament.report.estimates import Estimate, number
 from lineament.report.series import Table
-from lineament.report.sweep.claim_grid import ClaimGrid, short_keys
-from lineament.settings.words import value_words
+from lineament.report.sweep.claim_grid import ClaimGrid
+from lineament.settings.words import short_keys, value_words
 
 MAX_ROWS = 40
 

@@ -13,11 +13,11 @@ from lineament.errors import InputError
 from lineament.records import read_json, write_bytes
 from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
 from lineament.report.series import Table
-from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids, short_keys
+from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids
 from lineament.report.sweep.differences import difference_tables
 from lineament.report.sweep.pictures import claim_pictures
 from lineament.report.verdicts import verdict_row
-from lineament.settings.words import value_words
+from lineament.settings.words import short_keys, value_words
 
 # Cells stand side by side up to here; more of them stand one below the other.
 MAX_COLUMNS = 12

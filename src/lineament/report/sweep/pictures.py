@@ -21,8 +21,8 @@ from lineament.report.series import (
     Style,
     reference_line,
 )
-from lineament.report.sweep.claim_grid import ClaimGrid, settings_words, short_keys
-from lineament.settings.words import value_words
+from lineament.report.sweep.claim_grid import ClaimGrid, settings_words
+from lineament.settings.words import short_keys, value_words
 
 # Combinations of the other keys: so many are drawn at first, so many more wait in the legend.
 SERIES_SHOWN, MAX_SERIES = 6, 24
