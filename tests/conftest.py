@@ -16,7 +16,7 @@ from made_once import made_once, session_folder
 # Draws are fixed and each example may take as long as it needs: the suite must give one answer on any machine.
 hypothesis_settings.register_profile("lineament", deadline=None, max_examples=25, derandomize=True, database=None)
 hypothesis_settings.load_profile("lineament")
-SLOW_FIXTURES = {"finished", "study", "trained", "processes", "ray", "browser", "before_and_now"}
+SLOW_FIXTURES = {"finished", "study", "trained", "processes", "ray", "browser", "before_and_now", "extended"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
