@@ -186,7 +186,6 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -225,6 +224,7 @@ def test_bad_input_is_exit_2_with_advice_and_nothing_written(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_diverging_run_fails_with_step_and_keeps_what_is_done(tmp_path: Path) -> None:
     out = tmp_path / "diverged"
     done = lineament_here(*arguments(out, **{"recovery.optimizer": "sgd", "recovery.lr": "1e12"}), "--seeds", "1")

@@ -241,7 +241,6 @@ def test_measuring_gives_the_weights_back_and_repeats_bit_for_bit(study: Study, 
     assert again.quantities == captures.quantities
 
 
-@pytest.mark.slow
 def test_a_study_that_does_not_recover_has_no_capture(tmp_path) -> None:
     short = RecoverySettings(space="lora", lr=1e-7, steps=12)
     unrecovered = make_study(tmp_path, recovery=short)
@@ -254,6 +253,7 @@ def test_a_study_that_does_not_recover_has_no_capture(tmp_path) -> None:
     assert "not recovered" in str(life.reason)
 
 
+@pytest.mark.slow
 def test_the_grid_shows_nine_cells(tmp_path) -> None:
     small = MeasureSettings(
         ranks=(1, 2),

@@ -212,7 +212,7 @@ def test_the_report_takes_a_static_basis_of_fewer_directions_at_its_full_rank() 
     assert picture is not None
     assert picture.title.endswith("the best fixed plane 40 %")
     assert inside is not None
-    assert inside.title.endswith("0.95 in the first updates' span, 0.70 in the best fixed plane")
+    assert inside.title.endswith("0.95 in the span of the first updates, 0.70 in the best fixed plane")
     assert any("best fixed plane (per seed)" in row and "0.7" in row for row in data_table(inside).rows)
     assert table is not None
     assert "near the start, 0.2 lies in the factors A and 0.8 in B." in table.note

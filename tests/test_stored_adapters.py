@@ -351,7 +351,6 @@ def figures(out: Path, name: str = "basis_capture") -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("with_start", [False, True])
 def test_a_run_around_an_adapter_trains_to_no_operating_point(
     with_start: bool, trained: Path, model_of: Adapter, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -392,6 +391,7 @@ def test_a_run_around_an_adapter_trains_to_no_operating_point(
     assert base[: len(base) // 2] == pytest.approx(base[len(base) // 2 :], abs=1e-6)  # B = 0: the model's own answers
 
 
+@pytest.mark.slow
 def test_random_search_and_the_grid_do_without_an_unknown_start(
     trained: Path, model_of: Adapter, data: Path, tmp_path: Path
 ) -> None:

@@ -127,7 +127,6 @@ def test_one_seed_has_differences_without_an_interval(tmp_path: Path) -> None:
     assert found[0]["mean"] == pytest.approx(0.1)
 
 
-@pytest.mark.slow
 def test_a_job_whose_records_are_all_there_did_not_fail(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep")
     cell = next(folder.grid().cells())
@@ -136,6 +135,7 @@ def test_a_job_whose_records_are_all_there_did_not_fail(tmp_path: Path) -> None:
     assert write_results(folder)["failed"] == []
 
 
+@pytest.mark.slow
 def test_only_one_cell_s_records_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, seen, most = write_sweep(tmp_path / "sweep"), [], []
 
