@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from lineament.commands.search.driver import SearchOptions, plan_locally
+from lineament.commands.search.driver import plan_locally
+from lineament.commands.search.flags import SearchOptions
 from lineament.commands.search.plan import probe, probe_sigmas
 from lineament.commands.search.target import from_run, make_regions, run_settings
 from lineament.population.population import Population

@@ -22,9 +22,6 @@ from pathlib import Path
 
 import torch
 
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.grid import Grid, make_grid
-from lineament.commands.sweep.jobs import jobs_of
 from lineament.runs.environment import environment
 from lineament.runs.executors.driver import Driver
 from lineament.runs.executors.jobs import open_pool
@@ -32,6 +29,9 @@ from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.pool import Pool
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.grid import Grid, make_grid
+from lineament.runs.sweep.jobs import jobs_of
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 
@@ -175,7 +175,7 @@ def plan(n: int = 10_000) -> None:
             said = subprocess.run([*command, *flags], check=True, capture_output=True, text=True).stdout
             spent.append(time.perf_counter() - start)
         idle = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import lineament.commands.inspect"], check=True)
+        subprocess.run([sys.executable, "-c", "import lineament.commands.run.command"], check=True)
         idle = time.perf_counter() - idle
     lines = said.splitlines()
     print(f"\ndry run of {n:,} jobs: median {statistics.median(spent):.1f} s, {idle:.1f} of it to start and import")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.grid import Cell, Grid, make_grid
 from lineament.records import Quantity, Record
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.grid import Cell, Grid, make_grid
 from lineament.settings.presets import resolve
 
 OPTIMIZERS, RATES = ("sgd", "adamw"), (0.001, 0.01, 0.1)

@@ -16,7 +16,7 @@ import pytest
 from command_line import arguments, lineament, lineament_here, record_bytes, wait_for
 
 from lineament.cli import main
-from lineament.commands.inspect import _print_results
+from lineament.commands.run.summary import print_summary
 from lineament.records import Quantity, Record, load_records
 from lineament.settings.keys import KEYS
 from lineament.settings.presets import resolve
@@ -119,7 +119,7 @@ def test_errors_of_the_system_get_fitting_advice(finished: Path, capsys: pytest.
             raise OSError(number, os.strerror(number))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lineament.commands.inspect.report", refuse)
+            patch.setattr("lineament.commands.inspect.report.report", refuse)
             assert main(["report", str(finished)]) == 1
         shown = capsys.readouterr().err
         assert words in shown
@@ -341,7 +341,7 @@ def test_damage_that_left_the_target_recovered_is_warned_of(
         ]
         record = Record("basis_capture", "sort", seed, "synthetic", "m", "full", 9, "h", tuple(figures), {})
         record.save(tmp_path / "records")
-    _print_results(tmp_path, [], resolve("synthetic", "quick", [("test", {"task.targets": "sort"})]))
+    print_summary(tmp_path, [], resolve("synthetic", "quick", [("test", {"task.targets": "sort"})]))
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert max(map(len, lines[:-1])) <= 80  # the last one is the report's path, which stays whole

@@ -13,11 +13,11 @@ import tyro
 
 from lineament import cli
 from lineament.claims.registry import CLAIMS
-from lineament.commands.run import flags as run_cli
-from lineament.commands.sweep.grid import make_grid, parse_variation
+from lineament.commands.run.flags import Run
 from lineament.measurements.capture_bases import BASES
 from lineament.measurements.registry import MEASUREMENTS
 from lineament.runs.job import validate
+from lineament.runs.sweep.grid import make_grid
 from lineament.settings.keys import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,11 +60,11 @@ def test_documented_commands_parse(page: str, line: str) -> None:
     if arguments == ["--version"] or arguments[0].isupper():
         return
     options = tyro.cli(cli._commands(), args=arguments, prog="lineament")
-    if isinstance(options, run_cli.Run) and not options.config:
-        base = run_cli.settings_of(options, {})
+    if isinstance(options, Run) and not options.config:
+        base = options.settings({})
         validate(base)
         if options.vary:
-            make_grid(base, dict(parse_variation(text) for text in options.vary), page)
+            make_grid(base, options.variations(), page)
 
 
 @pytest.mark.slow

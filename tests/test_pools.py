@@ -13,9 +13,6 @@ import pytest
 from families import SHORTEST, write_data, write_family
 from sweep_jobs import cell_records, smallest
 
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.grid import Grid, make_grid
-from lineament.commands.sweep.jobs import jobs_of
 from lineament.records import read_json
 from lineament.runs.executors.driver import Driver
 from lineament.runs.executors.jobs import open_pool
@@ -23,6 +20,9 @@ from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.pool import Pool
 from lineament.runs.executors.tasks import Job, Outcome, Task
 from lineament.runs.folder import RunFolder
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.grid import Grid, make_grid
+from lineament.runs.sweep.jobs import jobs_of
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 
@@ -160,7 +160,7 @@ def test_a_job_that_hangs_is_ended_and_the_others_finish(name: str, pools: Pools
     hangs, good = hanging(tmp_path / "hangs"), [job(tmp_path / f"good{n}", n) for n in range(3)]
     started = time.monotonic()
     # generous for the good ones on a busy machine
-    (failure,) = run(pools[name], name, [hangs, *good], time_limit_s=9.0, retries=0)
+    (failure,) = run(pools[name], name, [hangs, *good], time_limit=0.15, retries=0)
     assert "longer than its limit of 0.15 min" in failure
     assert time.monotonic() - started < 100
     assert all(list(item.run.glob("records/*.json")) for item in good)
@@ -321,12 +321,12 @@ def test_jobs_of_an_operating_point_that_cannot_be_made_are_named(pools: Pools, 
     ("given", "words"),
     [
         (ExecutorOptions("threads"), "no executor 'threads'"),
-        (ExecutorOptions("processes", 0), "--workers 0: at least 1"),
+        (ExecutorOptions("processes", 0), "--workers must be at least 1; got 0"),
         (ExecutorOptions("serial", 4), "--workers 4 needs --executor processes or ray"),
-        (ExecutorOptions("processes", 1, retries=-1), "--retries -1: at least 0"),
-        (ExecutorOptions("serial", time_limit_s=60.0), "--time-limit needs workers"),
-        (ExecutorOptions("processes", time_limit_s=0.0), "above 0 minutes"),
-        (ExecutorOptions("processes", ray_address="auto"), "is for --executor ray"),
+        (ExecutorOptions("processes", 1, retries=-1), "--retries must be at least 0; got -1"),
+        (ExecutorOptions("serial", time_limit=1.0), "--time-limit needs workers"),
+        (ExecutorOptions("processes", time_limit=0.0), "above 0 minutes"),
+        (ExecutorOptions("processes", ray_address="auto"), "needs --executor ray"),
     ],
 )
 def test_options_that_cannot_be(given: ExecutorOptions, words: str) -> None:

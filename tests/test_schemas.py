@@ -15,9 +15,9 @@ from sweep_records import write_sweep
 
 from lineament.claims.claims_file import write_claims
 from lineament.claims.registry import CLAIMS
-from lineament.commands.sweep.results import write_results
 from lineament.measurements.families import STATIC
 from lineament.records import Quantity, Record, read_json
+from lineament.runs.sweep.results import write_results
 
 RANK = 10
 CAPTURES = {

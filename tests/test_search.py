@@ -17,7 +17,8 @@ from test_random_search import Bowl
 
 from lineament import theory
 from lineament.bases import random_basis
-from lineament.commands.search.driver import SearchOptions, _spend, choose, probe_cost, run_search
+from lineament.commands.search.driver import _spend, choose, probe_cost, run_search
+from lineament.commands.search.flags import SearchOptions
 from lineament.commands.search.methods import METHODS, Position
 from lineament.commands.search.plan import local_plan, probe, probe_sigmas
 from lineament.commands.search.target import Target
@@ -159,7 +160,7 @@ def test_vote_is_the_majority_of_the_kept(tmp_path: Path) -> None:
     problem = moved(SyntheticProblem(tiny_settings("lora"), 0))
     target, region = Target(problem, "copy", Settings(), 0, "here"), Region("full", problem.parameters)
     population = Population(problem, target.batch(8, "selection"))
-    options = SearchOptions(budget=60, population=20, keep=5, probe_draws=4)
+    options = SearchOptions(budget=60, population=20, keep=5, probe=4)
     choice, probes = choose(target, [region], [], population, options, lambda *_: None)
     assert choice.n == 60 - probe_cost([region], options)
     assert len(probes) == 5
@@ -192,7 +193,7 @@ def test_search_tells_its_odds_first_and_saves_a_peft_adapter(searched: tuple[Pa
     from peft import PeftConfig
 
     out, text = searched
-    assert text.index("density") < text.index("foretold") < text.index("achieved")
+    assert text.index("density") < text.index("predicted best") < text.index("achieved")
     assert max(map(len, text.splitlines()[:-1])) <= 80  # the last one is the winner's path, which stays whole
     body = json.loads((out / "search.json").read_text())
     assert {plan["region"] for plan in body["plans"]} == {"full", "random", "gradient", "prefix"}

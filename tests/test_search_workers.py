@@ -20,7 +20,8 @@ from search_jobs import Killed, Refused
 
 from lineament.commands.search import chunks, command, workers
 from lineament.commands.search.chunks import MemberChunk
-from lineament.commands.search.driver import SearchOptions, _spend
+from lineament.commands.search.driver import _spend
+from lineament.commands.search.flags import SearchOptions
 from lineament.commands.search.methods import METHODS
 from lineament.commands.search.target import Target, make_regions
 from lineament.commands.search.workers import pieces, spread, workers_settings
@@ -142,9 +143,9 @@ def test_a_search_that_failed_goes_on_with_other_workers(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--workers", "0"], ["--workers 0", "at least 1"]),
-        (["--retries", "-1"], ["--retries -1", "at least 0"]),
-        (["--ray-address", "auto"], ["--ray-address auto", "--executor ray", "serial was chosen"]),
+        (["--workers", "0"], ["--workers must be at least 1", "got 0"]),
+        (["--retries", "-1"], ["--retries must be at least 0", "got -1"]),
+        (["--ray-address", "auto"], ["--ray-address auto", "--executor ray", "the executor is serial"]),
         (["--executor", "thread"], ["thread"]),
     ],
 )

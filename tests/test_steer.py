@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from test_language_model import tiny_gpt2
 
 from lineament.cli import main
-from lineament.commands.steer.make import parse_layers
-from lineament.commands.steer.source import SteeredModel
+from lineament.commands.steer.flags import ModelFlags, parse_layers
+from lineament.commands.steer.model import SteeredModel
 from lineament.errors import InputError
 from lineament.problems.statements import words
 from lineament.steering.formats import read_vector
@@ -79,7 +79,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 @pytest.fixture(autouse=True, scope="module")
 def loaded_once() -> Iterator[None]:
     """Every command loads its model; here equal ones are loaded once, which saves most of the time."""
-    once = functools.cache(SteeredModel)
+    models: dict[object, SteeredModel] = {}
+
+    def once(flags: ModelFlags, space: Literal["lora", "full"] = "full") -> SteeredModel:
+        key = (flags.model, flags.adapter, flags.seed, flags.threads, flags.device, flags.template, space)
+        return models.get(key) or models.setdefault(key, SteeredModel(flags, space))
+
     with pytest.MonkeyPatch.context() as patch:
         for tool in ("make", "evaluate", "generate"):
             patch.setattr(f"lineament.commands.steer.{tool}.SteeredModel", once)

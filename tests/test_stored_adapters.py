@@ -19,12 +19,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from lineament import cli, read_adapter
-from lineament.commands.search.target import adapter_settings
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
 from lineament.problems.adapters import attach_stored, load_adapter
 from lineament.problems.factor_pairs import factor_pairs
 from lineament.problems.language_model import LanguageModelProblem
+from lineament.problems.stored_adapters import adapter_settings
 from lineament.settings.presets import resolve
 from lineament.vectors.effective import position_gram
 

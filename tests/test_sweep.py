@@ -13,12 +13,12 @@ import tomli_w
 from command_line import lineament, lineament_here
 from sweep_jobs import cell_records, sets, smallest
 
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.grid import Grid, cell_name, make_grid
-from lineament.commands.sweep.jobs import jobs_of
 from lineament.records import read_json
 from lineament.runs.executors.standing import standing
 from lineament.runs.folder import RunFolder
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.grid import Grid, cell_name, make_grid
+from lineament.runs.sweep.jobs import jobs_of
 from lineament.settings.plain import to_dict
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
@@ -209,7 +209,7 @@ BAD = [
     (("--vary", "measure=gradient_rank"), "every cell makes the same measurements"),
     (("--vary", "recovery.lr=1e-3,-1"), "cell lr=-1.0: recovery.lr is -1.0; it must be above 0"),
     (("--vary", "recovery.lr=1e-3", "--executor", "serial", "--time-limit", "5"), "--time-limit needs workers"),
-    (("--vary", "recovery.lr=1e-3", "--require-interval", "--seeds", "1"), "at least two seeds"),
+    (("--vary", "recovery.lr=1e-3", "--require-interval", "--seeds", "1"), "at least 2 seeds"),
 ]
 
 

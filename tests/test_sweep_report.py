@@ -16,7 +16,6 @@ from selenium.webdriver.support.ui import WebDriverWait
 from sweep_records import FAILURE, N_SEEDS, VARY, base, write_sweep
 from test_report import browser, drawn, marks, size
 
-from lineament.commands.sweep.results import write_results
 from lineament.errors import InputError
 from lineament.records import read_json, write_json
 from lineament.report.series import data_table
@@ -24,6 +23,7 @@ from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids, settings_w
 from lineament.report.sweep.differences import difference_tables
 from lineament.report.sweep.page import MAX_COLUMNS, MAX_FAILURES, MAX_ROWS, render_sweep, write_sweep_report
 from lineament.report.sweep.pictures import MAX_SERIES, SERIES_SHOWN, claim_pictures
+from lineament.runs.sweep.results import write_results
 from lineament.settings.keys import KEYS
 
 __all__ = ["browser"]  # the fixture of the run's report

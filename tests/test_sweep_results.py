@@ -30,12 +30,12 @@ from sweep_records import (
 )
 
 from lineament.claims.intervals import over_seeds
-from lineament.commands.sweep import results
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.results import write_results
-from lineament.commands.sweep.table import write_tables
 from lineament.errors import InputError, LineamentError
 from lineament.records import TEMPORARY_PREFIX, load_records, read_json
+from lineament.runs.sweep import results
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.results import write_results
+from lineament.runs.sweep.table import write_tables
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,6 @@ def test_without_the_package_nothing_is_written(name: str, tmp_path: Path, monke
 
 def test_trackers_are_not_imported_unasked() -> None:
     loaded = "print([m for m in ('tensorboard', 'mlflow', 'ray') if m in sys.modules])"
-    code = f"import sys, lineament.commands.inspect; {loaded}"
+    code = f"import sys, lineament.commands.run.command; {loaded}"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,161 +1,33 @@
-"""The command line: parse, call, print. Every flag is a typed field below; settings are keys of `Settings`."""
+"""The command line: parse, dispatch, exit codes. The flags of a command are the dataclass in its `flags.py`."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import tyro
 
 from lineament import __version__
-from lineament.commands.job_flags import ExecutorFlags
+from lineament.commands.inspect.flags import Cache, Claims, Compare, Export, Keys, Report, Runs
 from lineament.commands.recordings.flags import Advise, Analyze, RecordFromCheckpoints
-from lineament.commands.recordings.flags import run as run_recording
-from lineament.commands.run.flags import Run, Sweep
-from lineament.commands.run.flags import run as run_jobs
-from lineament.commands.steer.flags import Steer
-from lineament.commands.steer.flags import run as run_steer
+from lineament.commands.run.flags import Run
+from lineament.commands.search.flags import Search
+from lineament.commands.steer import flags as steer
+from lineament.commands.sweep.flags import Sweep
 from lineament.errors import LineamentError
-
-
-@dataclass(frozen=True)
-class SearchFlags:
-    """What is searched, and how."""
-
-    run: tyro.conf.Positional[Path | None] = None
-    """run folder whose damaged, trained or fresh point is searched around; or else --model, --adapter and --task"""
-    model: str | None = None
-    """smollm2-135m, a local folder, a .gguf file or a hub name"""
-    adapter: Path | None = None
-    """PEFT adapter folder to search around"""
-    task: str | None = None
-    """task that members are scored on; default the run's first"""
-    point: str = "broken"
-    """point of the run: broken, star or start"""
-    seed: int | None = None
-    """seed of the run, and of the draws; default the run's first, or 0"""
-    budget: int = 2000
-    """member evaluations in all, the probe's included"""
-    method: str = "one_shot"
-    """one_shot, recentre (move to the best), es (evolution strategy) or cmaes"""
-    population: int = 64
-    """members per generation"""
-    basis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """where to draw, repeatable: full, gradient, prefix, krylov, random or FILE.safetensors; default what there is"""
-    rank: int = 10
-    """directions of each basis"""
-    sigma: float | None = None
-    """standard deviation per coordinate; default by plan and probe"""
-    probe: int = 16
-    """draws per region and sigma of the probe; 0 trusts the plan"""
-    examples: int = 16
-    """training examples that members are scored on"""
-    keep: int = 8
-    """members that are kept, and whose majority votes"""
-    save_kept: bool = False
-    """write every kept member as an adapter folder, not the winner alone"""
-    no_gradients: bool = False
-    """forward passes only: no plan from gradient and curvature"""
-    plan: bool = False
-    """print the plan and stop before an evaluation is spent"""
-    memory_mib: int = 1024
-    """bound on what a pass of members holds beyond the model, MiB"""
-    out: Path | None = None
-    """folder of the search; default runs/search-TASK-METHOD"""
-    resume: bool = False
-    """go on with the search in --out"""
-    threads: int = 2
-    """torch threads"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-
-
-@dataclass(frozen=True)
-class Search(ExecutorFlags, SearchFlags):
-    """Random search around a model's weights that tells its odds before it spends the budget.
-
-    Plans from one gradient and a few curvature probes, spends a small probe of the budget where that plan cannot say
-    how far to go, then searches with forward passes only and saves the winner as a PEFT adapter.
-    """
-
-    quiet: bool = False
-    """no progress"""
-    debug: bool = False
-    """show tracebacks"""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write report.html again from a run's records; needs no model."""
-
-    run: tyro.conf.Positional[Path]
-    """run folder"""
-
-
-@dataclass(frozen=True)
-class Claims:
-    """Print a run's verdicts."""
-
-    run: tyro.conf.Positional[Path]
-    """run folder"""
-    json: bool = False
-    """print claims.json instead of a table"""
-
-
-@dataclass(frozen=True)
-class Runs:
-    """List the runs below a folder."""
-
-    root: tyro.conf.Positional[Path] = Path("runs")
-    """folder to look in"""
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Show two runs' claims side by side, and the settings in which they differ."""
-
-    first: tyro.conf.Positional[Path]
-    """run folder"""
-    second: tyro.conf.Positional[Path]
-    """run folder"""
-
-
-@dataclass(frozen=True)
-class Export:
-    """Print every figure of a run, one row each."""
-
-    run: tyro.conf.Positional[Path]
-    """run folder"""
-    csv: bool = False
-    """as CSV"""
-
-
-@dataclass(frozen=True)
-class Cache:
-    """List or delete cached base models."""
-
-    action: tyro.conf.Positional[Literal["list", "clear"]] = "list"
-    """list or clear"""
-
-
-@dataclass(frozen=True)
-class Keys:
-    """List every settings key with its default, type, range, unit and meaning."""
-
 
 DESCRIPTION = (
     "Measure the local linear structure of neural networks: which directions are real, how far they reach, how fast "
     "they go stale. Exit codes: 0 done, 1 the run failed, 2 bad usage or input. --version prints the version."
 )
-COMMANDS = {
+COMMANDS: dict[str, type] = {
     "run": Run,
     "sweep": Sweep,
     "search": Search,
-    "steer": Steer,
+    "steer": steer.Steer,
     "analyze": Analyze,
     "advise": Advise,
     "record-from-checkpoints": RecordFromCheckpoints,
@@ -167,6 +39,27 @@ COMMANDS = {
     "cache": Cache,
     "keys": Keys,
 }
+# Module and function that carry a command out; imported late, since torch and transformers take seconds to import.
+FUNCTIONS: dict[type, str] = {
+    Run: "run.command:run",
+    Sweep: "sweep.command:sweep",
+    Search: "search.command:search",
+    steer.Make: "steer.make:make",
+    steer.Eval: "steer.evaluate:evaluate",
+    steer.Generate: "steer.generate:generate",
+    steer.Export: "steer.convert:export_vector",
+    steer.Import: "steer.convert:import_vector",
+    Analyze: "recordings.command:show_analysis",
+    Advise: "recordings.command:show_advice",
+    RecordFromCheckpoints: "recordings.command:record",
+    Report: "inspect.report:report",
+    Claims: "inspect.claims:claims",
+    Compare: "inspect.claims:compare",
+    Runs: "inspect.runs:runs",
+    Export: "inspect.export:export",
+    Cache: "inspect.cache:cache",
+    Keys: "inspect.keys:keys",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,9 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lineament {__version__}")
         return 0
     command: Any = tyro.cli(_commands(), args=given, prog="lineament", description=DESCRIPTION)
+    if isinstance(command, steer.Steer):
+        command = command.action
     try:
-        code = _dispatch(command)
-        sys.stdout.flush()  # a reader who has gone is noticed here, not while Python exits
+        code = _function_of(command)(command)
+        sys.stdout.flush()  # a closed pipe must show here, not while Python exits
         return code
     except LineamentError as error:
         if getattr(command, "debug", False):
@@ -202,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _commands() -> Any:
-    """A union of dataclasses that tyro turns into subcommands."""
+    """Return the union of dataclasses that tyro turns into subcommands."""
     kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in COMMANDS.items()]
     union: Any = kinds[0]
     for kind in kinds[1:]:
@@ -210,64 +105,12 @@ def _commands() -> Any:
     return union
 
 
-def _dispatch(command: Any) -> int:
-    if isinstance(command, Keys):
-        from lineament.commands.keys import print_keys
-
-        return print_keys()
-    # torch and transformers take seconds to import; --help, keys and usage errors do without them
-    from lineament.commands import inspect as commands
-
-    match command:
-        case Run() | Sweep():
-            return run_jobs(command)
-        case Search():
-            return _search(command)
-        case Steer():
-            return run_steer(command)
-        case Analyze() | Advise() | RecordFromCheckpoints():
-            return run_recording(command)
-        case Report():
-            return commands.report(command.run)
-        case Claims():
-            return commands.claims(command.run, command.json)
-        case Runs():
-            return commands.runs(command.root)
-        case Compare():
-            return commands.compare(command.first, command.second)
-        case Export():
-            return commands.export(command.run, command.csv)
-        case _:
-            return commands.cache(command.action)
-
-
-def _search(options: Search) -> int:
-    from lineament.commands import inspect as commands
-    from lineament.commands.search.command import Request
-    from lineament.commands.search.driver import SearchOptions
-
-    chosen = SearchOptions(
-        method=options.method,
-        budget=options.budget,
-        population=options.population,
-        sigma=options.sigma,
-        probe_draws=options.probe,
-        examples=options.examples,
-        keep=options.keep,
-        gradients=not options.no_gradients,
-        memory_bytes=options.memory_mib * 2**20,
-    )
-    same = ("run", "model", "adapter", "task", "point", "seed", "rank", "out", "resume", "threads", "device")
-    shared = {name: getattr(options, name) for name in same}
-    request = Request(
-        **shared,
-        bases=options.basis,
-        plan_only=options.plan,
-        options=chosen,
-        save_kept=options.save_kept,
-        executor=options.executor_options(),
-    )
-    return commands.search(request, options.quiet)
+def _function_of(command: Any) -> Callable[[Any], int]:
+    """Import the function that carries a parsed command out; `run --vary` is a sweep."""
+    kind = Sweep if isinstance(command, Run) and command.vary else type(command)
+    module, _, name = FUNCTIONS[kind].partition(":")
+    function: Callable[[Any], int] = getattr(importlib.import_module(f"lineament.commands.{module}"), name)
+    return function
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,14 +27,16 @@ from rich.table import Table
 
 from lineament.claims.claims_file import claim_from
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Verdict
-from lineament.runs.executors.driver import ALL_JOBS, ENDED, JobProgress
+from lineament.runs.executors.driver import ALL_JOBS, ENDED, Failure, JobProgress
 
+console = Console(highlight=False, soft_wrap=False)
 VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": "yellow"}
 SECONDS_BETWEEN_LINES = 5.0
 # A longer reason would push the other columns off 80 characters; the report has it whole.
 REASON_WIDTH = 20
 # Of a larger grid the terminal shows counts; the report and the tables have every cell.
-MOST_CELLS_SHOWN = 12
+MAX_CELLS_SHOWN = 12
+MAX_FAILURES_SHOWN = 10
 
 
 @contextmanager
@@ -112,6 +115,14 @@ class _Lines:
             self.last.pop(label, None)
 
 
+def print_failures(failures: Sequence[Failure]) -> None:
+    """Name jobs that were given up on stderr, the first few with their reasons."""
+    for failure in failures[:MAX_FAILURES_SHOWN]:
+        print(f"{failure.task.label} failed: {failure.message}", file=sys.stderr)
+    if (more := len(failures) - MAX_FAILURES_SHOWN) > 0:
+        print(f"and {more} more failed; the log has all.", file=sys.stderr)
+
+
 def claims_table(claims: Sequence[Claim]) -> Table:
     """The verdicts, readable at 80 columns; the task has a column only when there are several."""
     tasks = sorted({claim.task for claim in claims})
@@ -154,7 +165,7 @@ def _number(value: float | None) -> str:
 def sweep_table(results: Mapping[str, Any]) -> Table:
     """Claims of a sweep's cells below each other; of many cells, how often each verdict was given."""
     cells = results["cells"]
-    if len(cells) > MOST_CELLS_SHOWN:
+    if len(cells) > MAX_CELLS_SHOWN:
         return _verdict_counts(cells)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("claim, in each cell", overflow="fold")

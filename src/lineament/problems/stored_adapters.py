@@ -27,6 +27,8 @@ from torch import Tensor
 
 from lineament.errors import InputError
 from lineament.parameters import Space, layout_hash
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -133,6 +135,17 @@ def read_adapter(folder: Path | str) -> StoredAdapter:
     if not names:
         raise InputError(f"{folder} holds no factors.")
     return StoredAdapter(tuple(names), tuple(ordered), scales, config)
+
+
+def adapter_settings(model: str, adapter: Path, seed: int) -> Settings:
+    """Return settings of a language-model problem whose operating point is an adapter folder.
+
+    Raises:
+        InputError: the folder holds no plain LoRA adapter.
+    """
+    read_adapter(adapter)
+    changes: dict[str, Any] = {"model.name": model, "model.adapter": str(adapter), "seed": seed}
+    return resolve("lm", "quick", [(str(adapter), changes)])
 
 
 def live_order(modules: Iterable[str]) -> list[str]:

@@ -1,135 +1,116 @@
-"""`lineament analyze`, `advise` and `record-from-checkpoints` as functions. Results go to stdout, the rest to "
-"stderr."""
+"""`lineament analyze`, `advise` and `record-from-checkpoints`. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from lineament.claims.advice import Advice, advise
-from lineament.commands.terminal import job_progress
+from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
+from lineament.commands.terminal import console, job_progress
 from lineament.errors import InputError
 from lineament.integrations.checkpoints import record_checkpoints
 from lineament.measurements.recording.analysis import NAME, Companions, analyze, find_recordings
-from lineament.measurements.recording.options import AnalysisOptions
 from lineament.problems.stored_adapters import read_adapter
 from lineament.records import Record, write_json
 from lineament.report.page import write_report
 from lineament.runs.folder import RunFolder, require_writable
 from lineament.vectors.recording.reader import Trajectory
 
-console = Console(highlight=False, soft_wrap=False)
 ADVICE = "advice.json"
 BASES = {"null": "null_noise_prefix", "other": "control_other_data"}
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is analyzed, with what beside it, and where it goes; fields as the flags of the command line."""
-
-    paths: tuple[Path, ...]
-    out: Path | None
-    null: Path | None
-    other: Path | None
-    end: Path | None
-    options: AnalysisOptions
-    threads: int
-
-    @property
-    def folder(self) -> Path:
-        """Where records and report go."""
-        return self.out or self.paths[0] / "analysis"
-
-
-def show_analysis(request: Request, quiet: bool) -> int:
-    """Analyze, write records, advice and report, and print what was found."""
-    records = analyzed(request, quiet)
-    _print(records, request.folder)
+def show_analysis(flags: Analyze) -> int:
+    """Analyze, write records, advice and report, and print the advice; return the exit code."""
+    _print(analyzed(flags), flags.folder)
     return 0
 
 
-def show_advice(request: Request, as_json: bool, quiet: bool) -> int:
-    """Print the advice; recordings that are not analyzed yet are analyzed first."""
-    records = analyzed(request, quiet)
-    if as_json:
+def show_advice(flags: Advise) -> int:
+    """Print the advice, after analyzing recordings that are not analyzed yet; return the exit code."""
+    records = analyzed(flags)
+    if flags.json:
         print(json.dumps(_bodies(records), indent=1))
     else:
-        _print(records, request.folder)
+        _print(records, flags.folder)
     return 0
 
 
-def record(folder: Path, out: Path, start: Path | None, allow_gaps: bool, dtype: str, quiet: bool) -> int:
-    """A recording from checkpoints."""
-    rows = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-    with job_progress(quiet) as show:
+def record(flags: RecordFromCheckpoints) -> int:
+    """Make a recording from checkpoints; return the exit code."""
+    with job_progress(flags.quiet) as show:
         made = record_checkpoints(
-            folder, out, start=start, allow_gaps=allow_gaps, dtype=rows, progress=partial(show, folder.name)
+            flags.folder,
+            flags.out,
+            start=flags.start,
+            allow_gaps=flags.allow_gaps,
+            dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[flags.dtype],
+            progress=partial(show, flags.folder.name),
         )
     last = made.first_step + made.steps[-1]
     print(f"{made.folder}: {made.n_steps} updates of {made.space.n_params:,} parameters, to step {last}")
     return 0
 
 
-def analyzed(request: Request, quiet: bool) -> list[Record]:
-    """Records of every recording asked for, made again where something they depend on has changed."""
-    found = _recordings(request)
-    companions = _companions(request, found[0][2])
-    require_writable(request.folder)
-    torch.set_num_threads(request.threads)
-    folder, records = RunFolder(request.folder), []
-    with folder.locked(), job_progress(quiet) as show:
-        for target, seed, path in found:
+def analyzed(flags: AnalysisFlags) -> list[Record]:
+    """Return the records of every recording, made again where something that they depend on has changed."""
+    flags.check()
+    options, recordings = flags.options, _recordings(flags.paths)
+    companions = _companions(flags, recordings[0][2])
+    require_writable(flags.folder)
+    torch.set_num_threads(flags.threads)
+    folder, records = RunFolder(flags.folder), list[Record]()
+    with folder.locked(), job_progress(flags.quiet) as show:
+        for target, seed, path in recordings:
             progress: Callable[[str, int, int], None] = partial(show, f"{target}, seed {seed}")
-            records.append(analyze(Trajectory(path), target, seed, request.options, companions, progress))
+            records.append(analyze(Trajectory(path), target, seed, options, companions, progress))
             records[-1].save(folder.records)
-        write_json(request.folder / ADVICE, {"schema": 1, "advice": _bodies(records)})
+        write_json(flags.folder / ADVICE, {"schema": 1, "advice": _bodies(records)})
         _drop_others(folder.records, records)
-        write_report(request.folder)
+        write_report(flags.folder)
     return records
 
 
-def _recordings(request: Request) -> list[tuple[str, int, Path]]:
-    """(target, seed, folder) of each; several bare recordings are replicates of one target, numbered in their order."""
-    if not request.paths:
-        raise InputError("name at least one recording or run folder.")
-    found = [place for path in request.paths for place in find_recordings(path)]
-    bare = [path for path in request.paths if (path / "index.json").is_file()]
-    if len(bare) == len(request.paths):
+def _recordings(paths: Sequence[Path]) -> list[tuple[str, int, Path]]:
+    """Find (target, seed, folder) of each; bare recordings are replicates of one target, numbered in their order."""
+    recordings = [place for path in paths for place in find_recordings(path)]
+    bare = [path for path in paths if (path / "index.json").is_file()]
+    if len(bare) == len(paths):
         task = str(Trajectory(bare[0]).about.get("task", "recording"))
         return [(task, number, path) for number, path in enumerate(bare)]
-    names = [(target, seed) for target, seed, _ in found]
+    names = [(target, seed) for target, seed, _ in recordings]
     if len(set(names)) < len(names):
         raise InputError("two of the recordings have the same target and seed; analyze them one run at a time.")
-    return found
+    return recordings
 
 
-def _companions(request: Request, first: Path) -> Companions:
-    given = {"null": request.null, "other": request.other}
+def _companions(flags: AnalysisFlags, first: Path) -> Companions:
+    given = {"null": flags.null, "other": flags.other}
     nulls = {BASES[name]: Trajectory(path) for name, path in given.items() if path is not None}
     for other in nulls.values():
         Trajectory(first).space.require(other.space, f"{first} and {other.folder}")
-    if request.end is None:
+    if flags.end is None:
         return Companions(nulls)
-    stored, trajectory = read_adapter(request.end), Trajectory(first)
+    stored, trajectory = read_adapter(flags.end), Trajectory(first)
     by_name = dict(zip(stored.names, stored.tensors, strict=True))
     held = {name: tuple(tensor.shape) for name, tensor in by_name.items()}
     if held != {name: tuple(shape) for name, shape in trajectory.tensors}:
-        raise InputError(f"{request.end} is an adapter of another shape than the recording {first}.")
+        raise InputError(f"{flags.end} is an adapter of another shape than the recording {first}.")
     flat = torch.cat([by_name[name].double().reshape(-1) for name, _ in trajectory.tensors])
     return Companions(nulls, flat.numpy())
 
 
 def _drop_others(folder: Path, records: Sequence[Record]) -> None:
-    """Records of an earlier analysis of something else must not stand in this report."""
+    """Delete records of an earlier analysis of something else, which must not stand in this report."""
     kept = {record.name for record in records}
     for path in folder.glob(f"{NAME}-*"):
         if path.stem not in kept:

@@ -1,21 +1,23 @@
-"""`lineament analyze`, `advise` and `record-from-checkpoints`: their flags, and their dispatch."""
+"""Flags of `lineament analyze`, `advise` and `record-from-checkpoints`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import tyro
 
-if TYPE_CHECKING:
-    from lineament.commands.recordings.command import Request
+from lineament.errors import InputError
+from lineament.measurements.recording.options import AnalysisOptions
 
 
 @dataclass(frozen=True)
-class _OnRecordings:
+class AnalysisFlags:
+    """Which recordings are analyzed, and what with."""
+
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """recordings, or one run folder; several recordings are taken for replicates of one training"""
+    """recordings, or one run folder; several recordings count as replicates of one training"""
     out: Path | None = None
     """folder of records and report; default analysis/ inside the first of them"""
     null: Path | None = None
@@ -23,39 +25,46 @@ class _OnRecordings:
     other: Path | None = None
     """recording of the same training on data in another order"""
     end: Path | None = None
-    """PEFT adapter folder: how much of the way to it the first updates hold"""
+    """PEFT adapter folder: how much of the displacement to it the first updates capture"""
     window: int = 20
-    """recorded rows in a window whose planes are compared; even, and shorter in short recordings"""
+    """recorded rows in a window whose planes are compared; even; short recordings use a shorter one"""
     plane_rank: int = 5
     """rank of those planes, at most half of the window"""
     seed: int = 0
-    """of the draws of random times"""
+    """seed of the draws of random times"""
     threads: int = 2
     """torch threads"""
     quiet: bool = False
-    """no progress"""
+    """show no progress"""
     debug: bool = False
     """show tracebacks"""
 
-    def request(self) -> Request:
-        """As the tools take it."""
-        from lineament.commands.recordings.command import Request
-        from lineament.measurements.recording.options import AnalysisOptions
+    @property
+    def folder(self) -> Path:
+        """Folder of records and report."""
+        return self.out or self.paths[0] / "analysis"
 
-        options = AnalysisOptions(window=self.window, plane_rank=self.plane_rank, seed=self.seed)
-        return Request(self.paths, self.out, self.null, self.other, self.end, options, self.threads)
+    @property
+    def options(self) -> AnalysisOptions:
+        """Options of the analysis, with the defaults of all that are no flags; `InputError` if they cannot be."""
+        return AnalysisOptions(window=self.window, plane_rank=self.plane_rank, seed=self.seed)
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong before a recording is read."""
+        if not self.paths:
+            raise InputError("name at least one recording or run folder.")
 
 
 @dataclass(frozen=True)
-class Analyze(_OnRecordings):
+class Analyze(AnalysisFlags):
     """Measure capture, drift, staleness and rank on recordings of any training; needs no model and no data."""
 
 
 @dataclass(frozen=True)
-class Advise(_OnRecordings):
-    """What recordings say about practice: steps that span the run, refresh intervals, staleness, rank used.
+class Advise(AnalysisFlags):
+    """Print what recordings say about practice: steps that span the run, refresh intervals, staleness, rank used.
 
-    Analyzes first what is not analyzed yet.
+    Recordings that are not analyzed yet are analyzed first.
     """
 
     json: bool = False
@@ -71,27 +80,12 @@ class RecordFromCheckpoints:
     out: Path
     """folder of the recording"""
     start: Path | None = None
-    """the point before the first step, e.g. an adapter's saved step-0 factors"""
+    """point before the first step, e.g. an adapter's saved step-0 factors"""
     allow_gaps: bool = False
-    """take checkpoints that are not equally far apart"""
+    """accept checkpoints that are not equally far apart"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """of the recorded rows"""
+    """type of the recorded rows"""
     quiet: bool = False
-    """no progress"""
+    """show no progress"""
     debug: bool = False
     """show tracebacks"""
-
-
-def run(command: Analyze | Advise | RecordFromCheckpoints) -> int:
-    """Carry a parsed command out; returns the exit code."""
-    from lineament.commands.recordings import command as commands
-
-    match command:
-        case Analyze():
-            return commands.show_analysis(command.request(), command.quiet)
-        case Advise():
-            return commands.show_advice(command.request(), command.json, command.quiet)
-        case RecordFromCheckpoints():
-            return commands.record(
-                command.folder, command.out, command.start, command.allow_gaps, command.dtype, command.quiet
-            )

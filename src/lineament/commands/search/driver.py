@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.commands.search.chunks import losses_body, read_losses
+from lineament.commands.search.flags import SearchOptions
 from lineament.commands.search.methods import METHODS, Generation, Method, Position
 from lineament.commands.search.plan import PROBE_FACTORS, LocalPlan, Probe, local_plan, probe, probe_sigmas
 from lineament.commands.search.target import Target
@@ -24,6 +25,8 @@ from lineament.records import write_json
 from lineament.vectors.gradients import mean_gradient
 from lineament.vectors.hessian import HessianOperator
 
+# Probing the curvature stops at this relative standard error of tr H, and at this many probes at the latest.
+CURVATURE_ERROR, MAX_CURVATURE_PROBES = 0.2, 32
 # Called with (what is being done, evaluations done, evaluations in all).
 Progress = Callable[[str, int, int], None]
 # Scores a generation: called with its number, the generation, and where to report the count of members scored.
@@ -31,34 +34,8 @@ Score = Callable[[int, Generation, Callable[[int], None]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class SearchOptions:
-    """What a search may spend and how.
-
-    Attributes:
-        budget: member evaluations in all, the probe's included.
-        population: members per generation.
-        sigma: standard deviation per coordinate; None lets plan and probe choose.
-        probe_draws: draws per region and sigma of the probe; 0 spends nothing and trusts the local plan.
-        examples: examples that members are scored on.
-        keep: how many members are kept, and vote.
-    """
-
-    method: str = "one_shot"
-    budget: int = 2000
-    population: int = 64
-    sigma: float | None = None
-    probe_draws: int = 16
-    examples: int = 16
-    keep: int = 8
-    gradients: bool = True
-    curvature_error: float = 0.2
-    most_probes: int = 32
-    memory_bytes: int = 2**30
-
-
-@dataclass(frozen=True)
 class Choice:
-    """What the search will do, and the gain it foretells on the scored batch and on fresh data."""
+    """What the search will do, and the gain it predicts on the scored batch and on fresh data."""
 
     region: str
     sigma: float
@@ -98,7 +75,7 @@ def plan_locally(target: Target, regions: Sequence[Region], batch: Batch, option
     fresh = mean_gradient(target.problem, target.problem.fixed(target.task, "validation"))
     plans = []
     for region in regions:
-        space = measured_space(operator, region, streams, options.curvature_error, options.most_probes)
+        space = measured_space(operator, region, streams, CURVATURE_ERROR, MAX_CURVATURE_PROBES)
         plans.append(local_plan(space, fresh, options.budget))
     operator.release()
     return plans
@@ -112,13 +89,13 @@ def choose(
     options: SearchOptions,
     progress: Progress,
 ) -> tuple[Choice, list[Probe]]:
-    """Region and sigma with the largest foretold gain: by the probe, or by the local plan where nothing is probed."""
+    """Region and sigma with the largest predicted gain: by the probe, or by the local plan where nothing is probed."""
     by_name = {plan.space.name: plan for plan in plans}
     left = options.budget - probe_cost(regions, options)
     probes: list[Probe] = []
-    if not options.probe_draws:
+    if not options.probe:
         return _planned(plans, regions, options), []
-    numbers = range(options.probe_draws)
+    numbers = range(options.probe)
     for place, region in enumerate(regions):
         progress(f"probing {region.name}", place, len(regions))
         sigmas = [options.sigma] if options.sigma else probe_sigmas(region, by_name.get(region.name))
@@ -129,14 +106,14 @@ def choose(
     best = max(probes, key=lambda item: item.gain)
     # The largest of several noisy predictions errs upwards: the chosen one is made again from fresh draws.
     region = next(item for item in regions if item.name == best.region)
-    fresh = range(options.probe_draws, 2 * options.probe_draws)
+    fresh = range(options.probe, 2 * options.probe)
     again = probe(population, region, target.streams, best.sigma, fresh, left) or best
     return _probed(again, by_name.get(best.region), left), probes
 
 
 def probe_cost(regions: Sequence[Region], options: SearchOptions) -> int:
     """Evaluations that the probe spends: every region and sigma once, the chosen one twice."""
-    return options.probe_draws * (1 + len(regions) * (1 if options.sigma else len(PROBE_FACTORS)))
+    return options.probe * (1 + len(regions) * (1 if options.sigma else len(PROBE_FACTORS)))
 
 
 def run_search(

@@ -65,7 +65,7 @@ def local_plan(space: SearchSpace, fresh_gradient: Tensor, n: int) -> LocalPlan:
 
 @dataclass(frozen=True)
 class Probe:
-    """Losses of a few draws at one sigma, and the gain of the best of N that they foretell.
+    """Losses of a few draws at one sigma, and the gain of the best of N that they predict.
 
     Attributes:
         mean, spread: of one draw's gain, nats per target token.

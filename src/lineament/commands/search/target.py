@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -15,9 +14,7 @@ from lineament.errors import InputError, unknown_name
 from lineament.parameters import Space, Vectors
 from lineament.population.region import Region
 from lineament.problems.problem import Batch, Problem
-from lineament.problems.stored_adapters import read_adapter
 from lineament.runs.folder import RunFolder
-from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
 from lineament.study.points import DAMAGED, START, TRAINED
@@ -77,13 +74,6 @@ def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: i
     problem.parameters.write(load_file(files.damage if point == DAMAGED else files.operating_point)[point])
     recording = files.recording
     return Target(problem, task, settings, seed, point, recording if finished(recording) else None)
-
-
-def adapter_settings(model: str, adapter: Path, seed: int) -> Settings:
-    """Settings of a language-model problem at a PEFT folder's adapter; `InputError` for one that is no plain LoRA."""
-    read_adapter(adapter)
-    changes: dict[str, Any] = {"model.name": model, "model.adapter": str(adapter), "seed": seed}
-    return resolve("lm", "quick", [(str(adapter), changes)])
 
 
 def from_adapter(settings: Settings, problem: Problem, task: str, adapter: Path) -> Target:

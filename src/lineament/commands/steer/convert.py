@@ -2,63 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
+from lineament.commands.steer.flags import Export, Import
+from lineament.commands.terminal import console
 from lineament.errors import InputError
 from lineament.steering.formats import read_vector, write_gguf
 from lineament.steering.vector import SteeringVector, save_vector
 
 
-@dataclass(frozen=True)
-class ExportRequest:
-    """A vector of ours, the GGUF file to write, and what transformers calls the architecture."""
-
-    vector: Path
-    out: Path
-    model_type: str
-    skip_first: bool = False
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class ImportRequest:
-    """A file of another tool, the vector file to write, and what the file may not say itself."""
-
-    file: Path
-    out: Path
-    layer: int | None = None
-    model: str = ""
-    overwrite: bool = False
-
-
-def export_vector(request: ExportRequest, console: Console) -> int:
-    """Write a GGUF control vector."""
-    _require_out(request.out, ".gguf", request.overwrite)
-    vector = read_vector(request.vector)
-    write_gguf(vector, request.out, request.model_type or vector.tags.model_type, request.skip_first)
-    if request.skip_first and 1 in vector.layers:
+def export_vector(flags: Export) -> int:
+    """Write a GGUF control vector; return the exit code."""
+    _require_out(flags.out, ".gguf", flags.overwrite)
+    vector = read_vector(flags.vector)
+    write_gguf(vector, flags.out, flags.model_type or vector.tags.model_type, flags.skip_first)
+    if flags.skip_first and 1 in vector.layers:
         console.print("layer 1 is left out: llama.cpp can add nothing there.")
-    console.print(f"{_described(read_vector(request.out))}: {request.out}", soft_wrap=True)
+    console.print(f"{_described(read_vector(flags.out))}: {flags.out}", soft_wrap=True)
     return 0
 
 
-def import_vector(request: ImportRequest, console: Console) -> int:
-    """Write a file of another tool as one of ours."""
-    _require_out(request.out, ".safetensors", request.overwrite)
-    vector = read_vector(request.file, request.layer)
-    if request.model:
-        vector = replace(vector, tags=replace(vector.tags, model=request.model))
-    save_vector(vector, request.out)
-    console.print(f"{_described(vector)}: {request.out}", soft_wrap=True)
+def import_vector(flags: Import) -> int:
+    """Write a file of another tool as one of Lineament's; return the exit code."""
+    _require_out(flags.out, ".safetensors", flags.overwrite)
+    vector = read_vector(flags.file, flags.layer)
+    if flags.model:
+        vector = replace(vector, tags=replace(vector.tags, model=flags.model))
+    save_vector(vector, flags.out)
+    console.print(f"{_described(vector)}: {flags.out}", soft_wrap=True)
     return 0
 
 
 def _require_out(out: Path, suffix: str, overwrite: bool) -> None:
     if out.suffix != suffix:
-        raise InputError(f"{out} must end in {suffix}.")
+        raise InputError(f"the output file must end in {suffix}; got {out}.")
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another name or add --overwrite.")
 

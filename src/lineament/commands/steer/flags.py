@@ -1,19 +1,25 @@
-"""`lineament steer`: the flags of its five actions, and their dispatch."""
+"""Flags of the five actions of `lineament steer`, which the tools take as they were parsed."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-if TYPE_CHECKING:
-    from lineament.commands.steer.source import Source
+from lineament.errors import InputError, unknown_name
+
+# What --method may say; `both` makes two vectors.
+METHODS = ("caa", "pca", "probe", "step", "both", "adapter")
+STEP_METHODS = ("step", "both")
+MAX_LAYERS = 9999
+MAX_FLOAT32 = 3.4028234663852886e38
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnModel:
+class ModelFlags:
     """Which model, and how it is run."""
 
     model: str = "smollm2-135m"
@@ -21,7 +27,7 @@ class OnModel:
     adapter: Path | None = None
     """PEFT adapter folder that is part of the model"""
     seed: int = 0
-    """of a fresh adapter, and of sampling"""
+    """seed of a fresh adapter, and of sampling"""
     threads: int = 2
     """torch threads"""
     device: str = "auto"
@@ -32,16 +38,17 @@ class OnModel:
     debug: bool = False
     """show tracebacks"""
 
-    def source(self, space: str = "full") -> Source:
-        """As the tools take it."""
-        from lineament.commands.steer.source import Source
-
-        return Source(self.model, self.adapter, space, self.seed, self.threads, self.device, self.template)
+    def check_model(self) -> None:
+        """Refuse what can be known to be wrong before a model is loaded."""
+        if self.threads < 1:
+            raise InputError(f"--threads must be at least 1; got {self.threads}.")
+        if self.template and "{statement}" not in self.template:
+            raise InputError(f"--template {self.template!r} has no {{statement}}, where the text goes.")
 
 
 @dataclass(frozen=True)
-class Make(OnModel):
-    """From labelled data, or an adapter, to a steering vector.
+class Make(ModelFlags):
+    """Make a steering vector from labelled data, or from an adapter.
 
     Data are statements with a label, or questions with a matching and a not-matching answer (JSONL, JSON, CSV).
     """
@@ -72,10 +79,57 @@ class Make(OnModel):
     overwrite: bool = False
     """replace files that exist"""
 
+    @property
+    def moves_weights(self) -> bool:
+        """Whether the method makes a step in weight space."""
+        return self.method in STEP_METHODS
+
+    @property
+    def moved_space(self) -> Literal["lora", "full"]:
+        """The weights that can move; only a step needs a fresh adapter to move."""
+        return self.space if self.moves_weights else "full"
+
+    def outputs(self) -> dict[str, Path]:
+        """Return the file of each vector by name; of two, the step's is named beside the other's."""
+        if self.method != "both":
+            return {self.method: self.out}
+        return {"caa": self.out, "step": self.out.with_name(f"{self.out.stem}-step.safetensors")}
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong before a model is loaded.
+
+        Raises:
+            InputError: names the flag, what was given and what is allowed.
+        """
+        self.check_model()
+        if self.method not in METHODS:
+            raise unknown_name("method", self.method, METHODS)
+        if self.method == "adapter" and self.adapter is None:
+            raise InputError("--method adapter needs --adapter: the folder whose effect becomes a vector.")
+        if self.out.suffix != ".safetensors":
+            raise InputError(
+                f"--out must be a .safetensors file; got {self.out}. `lineament steer export` writes GGUF."
+            )
+        parse_layers(self.layers, None)
+        self._check_saved_step()
+        for path in [*self.outputs().values(), *([self.save_step] if self.save_step else [])]:
+            if path.exists() and not self.overwrite:
+                raise InputError(f"{path} exists; choose another name or add --overwrite.")
+
+    def _check_saved_step(self) -> None:
+        if self.save_step and not (self.moves_weights and (self.adapter or self.space == "lora")):
+            raise InputError(
+                "--save-step needs --method step or both, and --space lora: it saves a step of an adapter."
+            )
+        if not self.step_norm > 0:
+            raise InputError(f"--step-norm must be above 0; got {self.step_norm}.")
+        if self.save_step and self.save_step == self.adapter:
+            raise InputError(f"--save-step {self.save_step} is the adapter that the step starts from; choose another.")
+
 
 @dataclass(frozen=True)
-class Eval(OnModel):
-    """What a vector does to answers on held-out data: dose-response, and the effect at a fixed price."""
+class Eval(ModelFlags):
+    """Measure what a vector does to answers on held-out data: dose by dose, and at a fixed KL."""
 
     vector: tyro.conf.Positional[Path]
     """.safetensors, .gguf or .pt file"""
@@ -85,20 +139,43 @@ class Eval(OnModel):
     """layer to steer at; default the middle one of the vector's"""
     doses: str = ""
     """multiples of the stored vector, comma separated (--doses=-1,1 when the first is negative); default multiples of
-    the dose at the price"""
+    the dose at --kl"""
     kl: float = 0.05
-    """price on neutral text at which the effect is given, nats per token"""
+    """KL on neutral text at which the effect is given, nats per token"""
     where: Literal["all", "answer"] = "all"
     """add at every token, or from the last one of the prompt on"""
     neutral: int = 32
     """rows of neutral text"""
     no_collateral: bool = False
-    """leave out what other tasks lose"""
+    """leave out the accuracy of other tasks"""
+
+    def dose_values(self) -> tuple[float, ...]:
+        """Parse --doses: multiples of the stored vector; empty without the flag."""
+        try:
+            return tuple(float(part) for part in self.doses.split(",") if part.strip())
+        except ValueError:
+            raise InputError(f"--doses {self.doses!r}: give numbers, comma separated, such as -1,1,2.") from None
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong before a model is loaded.
+
+        Raises:
+            InputError: names the flag, what was given and what is allowed.
+        """
+        from lineament.problems.neutral_text import NEUTRAL_TEXTS
+
+        self.check_model()
+        if not self.kl > 0:
+            raise InputError(f"--kl must be above 0 nats per token; got {self.kl:g}.")
+        if not all(abs(dose) <= MAX_FLOAT32 for dose in self.dose_values()):
+            raise InputError(f"--doses must be finite numbers; got {self.doses}.")
+        if not 1 <= self.neutral <= len(NEUTRAL_TEXTS):
+            raise InputError(f"--neutral must be from 1 to {len(NEUTRAL_TEXTS)} rows; got {self.neutral}.")
 
 
 @dataclass(frozen=True)
-class Generate(OnModel):
-    """Text with and without the vector, side by side."""
+class Generate(ModelFlags):
+    """Generate text with and without the vector, side by side."""
 
     vector: tyro.conf.Positional[Path]
     """.safetensors, .gguf or .pt file"""
@@ -113,16 +190,30 @@ class Generate(OnModel):
     where: Literal["all", "answer"] = "all"
     """add at every token, or from the last one of the prompt on"""
     tokens: int = 40
-    """most new tokens"""
+    """maximum number of new tokens"""
     temperature: float = 0.0
-    """0 takes the likeliest token"""
+    """0 takes the most likely token"""
     chat: bool = False
     """wrap prompts in the model's chat template"""
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong before a model is loaded.
+
+        Raises:
+            InputError: names the flag, what was given and what is allowed.
+        """
+        self.check_model()
+        if self.tokens < 1:
+            raise InputError(f"--tokens must be at least 1; got {self.tokens}.")
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise InputError(f"--temperature must be at least 0 and finite; got {self.temperature}.")
+        if not math.isfinite(self.coefficient):
+            raise InputError(f"--coefficient must be finite; got {self.coefficient}.")
 
 
 @dataclass(frozen=True)
 class Export:
-    """A vector as a GGUF control vector for llama.cpp and repeng."""
+    """Write a vector as a GGUF control vector for llama.cpp and repeng."""
 
     vector: tyro.conf.Positional[Path]
     """vector file"""
@@ -140,7 +231,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Import:
-    """A control vector of another tool as a vector file of ours."""
+    """Write the control vector of another tool as a vector file of Lineament."""
 
     file: tyro.conf.Positional[Path]
     """.gguf or .pt file"""
@@ -172,64 +263,28 @@ class Steer:
 
     action: tyro.conf.OmitArgPrefixes[Action]
 
-    @property
-    def debug(self) -> bool:
-        """Whether tracebacks are wanted."""
-        return self.action.debug
+
+def parse_layers(text: str, n_layers: int | None) -> tuple[int, ...]:
+    """Parse `all`, or numbers and ranges such as `4,8-12`, to ascending layers.
+
+    Args:
+        n_layers: None to check the form alone.
+    """
+    if text == "all":
+        return tuple(range(1, (n_layers or 1) + 1))
+    layers: set[int] = set()
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        first, last = _layer_number(low), _layer_number(high if dash else low)
+        if first is None or last is None or last < first:
+            raise InputError(f"--layers {text!r}: give `all`, or numbers and ranges such as 4,8-12.")
+        layers |= set(range(first, last + 1))
+    if not layers or min(layers) < 1 or (n_layers and max(layers) > n_layers):
+        allowed = f"1 to {n_layers}" if n_layers else "from 1 on"
+        raise InputError(f"--layers {text!r}: layers of this model are {allowed}.")
+    return tuple(sorted(layers))
 
 
-def run(command: Steer) -> int:
-    """Carry out one action; returns the exit code."""
-    from lineament.commands.inspect import console
-
-    match command.action:
-        case Make() as a:
-            from lineament.commands.steer.make import MakeRequest, make
-
-            same = (
-                "data",
-                "out",
-                "method",
-                "step",
-                "layers",
-                "site",
-                "mean",
-                "unit",
-                "save_step",
-                "step_norm",
-                "overwrite",
-            )
-            # Only a step needs an adapter to move.
-            space = a.space if a.method in ("step", "both") else "full"
-            return make(MakeRequest(source=a.source(space), **{name: getattr(a, name) for name in same}), console)
-        case Eval() as a:
-            from lineament.commands.steer.evaluate import EvalRequest, evaluate
-
-            doses = _doses(a.doses)
-            collateral, source = not a.no_collateral, a.source()
-            request = EvalRequest(
-                a.vector, a.data, source, a.layer, doses, a.kl, a.where, a.neutral, collateral=collateral
-            )
-            return evaluate(request, console)
-        case Generate() as a:
-            from lineament.commands.steer.generate import GenerateRequest, generate
-
-            names = ("vector", "prompts", "file", "coefficient", "layer", "where", "tokens", "temperature", "chat")
-            return generate(GenerateRequest(source=a.source(), **{name: getattr(a, name) for name in names}), console)
-        case Export() as a:
-            from lineament.commands.steer.convert import ExportRequest, export_vector
-
-            return export_vector(ExportRequest(a.vector, a.out, a.model_type, a.skip_first, a.overwrite), console)
-        case Import() as a:
-            from lineament.commands.steer.convert import ImportRequest, import_vector
-
-            return import_vector(ImportRequest(a.file, a.out, a.layer, a.model, a.overwrite), console)
-
-
-def _doses(text: str) -> tuple[float, ...]:
-    from lineament.errors import InputError
-
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise InputError(f"--doses {text!r}: give numbers, comma separated, such as -1,1,2.") from None
+def _layer_number(text: str) -> int | None:
+    """Return a layer, or None for text that is none; no model has more than MAX_LAYERS."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LAYERS)) else None

@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lineament.commands.steer.source import Source, SteeredModel
+from lineament.commands.steer.flags import Generate
+from lineament.commands.steer.model import SteeredModel
+from lineament.commands.terminal import console
 from lineament.errors import InputError
 from lineament.steering.formats import read_vector
-from lineament.steering.steered import Where, steered
+from lineament.steering.steered import steered
 from lineament.steering.vector import SteeringVector
 
 
-@dataclass(frozen=True)
-class GenerateRequest:
-    """What the user asked for.
-
-    Attributes:
-        prompts: texts, generated as one batch. file: more of them, one per line.
-        layer: None steers at every layer of the vector.
-        temperature: 0 takes the likeliest token.
-    """
-
-    vector: Path
-    prompts: tuple[str, ...]
-    source: Source
-    file: Path | None = None
-    coefficient: float = 1.0
-    layer: int | None = None
-    where: Where = "all"
-    tokens: int = 40
-    temperature: float = 0.0
-    chat: bool = False
-
-
-def generate(request: GenerateRequest, console: Console) -> int:
-    """Print every prompt's continuation, unsteered and steered."""
-    prompts = _prompts(request)
-    vector = read_vector(request.vector)
-    vector = vector if request.layer is None else vector.only(request.layer)
-    loaded = SteeredModel(request.source)
+def generate(flags: Generate) -> int:
+    """Print every prompt's continuation, unsteered and steered; return the exit code."""
+    flags.check()
+    prompts = _prompts(flags)
+    vector = read_vector(flags.vector)
+    vector = vector if flags.layer is None else vector.only(flags.layer)
+    loaded = SteeredModel(flags)
     loaded.require_fit(vector)
-    plain = continuations(loaded, prompts, request)
-    moved = continuations(loaded, prompts, request, vector)
-    table = Table("prompt", "unsteered", f"steered ({request.coefficient:g})", box=SIMPLE, show_lines=True)
+    plain = continuations(loaded, prompts, flags)
+    moved = continuations(loaded, prompts, flags, vector)
+    table = Table("prompt", "unsteered", f"steered ({flags.coefficient:g})", box=SIMPLE, show_lines=True)
     for row in zip(prompts, plain, moved, strict=True):
         table.add_row(*row)
     console.print(table, markup=False)
@@ -61,27 +38,27 @@ def generate(request: GenerateRequest, console: Console) -> int:
 
 
 def continuations(
-    loaded: SteeredModel, prompts: Sequence[str], request: GenerateRequest, vector: SteeringVector | None = None
+    loaded: SteeredModel, prompts: Sequence[str], flags: Generate, vector: SteeringVector | None = None
 ) -> list[str]:
-    """New text for each prompt, generated in one batch with padding on the left."""
+    """Return new text for each prompt, generated in one batch with padding on the left."""
     tokenizer, model = loaded.problem.tokenizer, loaded.model
-    rows = [_encoded(tokenizer, prompt, request.chat) for prompt in prompts]
-    _require_room(loaded, rows, request.tokens)
+    rows = [_encoded(tokenizer, prompt, flags.chat) for prompt in prompts]
+    _require_room(loaded, rows, flags.tokens)
     longest, padding = max(map(len, rows)), tokenizer.pad_token_id or tokenizer.eos_token_id or 0
     device = loaded.problem.device
     ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    options: dict[str, Any] = {"max_new_tokens": request.tokens, "pad_token_id": padding, "do_sample": False}
-    if request.temperature > 0:
-        options.update(do_sample=True, temperature=request.temperature)
-    # Said outright, so that it holds however `generate` calls the model.
-    where: Literal["all"] | Tensor = "all" if request.where == "all" else mask.sum(dim=1) - 1
+    options: dict[str, Any] = {"max_new_tokens": flags.tokens, "pad_token_id": padding, "do_sample": False}
+    if flags.temperature > 0:
+        options.update(do_sample=True, temperature=flags.temperature)
+    # The position is given as a number, so that it holds however `generate` calls the model.
+    where: Literal["all"] | Tensor = "all" if flags.where == "all" else mask.sum(dim=1) - 1
     with torch.random.fork_rng(), torch.no_grad(), ExitStack() as stack:
-        torch.manual_seed(request.source.seed)  # the same draws with and without the vector
+        torch.manual_seed(flags.seed)  # the same draws with and without the vector
         if vector:
-            stack.enter_context(steered(model, vector, request.coefficient, where))
-        found = model.generate(input_ids=ids, attention_mask=mask, **options)
-    return [tokenizer.decode(row[longest:], skip_special_tokens=True).strip() for row in found]
+            stack.enter_context(steered(model, vector, flags.coefficient, where))
+        rows_out = model.generate(input_ids=ids, attention_mask=mask, **options)
+    return [tokenizer.decode(row[longest:], skip_special_tokens=True).strip() for row in rows_out]
 
 
 def _encoded(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
@@ -102,26 +79,20 @@ def _require_room(loaded: SteeredModel, rows: Sequence[Sequence[int]], new: int)
     if allowed and longest + new > allowed:
         raise InputError(
             f"a prompt of {longest} tokens and {new} new ones are more than the {allowed} that "
-            f"{loaded.source.model} takes. Shorten the prompt or lower --tokens."
+            f"{loaded.flags.model} takes. Shorten the prompt or lower --tokens."
         )
 
 
-def _prompts(request: GenerateRequest) -> list[str]:
-    found = list(request.prompts)
-    if request.file:
-        if not request.file.is_file():
-            raise InputError(f"the prompt file {request.file} does not exist.")
+def _prompts(flags: Generate) -> list[str]:
+    prompts = list(flags.prompts)
+    if flags.file:
+        if not flags.file.is_file():
+            raise InputError(f"the prompt file {flags.file} does not exist.")
         try:
-            text = request.file.read_text(encoding="utf-8-sig")
+            text = flags.file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"the prompt file {request.file} is not UTF-8 text: {error}.") from None
-        found += [line.strip() for line in text.split("\n") if line.strip()]
-    if not found or not all(prompt.strip() for prompt in found):
-        raise InputError("no prompt: give one or more texts that are not empty, or --file with one per line.")
-    if request.tokens < 1:
-        raise InputError(f"--tokens {request.tokens}: it must be at least 1.")
-    if not (request.temperature >= 0 and math.isfinite(request.temperature)):
-        raise InputError(f"--temperature {request.temperature}: it must be at least 0 and finite.")
-    if not math.isfinite(request.coefficient):
-        raise InputError(f"--coefficient {request.coefficient}: it must be finite.")
-    return found
+            raise InputError(f"the prompt file {flags.file} is not UTF-8 text: {error}.") from None
+        prompts += [line.strip() for line in text.split("\n") if line.strip()]
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise InputError("there is no prompt: give one or more texts that are not empty, or --file with one per line.")
+    return prompts

@@ -1,57 +1,50 @@
-"""`lineament sweep`: run every cell of a grid with every seed, then write results, tables and report."""
+"""`lineament sweep`, and `lineament run --vary`: run every cell of a grid with every seed, then write the results."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.grid import Cell, Grid
-from lineament.commands.sweep.jobs import jobs_of
-from lineament.commands.sweep.results import write_results
-from lineament.commands.sweep.table import write_tables
+from lineament.commands.job_flags import JobFlags
+from lineament.commands.terminal import console, job_progress, print_failures, sweep_table
 from lineament.errors import LineamentError
 from lineament.problems.kinds import kind_named
-from lineament.report.sweep.page import write_sweep_report
-from lineament.runs.executors.driver import Driver, Failure, JobProgress, nothing, settle_finished
+from lineament.runs.executors.driver import Driver, Failure, settle_finished
 from lineament.runs.executors.jobs import open_pool
-from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.standing import Standing, standing
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem, validate
 from lineament.runs.planning import plan
-from lineament.settings.keys import KEYS
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.grid import Cell, Grid, make_grid
+from lineament.runs.sweep.jobs import jobs_of
+from lineament.runs.sweep.results import write_all
+from lineament.runs.tracking import tracking
 from lineament.settings.settings import Settings
 
 
-@dataclass(frozen=True)
-class SweepRequest:
-    """What the user asked for.
+def sweep(flags: JobFlags) -> int:
+    """Run every missing job of every cell, then write results, tables and report; return the exit code."""
+    file, vary = flags.read_config()
+    settings = flags.settings(file)
+    source = "--vary" if flags.vary else str(flags.config or "the command line")
+    grid = make_grid(settings, vary | flags.variations(), source)
+    flags.check(settings)
+    out = flags.out or flags.default_out(settings)
+    if flags.dry_run:
+        print_plan(grid, out, flags.n_workers)
+        return 0
+    failures, results = run_grid(grid, out, flags)
+    console.print(sweep_table(results))
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    return 1 if failures else 0
 
-    Attributes:
-        after: called when a job has finished, e.g. to log it elsewhere.
-        tell: called with the jobs that were given up, before anything is made of the others.
-    """
 
-    grid: Grid
-    out: Path
-    executor: ExecutorOptions
-    resume: bool = False
-    quiet: bool = False
-    after: Callable[[Job], None] = nothing
-    tell: Callable[[list[Failure]], None] = lambda failures: None
-
-
-def sweep(
-    request: SweepRequest, progress: Callable[[], AbstractContextManager[JobProgress]]
-) -> tuple[list[Failure], dict[str, Any]]:
+def run_grid(grid: Grid, out: Path, flags: JobFlags) -> tuple[list[Failure], dict[str, Any]]:
     """Run what is missing, then write sweep.json, both tables and the report.
 
     Returns:
@@ -59,48 +52,26 @@ def sweep(
 
     Raises:
         InputError: before anything is written: a value out of range in any cell, a folder of another sweep, an
-            executor that cannot be had.
-        LineamentError: not one record was finished.
+            executor or a tracker that is not available.
+        LineamentError: no record was finished.
     """
-    folder, cells = SweepFolder(request.out), checked_cells(request.grid)
-    folder.check(request.grid, request.resume)
-    notes = _notes_of_each_model(cells)
-    with (
-        open_pool(request.executor, request.out, _most_demanding(cells)) as pool,
-        RunFolder(request.out).locked(),
-    ):
-        cells = list(folder.open(request.grid, request.resume).cells())
-        for note in notes:
-            RunFolder(request.out).log(note)
-            if not request.quiet:
-                print(note, file=sys.stderr)
-        now = standing(jobs_of(folder, cells))
-        settle_finished(now.unnoted, request.after)
-        with progress() as show:
-            failures = Driver(now.missing, request.executor, show, _opener(folder, cells), request.after).run(pool)
-        request.tell(failures)
-        return failures, write_all(folder)
-
-
-def write_all(folder: SweepFolder) -> dict[str, Any]:
-    """Results, tables and report from the records of the cells alone; returns the results.
-
-    Raises:
-        LineamentError: there is no record yet.
-    """
-    found = write_results(folder)
-    write_tables(folder)
-    write_sweep_report(folder.path, {name: key.meaning for name, key in KEYS.items()})
-    if not any(cell["n_records"] for cell in found["cells"]):
-        raise LineamentError(
-            f"no record was finished; {folder.path / 'report.html'} names the jobs, and the log.txt of their runs has "
-            "more. Fix the cause and use --resume."
-        )
-    return found
+    with tracking(flags.track, out) as after:
+        folder, cells = SweepFolder(out), checked_cells(grid)
+        folder.check(grid, flags.resume)
+        notes = _notes_of_each_model(cells)
+        with open_pool(flags, out, _most_demanding(cells)) as pool, RunFolder(out).locked():
+            cells = list(folder.open(grid, flags.resume).cells())
+            _note(RunFolder(out), notes, flags.quiet)
+            now = standing(jobs_of(folder, cells))
+            settle_finished(now.unnoted, after)
+            with job_progress(flags.quiet, flags.log_file) as progress:
+                failures = Driver(now.missing, flags, progress, _opener(folder, cells), after).run(pool)
+            print_failures(failures)
+            return failures, write_all(folder)
 
 
 def checked_cells(grid: Grid) -> list[Cell]:
-    """Every cell, its settings looked through; `InputError` names the cell that cannot be."""
+    """Return every cell after checking its settings; an `InputError` names the cell."""
     cells = list(grid.cells())
     for cell in cells:
         try:
@@ -110,8 +81,8 @@ def checked_cells(grid: Grid) -> list[Cell]:
     return cells
 
 
-def show_sweep_plan(grid: Grid, out: Path, workers: int, console: Console) -> None:
-    """Print every cell with its jobs done so far, and what the rest will take; writes nothing."""
+def print_plan(grid: Grid, out: Path, workers: int) -> None:
+    """Print every cell with its jobs done so far, and what the rest will take; write nothing."""
     folder, cells = SweepFolder(out), checked_cells(grid)
     if folder.config.exists():
         folder.check(grid, resume=True)
@@ -143,7 +114,7 @@ def _estimate(now: Standing, settings: Settings, workers: int) -> str:
 
 
 def _most_demanding(cells: Iterable[Cell]) -> Settings:
-    """Settings that ask for what the most demanding cell asks for, which is what a pool must have room for."""
+    """Return settings with the threads and device of the most demanding cell, for which a pool must have room."""
     every = [cell.settings for cell in cells]
     threads = max(settings.threads for settings in every)
     device = "cuda" if any(settings.device == "cuda" for settings in every) else every[0].device
@@ -151,7 +122,7 @@ def _most_demanding(cells: Iterable[Cell]) -> Settings:
 
 
 def _opener(folder: SweepFolder, cells: Iterable[Cell]) -> Callable[[Job], None]:
-    """Make a cell's run folder when its first job comes."""
+    """Return a hook that makes a cell's run folder before its first job."""
     unopened = {folder.run(cell).path: cell.settings for cell in cells}
 
     def before(job: Job) -> None:
@@ -162,7 +133,7 @@ def _opener(folder: SweepFolder, cells: Iterable[Cell]) -> Callable[[Job], None]
 
 
 def _notes_of_each_model(cells: Iterable[Cell]) -> list[str]:
-    """Load every language model that a cell names, before anything is written; what is to be said about each."""
+    """Load every language model that a cell names, before anything is written; return the notes on each."""
     notes: dict[str, None] = {}
     seen: set[object] = set()
     for cell in cells:
@@ -170,6 +141,12 @@ def _notes_of_each_model(cells: Iterable[Cell]) -> list[str]:
         kind = (s.model, s.lora, s.recovery.space, s.task.data, s.task.names, s.device)
         if kind_named(s.problem).takes_model and kind not in seen:
             seen.add(kind)
-            found = make_problem(s, s.seed).notes
-            notes |= dict.fromkeys(f"{s.model.name}: {note}." for note in found)
+            notes |= dict.fromkeys(f"{s.model.name}: {note}." for note in make_problem(s, s.seed).notes)
     return list(notes)
+
+
+def _note(folder: RunFolder, notes: Iterable[str], quiet: bool) -> None:
+    for note in notes:
+        folder.log(note)
+        if not quiet:
+            print(note, file=sys.stderr)

@@ -34,9 +34,9 @@ def open_pool(options: ExecutorOptions, out: Path, settings: Settings, ready: Pr
 
 
 def _make(options: ExecutorOptions, out: Path, settings: Settings, ready: Problem | None) -> Pool:
-    if options.name == "serial":
+    if options.executor == "serial":
         return SerialPool(ready)
-    if options.name == "processes":
+    if options.executor == "processes":
         return ProcessPool(options.n_workers)
     from lineament.runs.executors.ray_pool import RayPool  # Ray takes a second to import
 

@@ -1,55 +1,61 @@
-"""Which executor, with how many workers, and what it does about jobs that are lost, fail or hang."""
+"""Options of an executor: where jobs run, how many at a time, and what happens to those that are lost, fail or hang."""
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Literal
 
 from lineament.errors import InputError, unknown_name
 
 ExecutorName = Literal["serial", "processes", "ray"]
-EXECUTORS = ("serial", "processes", "ray")
 
 
 @dataclass(frozen=True)
 class ExecutorOptions:
     """How jobs are run; the records do not depend on it.
 
-    Attributes:
-        workers: jobs at a time; one for serial, and None on Ray takes what the cluster's cores allow.
-        ray_address: `local` starts Ray on this machine; `auto` or HOST:PORT joins a cluster that is running.
-        time_limit_s: a job that runs longer is ended, and tried again; None sets no limit.
-        retries: how often a job that was lost, hung or failed unexpectedly is tried again.
+    The commands that run jobs inherit from this class, so every field is a flag, and the text below it the flag's help.
     """
 
-    name: str = "serial"
+    executor: ExecutorName = "serial"
+    """where jobs run; the records are the same"""
     workers: int | None = None
+    """jobs run at a time by --executor processes or ray; default 2, on a Ray cluster as many as its cores allow"""
     ray_address: str = "local"
-    time_limit_s: float | None = None
+    """local starts Ray on this machine; auto or HOST:PORT joins a running cluster"""
     retries: int = 2
+    """how often a job that was lost, hung or failed unexpectedly is tried again"""
+    time_limit: float | None = None
+    """minutes after which a job is ended and tried again; default no limit"""
 
     def require_allowed(self) -> None:
-        """Refuse options that cannot be, or not together.
+        """Refuse a value out of its range, and options that contradict each other.
 
         Raises:
             InputError: names the flag, what was given and what is allowed.
         """
-        if self.name not in EXECUTORS:
-            raise unknown_name("executor", self.name, EXECUTORS)
+        if self.executor not in typing.get_args(ExecutorName):
+            raise unknown_name("executor", self.executor, typing.get_args(ExecutorName))
         if self.workers is not None and self.workers < 1:
-            raise InputError(f"--workers {self.workers}: at least 1.")
-        if self.name == "serial" and (self.workers or 1) > 1:
-            raise InputError(f"--workers {self.workers} needs --executor processes or ray; serial was chosen.")
+            raise InputError(f"--workers must be at least 1; got {self.workers}.")
+        if self.executor == "serial" and (self.workers or 1) > 1:
+            raise InputError(f"--workers {self.workers} needs --executor processes or ray; the executor is serial.")
         if self.retries < 0:
-            raise InputError(f"--retries {self.retries}: at least 0.")
-        if self.time_limit_s is not None and not self.time_limit_s > 0:
-            raise InputError(f"--time-limit {self.time_limit_s:g}: it must be above 0 minutes.")
-        if self.time_limit_s is not None and self.name == "serial":
+            raise InputError(f"--retries must be at least 0; got {self.retries}.")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise InputError(f"--time-limit must be above 0 minutes; got {self.time_limit:g}.")
+        if self.time_limit is not None and self.executor == "serial":
             raise InputError("--time-limit needs workers that can be ended: add --executor processes (or ray).")
-        if self.ray_address != "local" and self.name != "ray":
-            raise InputError(f"--ray-address {self.ray_address} is for --executor ray; {self.name} was chosen.")
+        if self.ray_address != "local" and self.executor != "ray":
+            raise InputError(f"--ray-address {self.ray_address} needs --executor ray; the executor is {self.executor}.")
 
     @property
     def n_workers(self) -> int:
         """Jobs at a time where that does not depend on a cluster."""
-        return 1 if self.name == "serial" else self.workers or 2
+        return 1 if self.executor == "serial" else self.workers or 2
+
+    @property
+    def time_limit_s(self) -> float | None:
+        """The time limit in seconds."""
+        return None if self.time_limit is None else 60 * self.time_limit

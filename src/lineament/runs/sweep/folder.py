@@ -7,7 +7,6 @@ from pathlib import Path
 
 import tomli_w
 
-from lineament.commands.sweep.grid import Cell, Grid, grid_file, make_grid
 from lineament.errors import InputError
 from lineament.records import delete_leftovers, write_bytes, write_json
 from lineament.runs.folder import (
@@ -21,6 +20,7 @@ from lineament.runs.folder import (
     require_writable,
     spanned,
 )
+from lineament.runs.sweep.grid import Cell, Grid, grid_file, make_grid
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import updated
 from lineament.settings.settings import Settings

@@ -24,7 +24,7 @@ NOT_VARIED = {
     "problem": "a sweep has one problem",
     "preset": "a sweep starts from one preset",
 }
-MOST_NAME_CHARACTERS = 120
+MAX_NAME_CHARACTERS = 120
 
 
 @dataclass(frozen=True)
@@ -96,22 +96,14 @@ def grid_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return {key: value for key, value in body.items() if not key.startswith("vary.")}, vary
 
 
-def parse_variation(text: str) -> tuple[str, tuple[str, ...]]:
-    """`key=a,b` of --vary."""
-    key, equals, values = text.partition("=")
-    if not equals:
-        raise InputError(f"--vary {text!r} has no '='. Write --vary key=a,b, e.g. --vary recovery.optimizer=sgd,adamw.")
-    return key.strip(), tuple(part.strip() for part in values.split(",") if part.strip())
-
-
 def cell_name(values: Mapping[str, Any]) -> str:
     """Return `optimizer=sgd,lr=0.001`: keys by their last part where that is enough; long names are cut."""
     short = short_keys(values)
     text = ",".join(f"{short[key]}={_words(value)}" for key, value in values.items())
     safe = re.sub(r"[^\w.,=+-]", "-", text, flags=re.ASCII)
-    if safe == text and len(text) <= MOST_NAME_CHARACTERS:
+    if safe == text and len(text) <= MAX_NAME_CHARACTERS:
         return text
-    return f"{safe[:MOST_NAME_CHARACTERS]}-{digest(text)[:6]}"  # distinct texts stay distinct
+    return f"{safe[:MAX_NAME_CHARACTERS]}-{digest(text)[:6]}"  # distinct texts stay distinct
 
 
 def _values(base: Settings, key: str, given: Any, source: str) -> tuple[Any, ...]:

@@ -1,17 +1,18 @@
-"""What `lineament keys` prints; needs no model and no torch."""
+"""`lineament keys`: every settings key; needs no model and no torch."""
 
 from __future__ import annotations
 
 import textwrap
 
+from lineament.commands.inspect.flags import Keys
 from lineament.settings.keys import KEYS, Key
 from lineament.settings.words import type_words, value_words
 
 WIDTH = 80
 
 
-def print_keys() -> int:
-    """Print every settings key with its default, type, range, unit and meaning; returns the exit code."""
+def keys(flags: Keys) -> int:
+    """Print every settings key with its default, type, range, unit and meaning; return the exit code."""
     print("Defaults before any preset. Change one with --set key=value or --config FILE.")
     for key in KEYS.values():
         # a long list goes on in the next line, broken after a comma

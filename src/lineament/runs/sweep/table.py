@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from lineament.claims.intervals import LEVEL
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.grid import Cell, Grid
 from lineament.records import Record, load_records, read_json, written_whole
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.grid import Cell, Grid
 from lineament.settings.keys import KEYS
 
 Row = dict[str, Any]

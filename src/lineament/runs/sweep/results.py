@@ -11,16 +11,37 @@ from lineament.claims.claims_file import write_claims
 from lineament.claims.evidence import paired_by_seed
 from lineament.claims.registry import evaluate
 from lineament.claims.verdict import Claim
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.grid import Cell, Grid
+from lineament.errors import LineamentError
 from lineament.records import Record, load_records, read_json, write_json
+from lineament.report.sweep.page import write_sweep_report
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import is_finished, seeds_of
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.grid import Cell, Grid
+from lineament.runs.sweep.table import write_tables
+from lineament.settings.keys import KEYS
 from lineament.settings.plain import plain_value
 
 SCHEMA_VERSION = 2
 # (task, claim) -> seed -> the claim's figure from that seed alone.
 PerSeed = Mapping[tuple[str, str], Mapping[int, float]]
+
+
+def write_all(folder: SweepFolder) -> dict[str, Any]:
+    """Write results, tables and report from the records of the cells alone; return the results.
+
+    Raises:
+        LineamentError: no cell has a record yet.
+    """
+    results = write_results(folder)
+    write_tables(folder)
+    write_sweep_report(folder.path, {name: key.meaning for name, key in KEYS.items()})
+    if not any(cell["n_records"] for cell in results["cells"]):
+        raise LineamentError(
+            f"no record was finished; {folder.path / 'report.html'} names the jobs, and the log.txt of their runs has "
+            "more. Fix the cause and use --resume."
+        )
+    return results
 
 
 def write_results(folder: SweepFolder) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lineament.commands.sweep.folder import SweepFolder
-from lineament.commands.sweep.grid import Cell
 from lineament.runs.executors.tasks import Job, operating_key, trains_operating_point
 from lineament.runs.job import seeds_of
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.runs.sweep.grid import Cell
 
 
 def jobs_of(folder: SweepFolder, cells: Sequence[Cell]) -> list[Job]:

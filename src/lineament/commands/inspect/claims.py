@@ -1,0 +1,66 @@
+"""`lineament claims` and `lineament compare`: the verdicts of a run or sweep, and of two runs side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+
+from lineament.claims.claims_file import read_claims
+from lineament.claims.verdict import Claim
+from lineament.commands.inspect.flags import Claims, Compare
+from lineament.commands.terminal import claims_table, console, sweep_table
+from lineament.errors import InputError
+from lineament.records import read_json
+from lineament.runs.folder import RunFolder
+from lineament.runs.sweep.folder import SweepFolder
+from lineament.settings.plain import flattened
+from lineament.settings.settings import Settings
+
+
+def claims(flags: Claims) -> int:
+    """Print the verdicts, of a sweep those of every cell."""
+    sweeps = SweepFolder(flags.run).results
+    if sweeps.exists():
+        body = read_json(sweeps)
+        print(json.dumps(body, indent=1)) if flags.json else console.print(sweep_table(body))
+        return 0
+    held = _claims_of(flags.run)
+    if flags.json:
+        print(json.dumps(read_json(flags.run / "claims.json"), indent=1))
+    else:
+        console.print(claims_table(held))
+    return 0
+
+
+def compare(flags: Compare) -> int:
+    """Print the claims of two runs side by side, and the settings in which they differ."""
+    pairs = [{(claim.id, claim.task): claim for claim in _claims_of(run)} for run in (flags.first, flags.second)]
+    table = Table("claim", "task", flags.first.name, flags.second.name)
+    for key in dict.fromkeys([*pairs[0], *pairs[1]]):
+        table.add_row(*key, *(_short(by_key.get(key)) for by_key in pairs))
+    console.print(table)
+    for line in _differences(RunFolder(flags.first).settings(), RunFolder(flags.second).settings()):
+        console.print(line, markup=False)
+    return 0
+
+
+def _claims_of(path: Path) -> list[Claim]:
+    if not (path / "claims.json").exists():
+        raise InputError(f"{path} holds no claims.json, so it is no finished run. `lineament runs` lists runs.")
+    return read_claims(path)
+
+
+def _short(claim: Claim | None) -> str:
+    if claim is None:
+        return "not measured"
+    measured = "-" if claim.measured is None else f"{claim.measured:.2f}"
+    interval = f" \\[{claim.low:.2f}, {claim.high:.2f}]" if claim.low is not None and claim.high is not None else ""
+    return f"{measured}{interval} {claim.verdict}"
+
+
+def _differences(first: Settings, second: Settings) -> list[str]:
+    a, b = (dict(flattened(asdict(settings))) for settings in (first, second))
+    return [f"{key}: {a[key]} | {b[key]}" for key in a if a[key] != b[key]]

@@ -1,0 +1,82 @@
+"""What a search prints: its plan, its choice and its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from lineament import theory
+from lineament.commands.search.driver import Choice, Outcome
+from lineament.commands.search.plan import LocalPlan, Probe
+from lineament.commands.search.target import Target
+from lineament.commands.terminal import console
+
+
+def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
+    """Print the geometry of every region at the point, and the gain that the best of n draws should have there."""
+    where = f"task {target.task}, at {target.point}; budget {n} evaluations"
+    console.print(f"[bold]{target.problem.model_name}[/], {where}")
+    if not plans:
+        console.print("No gradients: no gradient norm, curvature, density or best sigma; the probe alone decides.")
+        return
+    console.print(_plan_table(plans, n))
+    console.print("gain: nats, second order, at the best sigma. fresh: share of it on other data, first order.")
+    _print_best(plans)
+
+
+def _plan_table(plans: Sequence[LocalPlan], n: int) -> Table:
+    table = Table("region", "dim", "|g|", "tr H", "density", "best sigma", f"gain of {n}", "fresh", box=SIMPLE_HEAD)
+    for plan in plans:
+        at, helps = plan.space.at, plan.gain is None
+        trace = f"{at.trace:.3g}" + (f" ±{plan.space.trace_stderr:.2g}" if plan.space.trace_stderr else "")
+        gain = "-" if helps else f"{plan.gain:.3g}"
+        sigma = "none" if plan.best_sigma is None else f"{plan.best_sigma:.2g}"
+        cells = [f"{at.gradient_norm:.3g}", trace, f"{plan.density:.2g}", sigma, gain, f"{plan.transfer:.0%}"]
+        table.add_row(plan.space.name, f"{plan.space.dimension:,}", *cells)
+    return table
+
+
+def _print_best(plans: Sequence[LocalPlan]) -> None:
+    known = [plan for plan in plans if plan.gain is not None and plan.best_sigma is not None]
+    for plan in sorted(known, key=lambda item: -(item.gain or 0.0))[:1]:
+        assert plan.best_sigma is not None
+        half = theory.draws_needed((plan.gain or 0.0) / 2, 0.95, plan.best_sigma, plan.space.at.gradient_norm)
+        console.print(f"best by this plan: {plan.space.name}; half of its gain takes {half} draws (95 %, first order).")
+    if len(known) < len(plans):
+        helped = ", ".join(plan.space.name for plan in plans if plan.gain is None)
+        console.print(f"Curvature helps in {helped}: no local number says how far to go, the probe decides.")
+
+
+def print_choice(choice: Choice, probes: Sequence[Probe]) -> None:
+    """Print what the probe measured, and what the search will do."""
+    if probes:
+        table = Table("region", "best sigma probed", "one draw: mean, spread", "predicted best [95 %]", box=SIMPLE_HEAD)
+        for name in dict.fromkeys(p.region for p in probes):
+            p = max((item for item in probes if item.region == name), key=lambda item: item.gain)
+            best = f"{p.gain:.3g} [{p.low:.3g}, {p.high:.3g}]"
+            table.add_row(name, f"{p.sigma:.2g}", f"{p.mean:.3g}, {p.spread:.3g}", best)
+        console.print(table, markup=False)
+    interval = f" ({choice.low:.3g} to {choice.high:.3g})" if choice.low is not None and choice.high is not None else ""
+    gain = "unknown" if choice.gain is None else f"{choice.gain:.3g}{interval} nats"
+    fresh = "" if choice.fresh_gain is None else f", {choice.fresh_gain:.3g} on fresh data"
+    what = f"{choice.region}, sigma {choice.sigma:.3g} ({choice.source}), {choice.n} draws"
+    console.print(f"search: {what}; predicted {gain}{fresh}")
+
+
+def print_outcome(outcome: Outcome, out: Path) -> None:
+    """Print predicted beside achieved gains, and where the winner is."""
+    table = Table("", "predicted", "achieved", box=SIMPLE_HEAD)
+    choice, held_out = outcome.choice, outcome.base.loss - outcome.winner.loss
+    shown = ["-" if x is None else f"{x:.3g}" for x in (choice.gain, choice.fresh_gain)]
+    table.add_row("gain on the scored batch, nats", shown[0], f"{outcome.gain:.3g}")
+    table.add_row("gain on held-out data, nats", shown[1], f"{held_out:.3g}")
+    console.print(table)
+    console.print(
+        f"held-out accuracy: {outcome.base.accuracy:.3f} before, {outcome.winner.accuracy:.3f} winner, "
+        f"{outcome.vote_accuracy:.3f} vote of the best {len(outcome.positions)}"
+    )
+    failed = f"; {outcome.n_failed} failed" if outcome.n_failed else ""
+    console.print(f"{outcome.n_evaluations} members scored{failed}. winner: {out / 'winner'}", soft_wrap=True)
