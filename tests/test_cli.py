@@ -202,7 +202,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
         (["--set", "measurement.ranks="], ["measurement.ranks is (empty)"]),
         (["--measure", ""], ["measure is (empty)"]),
         (["--set", "recovery.lr"], ["key=value"]),
-        (["--seeds", "1", "--require-interval"], ["two seeds"]),
+        (["--seeds", "1", "--require-interval"], ["--require-interval", "at least 2 seeds"]),
         (["--set", "lora.targets=qproj"], ["qproj", "q_proj"]),
         (["--model", "gpt2"], ["--model", "lm"]),
         (["--config", "absent.toml"], ["absent.toml"]),

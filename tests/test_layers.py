@@ -44,6 +44,9 @@ LAYERS = (
 REPORT_IMPORTS = {"errors", "records", "claims", "report"}
 LEAVES = {"settings.plain", "settings.words", "study.points"}
 FILES = sorted(PACKAGE.rglob("*.py"))
+COMMAND_FILES = sorted((PACKAGE / "commands").glob("*/*.py"))
+# What commands share; whatever else two of them need lies further up, where both can import it.
+SHARED_BY_COMMANDS = ("commands.terminal", "commands.job_flags")
 MOST_LINES = 400
 
 
@@ -83,6 +86,13 @@ def test_the_report_imports_claims_and_records_only(path: Path) -> None:
 @pytest.mark.parametrize("leaf", sorted(LEAVES))
 def test_leaves_import_nothing_of_the_package(leaf: str) -> None:
     assert imported(PACKAGE / f"{leaf.replace('.', '/')}.py") == set()
+
+
+@pytest.mark.parametrize("path", COMMAND_FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_command_imports_no_other_command(path: Path) -> None:
+    for module in imported(path):
+        own = module.startswith(f"commands.{path.parent.name}.")
+        assert own or module in SHARED_BY_COMMANDS or not module.startswith("commands"), f"{path} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -148,9 +158,30 @@ def test_every_module_imports_and_says_what_it_is() -> None:
             assert module.__doc__, f"{info.name} has no docstring"
 
 
-def test_import_and_help_do_without_torch() -> None:
+def test_every_command_has_a_function() -> None:
+    from lineament import cli
+    from lineament.commands.steer.flags import ACTIONS, Steer
+
+    for kind in [*cli.COMMANDS.values(), *ACTIONS.values()]:
+        assert kind is Steer or callable(cli.function_of(kind)), kind
+
+
+# What takes long to import, and is imported when a command needs it.
+HEAVY = ("torch", "transformers", "numpy", "scipy", "pyarrow", "rich.table", "rich.progress")
+
+
+def test_the_command_line_starts_with_flags_alone() -> None:
+    """`--help` and usage errors need flags, the options and names in them, settings and errors, and nothing else."""
     import subprocess
     import sys
 
-    code = "import sys, lineament, lineament.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "import sys, lineament.cli; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(HEAVY) & set(modules)
+    for name in modules:
+        package, _, module = name.partition(".")
+        is_package = (PACKAGE / module.replace(".", "/")).is_dir()
+        if package == "lineament" and not is_package and not module.startswith("settings."):
+            assert module.split(".")[-1] in ("cli", "errors", "flags", "job_flags", "options", "registry", "kinds"), (
+                name
+            )

@@ -10,7 +10,7 @@ import pytest
 
 from lineament.errors import InputError
 from lineament.records import read_json
-from lineament.runs.folder import MOST_DIFFERENCES_SHOWN, RunFolder, differences
+from lineament.runs.folder import MAX_DIFFERENCES_SHOWN, RunFolder, differences
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 
@@ -103,7 +103,7 @@ def test_another_configuration_is_refused_with_every_difference_counted(tmp_path
     other = replace(QUICK, recovery=replace(QUICK.recovery, lr=7e-4))
     with pytest.raises(InputError, match=r"recovery\.lr: 0\.0005 there, 0\.0007 now"):
         folder.check(other, resume=True)
-    many = {str(i): i for i in range(MOST_DIFFERENCES_SHOWN + 3)}
+    many = {str(i): i for i in range(MAX_DIFFERENCES_SHOWN + 3)}
     assert differences({}, many).endswith("; and 3 more")
     assert differences(many, many) == ""
 

@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(command, steer.Steer):
         command = command.action
     try:
-        code = _function_of(command)(command)
+        # `run --vary` is a sweep
+        code = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))(command)
         sys.stdout.flush()  # a closed pipe must show here, not while Python exits
         return code
     except LineamentError as error:
@@ -105,9 +106,8 @@ def _commands() -> Any:
     return union
 
 
-def _function_of(command: Any) -> Callable[[Any], int]:
-    """Import the function that carries a parsed command out; `run --vary` is a sweep."""
-    kind = Sweep if isinstance(command, Run) and command.vary else type(command)
+def function_of(kind: type) -> Callable[[Any], int]:
+    """Import the function that carries out commands of this class."""
     module, _, name = FUNCTIONS[kind].partition(":")
     function: Callable[[Any], int] = getattr(importlib.import_module(f"lineament.commands.{module}"), name)
     return function

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import os
 import platform
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from filelock import FileLock, Timeout
 
 from lineament.errors import InputError
 from lineament.records import (
@@ -36,7 +36,7 @@ EXTENDING = ("seed", "seeds", "measure")
 LOCK = "lock"
 # A sweep keeps its grid under this name, and its runs in the folder beside it.
 SWEEP_FILE, CELLS = "sweep.toml", "cells"
-MOST_DIFFERENCES_SHOWN = 4
+MAX_DIFFERENCES_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,13 @@ class RunFolder:
                 yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("a") as handle:  # appending: whatever has this name keeps its content
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"another process is writing {self.path}; wait for it or choose another folder."
-                ) from None
+        # No soft lock: only the operating system's own lock is free again when its owner is killed.
+        lock = FileLock(self.path / LOCK, timeout=0, fallback_to_soft=False)
+        try:
+            held = lock.acquire()
+        except Timeout:
+            raise InputError(f"another process is writing {self.path}; wait for it or choose another folder.") from None
+        with held:
             yield
 
     def mark(self, job: str, status: str, message: str | None = None, **more: float) -> None:
@@ -208,7 +208,7 @@ def spanned(held: Settings, more: Settings, path: Path) -> Settings:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first few keys of `new` that are otherwise in `old`, in words; empty when there are none."""
     changed = [key for key in new if old.get(key) != new[key]]
-    shown = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in changed[:MOST_DIFFERENCES_SHOWN]]
+    shown = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in changed[:MAX_DIFFERENCES_SHOWN]]
     more = len(changed) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 

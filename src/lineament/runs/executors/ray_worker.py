@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -12,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from lineament.problems.synthetic import cache_folder
 from lineament.records import write_bytes
@@ -108,9 +109,11 @@ def _result(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> Result:
 def _scratch() -> Iterator[Path]:
     """A folder that is deleted afterwards, by the next attempt on this node if this worker is killed."""
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{IN_USE}"):
-        with suppress(OSError), left.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its worker lives
+        # Refused (a Timeout, which is an OSError) while its worker lives.
+        with suppress(OSError), FileLock(left, timeout=0, fallback_to_soft=False):
             shutil.rmtree(left.parent, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as name, (Path(name) / IN_USE).open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with (
+        tempfile.TemporaryDirectory(prefix=SCRATCH) as name,
+        FileLock(Path(name) / IN_USE, fallback_to_soft=False),
+    ):
         yield Path(name)

@@ -6,17 +6,16 @@ goes to files that are written whole. So it can be run again, elsewhere, when it
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
 import torch
+from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from lineament.errors import LineamentError
@@ -33,7 +32,7 @@ from lineament.study.study import make_operating_point
 
 # A worker that was given up may take this long to end; until then its job is not written by another.
 LOCK_WAIT_S = 60.0
-# What a job that ran elsewhere does not bring home.
+# Files not copied back from a remote job.
 STAY_BEHIND = ("recording/**/*", "stages/recovery-*", "stages/*.lock")
 # Parts of the settings that an operating point depends on; of `task` all but the targets.
 BEFORE_DAMAGE = ("problem", "device", "threads", "model", "task", "training", "operating", "lora")
@@ -240,25 +239,12 @@ def base_of(task: Task) -> Path | None:
 def _only_writer(lock: Path) -> Iterator[None]:
     """Hold a task's lock: a worker that was given up but still lives must end first."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as handle:
-        _wait(lambda: _locked(handle.fileno()), lock)
-        yield
-
-
-def _locked(handle: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _wait(holds: Callable[[], bool], lock: Path) -> None:
-    give_up = time.monotonic() + LOCK_WAIT_S
-    while not holds():
-        if time.monotonic() > give_up:
-            raise LineamentError(f"another process holds {lock}; end it, then --resume.") from TimeoutError()
-        time.sleep(0.1)
+        held = FileLock(lock, timeout=LOCK_WAIT_S, poll_interval=0.1, fallback_to_soft=False).acquire()
+    except Timeout as error:
+        raise LineamentError(f"another process holds {lock}; end it, then use --resume.") from error
+    with held:
+        yield
 
 
 def _link(source: Path, target: Path) -> None:
