@@ -33,7 +33,7 @@ IDENTITY = "identity.json"
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured: `records` with every figure, `claims` with the verdicts over seeds."""
+    """What was measured: `records` with every quantity, `claims` with the verdicts over seeds."""
 
     records: tuple[Record, ...]
     claims: tuple[Claim, ...]
@@ -127,7 +127,7 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _stages(out: Path | str | None, identity: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder for stages, locked, or a temporary one; `InputError` if it holds those of something else."""
+    """Lock the folder for stages, or make a temporary one; `InputError` if it holds those of something else."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="lineament-") as temporary:
             yield Path(temporary)
@@ -154,7 +154,7 @@ def _require_own(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _identity(model: nn.Module, data: Mapping[str, Batch], settings: Settings) -> dict[str, Any]:
-    """What stages depend on besides target and seed, which are in their names. The order of tasks counts."""
+    """Describe what stages depend on besides target and seed, which name them. The order of tasks counts."""
     weights = hash_tensors((name, value) for name, value in model.state_dict().items() if isinstance(value, Tensor))
     return {
         "schema": 1,

@@ -63,7 +63,7 @@ DEFINITIONS = {
 
 
 def measure(study: Study) -> Record:
-    """Captures by every basis, control and null at every rank, and what the subspaces can recover."""
+    """Measure captures by every basis, control and null at every rank, and what the subspaces can recover."""
     figures = _recovery_figures(study)
     if study.curve.recovered_at is None:
         reason = f"not recovered within {study.settings.recovery.steps} steps"
@@ -104,7 +104,7 @@ def _curves(study: Study) -> dict[str, np.ndarray]:
 
 
 def _candidates(study: Study, bases: Mapping[str, Basis]) -> dict[str, Callable[[int], list[Candidate]]]:
-    """Name -> function of the rank; several candidates of one name are draws to be averaged."""
+    """Return name -> function of the rank; several candidates of one name are draws to be averaged."""
     found = study_candidates(study.gram, study)
     for name in BASES:
         found[name] = _fixed(study.trajectory.coefficients(bases[name]) if name in bases else None)
@@ -151,12 +151,12 @@ def _unusable_captures(where: Mapping[str, Label], reason: str) -> list[Quantity
 
 
 def effective_gram(study: Study) -> TrajectoryGram:
-    """Gram matrix of the recovery's dW updates."""
+    """Return the Gram matrix of the recovery's dW updates."""
     return update_gram(factor_pairs(study.problem.parameters), study.trajectory.positions())
 
 
 def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Quantity]:
-    """The gauge-invariant figures: bases of updates, in dW space."""
+    """Measure what no change of gauge moves: captures by bases of updates, in dW space."""
     if study.problem.parameters.space.kind != "lora_factors":
         return []
     gram = effective_gram(study)
@@ -164,7 +164,7 @@ def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Quantity]:
 
 
 def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Quantity]:
-    """How much of the start basis lies in A and in B; only an adapter has them."""
+    """Measure how much of the start basis lies in A and in B; only an adapter has them."""
     if study.problem.parameters.space.kind != "lora_factors" or "static_start" not in bases:
         return []
     start = bases["static_start"]
@@ -207,7 +207,7 @@ def _krylov_overlaps(study: Study, bases: Mapping[str, Basis]) -> list[Quantity]
 def _krylov_overlap(
     study: Study, bases: Mapping[str, Basis], name: str, rank: int
 ) -> tuple[float | None, float | None, str | None]:
-    """(value, null, reason why there is none)."""
+    """Return value, null and the reason why there is none."""
     if rank > study.recovered_at:
         return None, None, why_unusable(study, rank)
     basis, noise = bases[name], bases["null_noise_prefix"]
@@ -219,7 +219,7 @@ def _krylov_overlap(
 
 
 def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
-    """Beside each capture, its null: another task's plane for static bases, the noise prefix for others."""
+    """Put beside each capture its null: another task's plane for static bases, the noise prefix for others."""
 
     def key(figure: Quantity) -> tuple[object, ...]:
         return tuple(figure.labels.get(k) for k in ("rank", "definition", "at", "space_of"))

@@ -58,13 +58,13 @@ class Pair:
     median_angle: float
 
     def rescaled(self, floor: float) -> float | None:
-        """None when the ceiling is within 3 standard errors of the floor."""
+        """Return the rescaled overlap; None when the ceiling is within 3 standard errors of the floor."""
         room = self.ceiling - floor
         return (self.overlap - floor) / room if room > 3 * self.ceiling_stderr and room > 0 else None
 
 
 def measure(study: Study) -> Record:
-    """Overlap against lag from theta_broken and from theta_recovered, half-lives, and drift against loss."""
+    """Measure overlap against lag from theta_broken and theta_recovered, half-lives, and drift against loss."""
     if study.curve.recovered_at is None:
         reason = f"not recovered within {study.settings.recovery.steps} steps"
         return make_record(study, NAME, [Quantity("half_life", None, "steps", reason=reason)], DEFINITIONS)
@@ -88,7 +88,7 @@ def measure(study: Study) -> Record:
 
 
 def half_life(lags: np.ndarray, rescaled: np.ndarray) -> float | None:
-    """First crossing of 1/2 by the decreasing isotonic fit, linear between lags from (0, 1); None if there is none."""
+    """Return where the decreasing isotonic fit, linear between lags from (0, 1), first crosses 1/2, or None."""
     fitted = isotonic_regression(np.asarray(rescaled, dtype=float), increasing=False).x
     x, y = np.concatenate([[0.0], lags]), np.concatenate([[1.0], np.minimum(fitted, 1.0)])
     below = np.flatnonzero(y <= 0.5)
@@ -99,12 +99,12 @@ def half_life(lags: np.ndarray, rescaled: np.ndarray) -> float | None:
 
 
 def lags_up_to(longest: int) -> list[int]:
-    """The fixed lags below `longest`, and `longest` itself."""
+    """Return the fixed lags below `longest`, and `longest` itself."""
     return sorted({lag for lag in LAGS if lag < longest} | {longest})
 
 
 def claim_lag(end: int) -> int:
-    """The lag at which drift is judged: min(100, T / 2)."""
+    """Return the lag at which drift is judged: min(100, T / 2)."""
     return max(1, min(100, end // 2))
 
 
@@ -116,12 +116,12 @@ def _at_claim_lag(pairs: list[Pair], name: str, lag: int, floor: float, null: fl
 
 
 def _longest_lag(end: int) -> int:
-    """Half of the recorded run (2 T steps): T, at most 100."""
+    """Return half of the recorded run (2 T steps): T, at most 100."""
     return max(1, min(100, end))
 
 
 def _even_grid(end: int) -> list[int]:
-    """Evenly spaced times over the whole run, for drift rates at one common lag."""
+    """Return evenly spaced times over the whole run, for drift rates at one common lag."""
     step = max(1, end // 4)
     return list(range(0, 2 * end + 1, step))
 
@@ -165,7 +165,7 @@ def _compare(planes: dict[int, list[Basis]], start: int, lag: int) -> Pair:
 
 
 def _other_task_null(study: Study, own: list[Basis], floor: float) -> float | None:
-    """Rescaled overlap of the target's plane at theta_broken with another task's at the same point."""
+    """Return the rescaled overlap of the target's plane at theta_broken with another task's there."""
     others = [task for task in study.problem.tasks if task != study.target]
     if not others:
         return None
@@ -203,7 +203,7 @@ def _half_life_figure(pairs: list[Pair], name: str, floor: float) -> Quantity:
 
 
 def _drift_rates(study: Study, planes: dict[int, list[Basis]], grid: list[int], floor: float) -> list[Quantity]:
-    """Mean drift rate over successive grid times, before and after 90 % of the loss is recovered."""
+    """Measure the mean drift rate over successive times, before and after 90 % of the loss is recovered."""
     loss = np.asarray(study.curve.loss)
     lowest = loss[: study.recovered_at + 1].min()
     share = (loss[0] - loss) / max(loss[0] - lowest, 1e-12)
@@ -223,7 +223,7 @@ def _drift_rates(study: Study, planes: dict[int, list[Basis]], grid: list[int], 
 
 
 def _windows(study: Study, width: int = 10) -> list[Quantity]:
-    """Overlaps of planes of `width` successive updates, at lags where they share neither updates nor momentum."""
+    """Measure overlaps of planes of `width` successive updates that share neither updates nor momentum."""
     recovery, gram = study.settings.recovery, study.gram
     memory = 0.0 if recovery.optimizer == "sgd" else 3 / (1 - recovery.momentum)
     shortest = width + int(np.ceil(memory))

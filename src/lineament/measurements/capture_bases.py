@@ -81,18 +81,18 @@ class Workbench:
 
 
 def usable_ranks(study: Study) -> list[int]:
-    """The asked-for ranks that do not exceed T; a prefix of more updates than T does not exist."""
+    """Return the asked-for ranks up to T; a prefix of more updates than T does not exist."""
     return [rank for rank in study.settings.measurement.ranks if rank <= study.recovered_at]
 
 
 def why_unusable(study: Study, rank: int) -> str:
-    """Why there are no figures at a rank above T."""
+    """Say why nothing is measured at a rank above T."""
     below = f"rank {rank}" if usable_ranks(study) else f"every rank {study.settings.measurement.ranks}"
     return f"T = {study.recovered_at} is below {below}"
 
 
 def compared_ranks(study: Study, bases: Mapping[str, Basis]) -> list[int]:
-    """All ranks asked for, and the full ranks of static bases that have fewer directions than the headline rank.
+    """Return all ranks asked for, and the full ranks of static bases below the headline rank.
 
     Every basis gets figures at those too, so that each comparison is at equal rank.
     """
@@ -243,14 +243,14 @@ BASES: dict[str, Callable[[Workbench], Basis]] = {
 
 
 def why_left_out(study: Study, name: str) -> str | None:
-    """Why a basis cannot be made in this study; None if it can."""
+    """Say why a basis cannot be made in this study; None if it can."""
     if name == "static_start" and EARLY not in study.points:
         return "theta_start of the adapter is not known (model.adapter_start)"
     return None
 
 
 def make_bases(study: Study, names: Iterable[str] | None = None) -> dict[str, Basis]:
-    """Bases that are not built from the recovery itself, in the order of `BASES`; default all that can be made."""
+    """Make bases that are not built from the recovery itself, in the order of `BASES`; default all that exist."""
     chosen = [name for name in BASES if (names is None or name in set(names)) and not why_left_out(study, name)]
     bench, bases = Workbench(study), {}
     with study.problem.parameters.temporarily(study.points[DAMAGED]):

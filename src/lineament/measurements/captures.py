@@ -32,7 +32,7 @@ class Candidate:
 
 
 def study_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[int], list[Candidate]]]:
-    """Bases made of the recovery's own updates up to T, answered from a Gram matrix (of parameters or of dW)."""
+    """Return bases made of the recovery's own updates up to T, from a Gram matrix of parameters or of dW."""
     draws, streams = study.settings.measurement.random_draws, study.streams
     return own_candidates(gram, study.recovered_at, draws, lambda rank: streams.generator("random times", rank))
 
@@ -40,7 +40,7 @@ def study_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[
 def own_candidates(
     gram: TrajectoryGram, end: int, draws: int, generator_at: Callable[[int], np.random.Generator]
 ) -> dict[str, Callable[[int], list[Candidate]]]:
-    """Bases made of a trajectory's own updates u_1 .. u_end.
+    """Return bases made of a trajectory's own updates u_1 .. u_end, as functions of the rank.
 
     Args:
         draws: sets of random times at each rank, drawn with `generator_at(rank)`.
@@ -67,14 +67,14 @@ def own_candidates(
 def study_definitions(
     study: Study, gram: TrajectoryGram, rank: int
 ) -> Iterator[tuple[dict[str, Label], Callable[[Candidate], np.ndarray]]]:
-    """`definitions` at the two end points of a study, T and 2T."""
+    """Yield the `definitions` at the two end points of a study, T and 2T."""
     return definitions(gram, rank, {"T": study.recovered_at, "2T": 2 * study.recovered_at})
 
 
 def definitions(
     gram: TrajectoryGram, rank: int, ends: Mapping[str, int]
 ) -> Iterator[tuple[dict[str, Label], Callable[[Candidate], np.ndarray]]]:
-    """(labels, candidate -> weights of the vector to capture) for every definition and end point.
+    """Yield labels, and candidate -> weights of the vector to capture, for every definition and end point.
 
     Args:
         ends: name -> number of updates whose sum is D there.
@@ -102,7 +102,7 @@ def mean_capture(
     weights_of: Callable[[Candidate], np.ndarray],
     labels: Mapping[str, Label],
 ) -> Quantity:
-    """The mean over draws of one basis, with their standard error; a reason where there is none."""
+    """Average over draws of one basis, with their standard error; give a reason where there is no value."""
     values = [gram.capture(c.coefficients, weights_of(c)) for c in drawn]
     finite = [value for value in values if np.isfinite(value)]
     if not finite:

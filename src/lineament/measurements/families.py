@@ -27,7 +27,7 @@ class Static:
 
 
 def best_static(figures: Iterable[Quantity], rank: int) -> Static | None:
-    """The static basis with the largest whole capture, each at `rank` or at its own full rank below it.
+    """Return the static basis with the largest whole capture, each at `rank` or at its own full rank below it.
 
     Fewer directions (six tasks have six task vectors) are no reason to leave a basis out: that would favour the prefix.
     """

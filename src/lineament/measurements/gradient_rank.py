@@ -44,7 +44,7 @@ DEFINITIONS = {
 
 
 def measure(study: Study) -> Record:
-    """Spectra of the target's gradients at theta_star and theta_broken, against shuffled labels and across tasks."""
+    """Measure spectra of gradients at theta_star and theta_broken, against shuffled labels and across tasks."""
     figures: list[Quantity] = []
     arrays: dict[str, np.ndarray] = {}
     for point in (TRAINED, DAMAGED):
@@ -59,7 +59,7 @@ def measure(study: Study) -> Record:
 
 
 def spectrum_statistics(energies: np.ndarray) -> dict[str, float]:
-    """Effective ranks of a spectrum.
+    """Compute the effective ranks of a spectrum.
 
     Args:
         energies: squared singular values (n,), any order.
@@ -95,7 +95,7 @@ def _gram(rows: Tensor) -> np.ndarray:
 
 
 def _energies(gram: np.ndarray, *, centred: bool, unit: bool = False) -> np.ndarray:
-    """Squared singular values, largest first; all zero where nothing but rounding is left."""
+    """Return squared singular values, largest first; all zero where nothing but rounding is left."""
     if unit:
         gram = _cosines(gram)
     total = np.trace(gram)
@@ -106,7 +106,7 @@ def _energies(gram: np.ndarray, *, centred: bool, unit: bool = False) -> np.ndar
 
 
 def _cosines(gram: np.ndarray) -> np.ndarray:
-    """Inner products of the rows at unit length; a row that is zero stays zero."""
+    """Return inner products of the rows at unit length; a row that is zero stays zero."""
     norms = np.sqrt(np.diag(gram))
     lengths = np.where(norms > 0, norms, 1.0)
     return np.asarray(gram / np.outer(lengths, lengths))
@@ -144,7 +144,7 @@ def _why_zero(gram: np.ndarray) -> str:
 
 
 def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
-    """Put each shuffled-label value beside its true-label figure."""
+    """Put each shuffled-label value beside the quantity with true labels."""
 
     def key(figure: Quantity) -> tuple[object, ...]:
         return figure.name, *sorted((k, v) for k, v in figure.labels.items() if k != "labels")
@@ -172,7 +172,7 @@ def _across_tasks(study: Study) -> list[Quantity]:
 
 
 def _plane_angles(first: str, second: str, one: Basis | None, other: Basis | None) -> list[Quantity]:
-    """Smallest and median angle; undefined where a task has no gradient."""
+    """Return the smallest and median angle; undefined where a task has no gradient."""
     angles = np.degrees(principal_angles(one, other).numpy()) if one and other else None
     reason = None if angles is not None else f"every gradient of {first if one is None else second} is zero"
     figures = []

@@ -33,7 +33,7 @@ HEADLINE = ("prefix", "control_random_times", "control_preconditioned", "random"
 
 
 def functional_figures(study: Study, bases: Mapping[str, Basis], best_static: str | None) -> list[Quantity]:
-    """Projected and trained-inside figures of the chosen bases, the references, and why the headline rank is missing.
+    """Measure what the chosen bases can recover, with references; say why the headline rank is missing.
 
     Args:
         best_static: which of `bases` stands for the static ones: at the headline rank, or at its own full rank if that
@@ -52,7 +52,7 @@ def functional_figures(study: Study, bases: Mapping[str, Basis], best_static: st
 def _chosen(
     study: Study, bases: Mapping[str, Basis], best_static: str | None
 ) -> Iterator[tuple[Basis, dict[str, Label]]]:
-    """Bases at the ranks at which they are looked into, with the labels of the best static one."""
+    """Yield bases at the ranks at which they are looked into, with the labels of the best static one."""
     m, ranks = study.settings.measurement, usable_ranks(study)
     if not ranks:
         return
@@ -71,7 +71,7 @@ def _chosen(
 
 
 def _unusable(study: Study, best_static: str | None) -> list[Quantity]:
-    """Reasons at a headline rank above T, where there is nothing to look into."""
+    """Give reasons at a headline rank above T, where there is nothing to look into."""
     rank = study.settings.measurement.headline_rank
     if rank <= study.recovered_at:
         return []
@@ -86,7 +86,7 @@ def _unusable(study: Study, best_static: str | None) -> list[Quantity]:
 
 
 def _of_updates(study: Study, name: str, rank: int) -> Basis:
-    """The prefix, or the first draw of random times, as an explicit basis."""
+    """Return the prefix, or the first draw of random times, as an explicit basis."""
     if name == "prefix":
         return from_vectors(study.trajectory.updates(1, rank), name)
     times = study.streams.generator("random times", rank).permutation(study.recovered_at)[:rank]
@@ -111,7 +111,7 @@ def _projected(study: Study, basis: Basis) -> Evaluation:
 
 
 def _trained_inside(study: Study, basis: Basis) -> Evaluation:
-    """Held-out evaluation of the step size with the lowest validation loss; a diverged one never wins."""
+    """Evaluate the step size with the lowest validation loss on held-out data; a diverged one never wins."""
     factors = ADAM_FACTORS if study.settings.recovery.optimizer == "adamw" else SGD_FACTORS
     tried = [_train_coordinates(study, basis, factor) for factor in factors]
     return min(tried, key=lambda pair: pair[0])[1]

@@ -77,7 +77,7 @@ DEFINITIONS = {
 
 
 def measure(study: Study) -> Record:
-    """Gains against N and sigma in every space, where predictions fail, transfer, signs of tr H, density, dimension."""
+    """Measure gains against N and sigma, where predictions fail, transfer, sign of tr H, density, dimension."""
     if study.curve.recovered_at is None:
         reason = f"not recovered within {study.settings.recovery.steps} steps"
         return make_record(study, NAME, [Quantity("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
@@ -109,7 +109,7 @@ def measure(study: Study) -> Record:
 
 
 def search_bases(study: Study, names: set[str]) -> dict[str, Basis]:
-    """Bases by name at the headline rank (or the largest below it that exists); `prefix` comes from the recording."""
+    """Make bases by name at the headline rank, or the largest below it that exists; `prefix` is recorded."""
     rank = max(k for k in usable_ranks(study) if k <= study.settings.measurement.headline_rank)
     found = make_bases(study, names)
     if "prefix" in names:
@@ -118,7 +118,7 @@ def search_bases(study: Study, names: set[str]) -> dict[str, Basis]:
 
 
 def batches(study: Study) -> tuple[Batch, Batch]:
-    """Two disjoint batches of the target's training examples: the one that chooses, and fresh data."""
+    """Draw two disjoint batches of the target's training examples: the one that chooses, and fresh data."""
     n = study.settings.search.examples
     both = study.gradient_batch(study.target, 2 * n, 1, "search")
     return both.rows(slice(0, n)), both.rows(slice(n, 2 * n))
@@ -130,7 +130,7 @@ def _measured(study: Study, operator: HessianOperator, name: str, basis: Basis |
 
 
 def _whole_space(study: Study, batch: Batch) -> SearchSpace:
-    """The whole space at the present weights."""
+    """Measure the whole space at the present weights."""
     operator = HessianOperator(study.problem, batch)
     space = _measured(study, operator, "full", None)
     operator.release()
@@ -144,7 +144,7 @@ def _shuffled_norms(study: Study, batch: Batch, spaces: dict[str, SearchSpace]) 
 
 
 def _pools(study: Study, searcher: Searcher, space: SearchSpace) -> dict[float, Pool]:
-    """Cost -> pool at the sigma of that cost, for the costs that exist."""
+    """Return cost -> pool at the sigma of that cost, for the costs that exist."""
     s = study.settings.search
     sigmas = {cost: theory.sigma_of_curvature_cost(cost, space.at, s.headline_count) for cost in s.costs}
     return {cost: searcher.pool(space, sigma, s.draws) for cost, sigma in sigmas.items() if sigma is not None}
@@ -211,7 +211,7 @@ def _ratios(pool: Pool, n: int, labels: dict[str, Label], shuffled_norm: float) 
 
 
 def _departure(space: SearchSpace, ratios: Sequence[tuple[float, float]], n: int) -> Quantity:
-    """Smallest sigma from which on gain / linear is more than 10 % off, beside where curvature should cost 10 %."""
+    """Find the sigma from which on gain / linear is over 10 % off, beside where curvature should cost 10 %."""
     labels: dict[str, Label] = {"space": space.name, "n": n}
     expected = theory.sigma_of_curvature_cost(TOLERANCE, space.at, n)
     found, reason = None, "within 10 % at every measured sigma"

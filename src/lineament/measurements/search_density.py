@@ -23,7 +23,7 @@ from lineament.vectors.hessian import HessianOperator
 
 # All subspaces stay where curvature should cost at most this share of the linear gain at the common length.
 EQUAL_NORM_COST = 0.01
-FEWEST_SUBSPACES = 6
+MIN_SUBSPACES = 6
 REFERENCE = "random"
 
 
@@ -34,7 +34,7 @@ def density_figures(
     known: Mapping[str, SearchSpace],
     bases: Mapping[str, Basis],
 ) -> list[Quantity]:
-    """Density, enrichment and gains of the informed subspaces and a random one, and the rank correlations.
+    """Measure density, enrichment and gains of informed subspaces and a random one, and rank correlations.
 
     Args:
         known: spaces whose geometry was measured already, `full` among them.
@@ -71,7 +71,7 @@ def density_figures(
 
 
 def _common_length(spaces: list[SearchSpace], n: int) -> float | None:
-    """r: the longest root-mean-square step at which curvature is cheap in every subspace."""
+    """Return r, the longest root-mean-square step at which curvature is cheap in every subspace."""
     lengths = [
         math.sqrt(space.dimension) * sigma
         for space in spaces
@@ -124,12 +124,12 @@ def _own_sigma(study: Study, searcher: Searcher, space: SearchSpace) -> list[Qua
 
 
 def _correlations(predicted: list[float], measured: list[float], null: list[float]) -> list[Quantity]:
-    """Over informed subspaces alone, and with the random one (which any prediction ranks last)."""
+    """Correlate over informed subspaces alone, and with the random one, which any prediction ranks last."""
     figures = []
     for which, stop in (("informed", len(predicted) - 1), ("with random", len(predicted))):
         labels: dict[str, Label] = {"subspaces": which}
-        if stop < FEWEST_SUBSPACES:
-            reason = f"{stop} subspaces; at least {FEWEST_SUBSPACES} are needed"
+        if stop < MIN_SUBSPACES:
+            reason = f"{stop} subspaces; at least {MIN_SUBSPACES} are needed"
             figures.append(Quantity("density_rank_correlation", None, "rank correlation", labels=labels, reason=reason))
             continue
         value = float(stats.spearmanr(predicted[:stop], measured[:stop]).statistic)
@@ -139,7 +139,7 @@ def _correlations(predicted: list[float], measured: list[float], null: list[floa
 
 
 def _other_gradient(study: Study) -> Callable[[SearchSpace], float]:
-    """Norm of another task's gradient inside a subspace, at the same point."""
+    """Return the norm of another task's gradient inside a subspace, at the same point."""
     others = [task for task in study.problem.tasks if task != study.target]
     task = others[0] if others else study.target
     batch = study.gradient_batch(task, study.settings.search.examples, 1, "search other task")

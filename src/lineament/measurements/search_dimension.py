@@ -34,7 +34,7 @@ Point = tuple[int, float, float]
 
 
 def dimension_figures(study: Study) -> list[Quantity]:
-    """Ratios of every variant and cost, and the slope of their logarithm on log n_params."""
+    """Measure ratios of every variant and cost, and the slope of their logarithm on log n_params."""
     figures: list[Quantity] = []
     points: list[Point] = []
     plans = list(_variants(study.settings))
@@ -54,7 +54,7 @@ def dimension_figures(study: Study) -> list[Quantity]:
 
 
 def pooled_slope(points: list[Point]) -> float | None:
-    """Least-squares slope of log ratio on log n_params with one intercept per cost; None without two sizes."""
+    """Fit the slope of log ratio on log n_params with one intercept per cost; None without two sizes."""
     usable = [(np.log(n), cost, np.log(ratio)) for n, cost, ratio in points if ratio > 0]
     centred = []
     for cost in {c for _, c, _ in usable}:
@@ -77,7 +77,7 @@ def _slopes(points: list[Point]) -> list[Quantity]:
 
 
 def _variants(settings: Settings) -> Iterator[tuple[str, Settings | None]]:
-    """The study itself (None), then other adapter ranks, then other widths; a given adapter has no other rank."""
+    """Yield the study itself (None), then other adapter ranks and widths; a given adapter has no other rank."""
     yield "this study", None
     if settings.recovery.space == "lora" and not settings.model.adapter:
         for rank in settings.search.lora_ranks:

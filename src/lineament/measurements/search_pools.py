@@ -53,7 +53,7 @@ class Pool:
         return bool(curved < CONTROL_BELOW * self.space.at.gradient_norm)
 
     def best(self, n: int) -> Measured:
-        """E[max gain of n draws]; with the first-order control variate where curvature leaves it useful."""
+        """Estimate E[max gain of n draws], with the first-order control variate where curvature leaves it useful."""
         if self._controlled:
             return mean_best_controlled(self.gains, self.linear, self.sigma * self.space.at.gradient_norm, n)
         return mean_best(self.gains, n)
@@ -69,7 +69,7 @@ class Searcher:
     objective: Objective = cross_entropy_by_example
 
     def members(self, space: SearchSpace, sigma: float, n: int) -> Members:
-        """The first n draws of a space at a sigma."""
+        """Return the first n draws of a space at a sigma."""
         return space.region.members(self.streams, range(n), sigma)
 
     def pool(self, space: SearchSpace, sigma: float, n: int) -> Pool:
@@ -81,6 +81,6 @@ class Searcher:
         return Pool(gains[finite], linear[finite], sigma, space, finite)
 
     def gains(self, batch: Batch, members: Members, sigma: float) -> np.ndarray:
-        """Gains of members on a batch, (n,); nan for failed ones. In float64 where sigma is small."""
+        """Return gains of members on a batch, (n,); nan for failed ones. In float64 where sigma is small."""
         with double_precision(self.problem.model) if sigma < DOUBLE_BELOW_SIGMA else nullcontext():
             return Population(self.problem, batch, objective=self.objective).score(members).gains

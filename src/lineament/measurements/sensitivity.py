@@ -34,7 +34,7 @@ DEFINITION = (
 
 
 def grid_figures(study: Study) -> list[Quantity]:
-    """Captures by prefix, random times and the static plane for every cell; a cell that fails says why."""
+    """Measure captures by prefix, random times and static plane in every cell; a cell that fails says why."""
     figures: list[Quantity] = []
     cells = [(kind, factor) for kind in DAMAGE_KINDS for factor in STEP_SIZE_FACTORS]
     for number, (kind, factor) in enumerate(cells):

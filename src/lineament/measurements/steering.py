@@ -86,7 +86,7 @@ class Shift:
 
 
 def measure(study: OperatingStudy) -> Record:
-    """Cosines with their nulls, linearity, other ways to make the vector, and effects on answers at equal price."""
+    """Measure cosines with their nulls, linearity, other methods' vectors, and effects on answers at equal KL."""
     with study.problem.parameters.temporarily(study.points[TRAINED]):
         figures, arrays = _figures(study)
     return make_record(study, NAME, figures, DEFINITIONS, arrays)
@@ -102,7 +102,7 @@ class _Setup:
     label: int | None
 
     def examples(self, n: int, stream: str, *, distinct: bool = False) -> Contrast:
-        """A contrast of n training examples from a named stream; of a small pool some come twice, unless distinct.
+        """Draw a contrast of n training examples from a named stream; of a small pool some come twice.
 
         The same example in both halves of the data would make any vector agree with itself.
         """
@@ -113,12 +113,12 @@ class _Setup:
         return make_contrast(batch, self.held_out.kind, self.label)
 
     def shift_sums(self, direction: Tensor, n_folds: int = 1) -> GroupSums:
-        """Jacobian shifts of the held-out rows by fold."""
+        """Return Jacobian shifts of the held-out rows by fold."""
         groups = folds_of(self.held_out.read_positive, n_folds)
         return jacobian_shift(self.study.problem, direction, self.held_out.read, self.place, groups, n_folds)
 
     def added_shift(self, direction: Tensor) -> Tensor:
-        """(n_layers, width) shift of the validation prompts: what is added to judge effects on the held-out ones."""
+        """Return the (n_layers, width) shift of the validation prompts, added to judge effects on held-out ones."""
         batch = self.study.problem.fixed(self.study.target, "validation")
         rows = make_contrast(batch, self.held_out.kind, self.label).read
         groups = torch.zeros(len(rows), dtype=torch.long)
@@ -126,7 +126,7 @@ class _Setup:
 
 
 def _first_of_each(rows: Tensor) -> Tensor:
-    """Indices of the first of equal rows, ascending."""
+    """Return the indices of the first of equal rows, ascending."""
     seen: dict[tuple[int, ...], int] = {}
     for number, row in enumerate(rows.tolist()):
         seen.setdefault(tuple(row), number)
@@ -199,7 +199,7 @@ def _mean(found: GroupSums, without: int | None = None) -> Tensor:
 
 
 def _null_shifts(setup: _Setup) -> dict[tuple[str, int], Tensor]:
-    """(kind of null, draw) -> (n_layers, width) Jacobian shift of a direction of norm 1."""
+    """Return (kind of null, draw) -> (n_layers, width) Jacobian shift of a direction of norm 1."""
     s = setup.study.settings.steering
     keys = [("random_weights", draw) for draw in range(s.random_directions)]
     keys += [("shuffled_labels", draw) for draw in range(s.shuffled_steps)]
@@ -218,14 +218,14 @@ def _random_direction(setup: _Setup, draw: int) -> Tensor:
 
 
 def _shuffled_step(setup: _Setup, draw: int) -> Tensor:
-    """A gradient step like the measured one, on the same prompts, but towards labels shuffled between them."""
+    """Make a gradient step like the measured one, on the same prompts, towards labels shuffled between them."""
     prompts = setup.examples(setup.study.settings.steering.step_examples, "step").prompts
     generator = setup.study.streams.child("steering", "shuffled", draw).generator()
     return step_direction(mean_gradient(setup.study.problem, corrupted(prompts, "shuffled", generator)))
 
 
 def _jackknife(without: Tensor) -> Tensor:
-    """Standard error from the values (n_folds, ...) with one fold left out each (Efron 1982)."""
+    """Return the standard error from the values (n_folds, ...) with one fold left out each (Efron 1982)."""
     n = len(without)
     return ((n - 1) / n * (without - without.mean(dim=0)).square().sum(dim=0)).sqrt()
 
@@ -256,7 +256,7 @@ def _cosine_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: 
 
 
 def _best_layer(reference: Reference, shift: Shift) -> int | None:
-    """The reference layer where the signed cosine is largest, counted from 1."""
+    """Return the reference layer where the signed cosine is largest, counted from 1."""
     if not reference.usable.any():
         return None
     values = cosine(shift.mean, reference.vector).masked_fill(~reference.usable, -torch.inf)
@@ -305,7 +305,7 @@ def _method_figures(reference: Reference) -> Iterator[Quantity]:
 def _finite_figures(
     setup: _Setup, reference: Reference, shift: Shift, direction: Tensor, best: int
 ) -> Iterator[Quantity]:
-    """Finite shifts against the Jacobian's at several lengths; at length 1, their cosine with CAA at every layer."""
+    """Compare finite shifts with the Jacobian's at several lengths, at length 1 with CAA at every layer."""
     study, sizes = setup.study, setup.study.settings.steering.sizes
     everything = torch.zeros(len(setup.held_out.read), dtype=torch.long)
     unit = float(reference.vector[best - 1].norm() / shift.mean[best - 1].norm())

@@ -1,4 +1,4 @@
-"""What vectors do to answers when they are added: dose-response, equal price, harm to other tasks (protocol 5).
+"""What vectors do to answers when they are added: dose-response, equal KL, harm to other tasks (protocol 5).
 
 Quantity: change of the mean logit difference (positive answer minus the best other one) and of accuracy on held-out
 prompts; unit: nats, fraction. Price: KL(unsteered || steered) on neutral text, nats per token over all positions. Null:
@@ -57,23 +57,23 @@ class Steerer:
         self.base = self._answers()
 
     def vector(self, name: str, layer: int) -> SteeringVector:
-        """The named vector at one layer, with the CAA vector's norm: a coefficient is then a dose."""
+        """Return the named vector at one layer, with the CAA vector's norm: a coefficient is then a dose."""
         found = self.random[int(name.removeprefix(RANDOM))] if name.startswith(RANDOM) else self.vectors[name]
         direction = found[layer - 1] / found[layer - 1].norm() * self.vectors["caa"][layer - 1].norm()
         return SteeringVector({layer: direction.float()})
 
     def answers(self, name: str, layer: int, dose: float) -> Answers:
-        """Answers under steering."""
+        """Return answers under steering."""
         with steered(self.study.problem.model, self.vector(name, layer), dose):
             return self._answers()
 
     def kl(self, name: str, layer: int, dose: float) -> float:
-        """Price on neutral text."""
+        """Return the KL on neutral text."""
         with steered(self.study.problem.model, self.vector(name, layer), dose):
             return self.neutral.kl()
 
     def calibrated(self, name: str, layer: int) -> Calibration:
-        """The dose at the KL budget."""
+        """Return the dose at the KL budget."""
         kl = self.study.settings.steering.kl
         return calibrate(self.study.problem, self.vector(name, layer), self.neutral, kl, LARGEST_DOSE)
 
@@ -82,11 +82,11 @@ class Steerer:
 
 
 def effect_figures(steerer: Steerer) -> Iterator[Quantity]:
-    """Dose-response at the best layer; at equal price, effects at several layers and harm to other tasks."""
+    """Measure dose-response at the best layer and, at equal KL, effects at several layers and on other tasks."""
     yield from _dose_figures(steerer)
     layers = _layers(steerer)
     for number, layer in enumerate(layers):
-        steerer.study.progress("steering at equal price", number, len(layers))
+        steerer.study.progress("steering at equal KL", number, len(layers))
         yield from _calibrated_figures(steerer, layer)
 
 
@@ -153,14 +153,14 @@ def _ratio_figure(steerer: Steerer, layer: int, changes: Mapping[str, Tensor]) -
 
 
 def _named(name: str) -> dict[str, Label]:
-    """Labels of a vector; random ones carry the number of their draw."""
+    """Return the labels of a vector; random ones carry the number of their draw."""
     if name.startswith(RANDOM):
         return {"vector": RANDOM, "draw": int(name.removeprefix(RANDOM))}
     return {"vector": name}
 
 
 def _ratio_error(above: Tensor, below: Tensor) -> float:
-    """Standard error of the ratio of two means over the same prompts, leaving one prompt out in turn."""
+    """Return the standard error of the ratio of two means over the same prompts, by the jackknife."""
     n = len(above)
     without = (above.sum() - above) / (below.sum() - below)
     return float(((n - 1) / n * (without - without.mean()).square().sum()).sqrt())

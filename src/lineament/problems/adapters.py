@@ -69,12 +69,12 @@ def attach_stored(model: nn.Module, folder: Path, seed: int) -> PeftModel:
 
 
 def base_name(folder: Path) -> str | None:
-    """The base model that an adapter folder says it was trained on."""
+    """Return the base model that an adapter folder says it was trained on."""
     return adapter_config(folder).get("base_model_name_or_path")
 
 
 def usual_targets(model: nn.Module) -> Sequence[str]:
-    """The modules that get an adapter unless the user names some.
+    """Return the modules that get an adapter unless the user names some.
 
     q_proj and v_proj where the model has both; otherwise those of PEFT's own table for its architecture (c_attn in
     GPT-2, query_key_value in GPT-NeoX); otherwise every linear layer but the output head.
@@ -90,12 +90,12 @@ def usual_targets(model: nn.Module) -> Sequence[str]:
 
 
 def adapted_names(adapted: PeftModel) -> tuple[str, ...]:
-    """Last names of the modules that have an adapter, each once, in the model's order."""
+    """Return the last names of the modules that have an adapter, each once, in the model's order."""
     return tuple(dict.fromkeys(n.rsplit(".", 1)[-1] for n, m in adapted.named_modules() if isinstance(m, LoraLayer)))
 
 
 def _linear_targets(model: nn.Module, targets: Sequence[str]) -> list[str] | str:
-    """Targets for PEFT; where a module of another kind shares a name, a pattern of the linear ones' full names.
+    """Return targets for PEFT; where another kind of module shares a name, a pattern of the linear ones' names.
 
     PEFT would fail later on the other module, and takes a full name for the end of longer ones.
 
@@ -130,13 +130,13 @@ def _attached(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
 
 
 def linear_names(model: nn.Module) -> list[str]:
-    """Every module that can take an adapter but the output head, by last name."""
+    """Return every module that can take an adapter but the output head, by last name."""
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _can_adapt(module)}
     return sorted(names - HEADS - _head_name(model))
 
 
 def _head_name(model: nn.Module) -> set[str]:
-    """Last name of a transformers model's output head, whatever it is called."""
+    """Return the last name of a transformers model's output head, whatever it is called."""
     getter: Any = getattr(model, "get_output_embeddings", None)
     head = getter() if getter else None
     return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if head is not None and module is head}
@@ -159,7 +159,7 @@ def save_adapter(space: ParameterSpace, theta: Tensor, folder: Path) -> None:
 
 
 def load_adapter(space: ParameterSpace, folder: Path) -> Tensor:
-    """theta (n_params,) of a PEFT adapter folder for a space whose adapter has the same shape.
+    """Read theta (n_params,) from a PEFT adapter folder for a space whose adapter has the same shape.
 
     Raises:
         InputError: no safetensors weights there, or tensors that this model's adapter has not.

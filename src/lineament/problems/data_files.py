@@ -38,12 +38,12 @@ class DataRows:
     unit: str = "line"
 
     def where(self, number: int) -> str:
-        """How errors name a row."""
+        """Say how errors name a row."""
         return f"{self.source}, {self.unit} {number}"
 
 
 def read_rows(source: Path | str) -> DataRows:
-    """All rows of a source.
+    """Read all rows of a source.
 
     Raises:
         InputError: no such source, another format, no rows, or a row that cannot be read; names the source and the row.
@@ -143,7 +143,7 @@ def _from_datasets(source: str) -> DataRows:
 
 
 def _load(datasets: Any, source: str) -> Any:
-    """One split of a data set: the named one, or `train`, or the only one."""
+    """Load one split of a data set: the named one, or `train`, or the only one."""
     if source.startswith(HUB):
         name, *rest = source.removeprefix(HUB).split(":")
         config, split = (rest[0] or None if len(rest) > 1 else None), (rest[-1] if rest else "train")

@@ -22,7 +22,7 @@ from lineament.problems.statements import Labelled, Statement
 PROMPT = "{statement} Answer:"
 PAIR_PROMPT = "{question}\nAnswer: {answer}"
 LABEL_TEXTS = {False: " False", True: " True"}
-FEWEST_BLOCK_TOKENS = 2
+MIN_BLOCK_TOKENS = 2
 # Consecutive blocks of one text that fall into one split.
 BLOCKS_PER_STRETCH = 8
 
@@ -77,7 +77,7 @@ class Encoder:
         return 0 if found is None else int(found)
 
     def encode(self, examples: Sequence[Labelled | Item | Example], template: str = PROMPT) -> Batch:
-        """Rows of examples of one shape, with label tokens, matching answers, letters, completions or text as targets.
+        """Encode examples of one shape; targets are label tokens, matching answers, letters, completions or text.
 
         Args:
             template: of statements, with `{statement}` where the text goes.
@@ -100,7 +100,7 @@ class Encoder:
         return replace(batch, targets=targets, choices=tuple(self.labels.values()))
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> EncodedPairs:
-        """Prompts with the first token at which the two answers differ as target; what they share is the prompt's.
+        """Encode prompts with the first token at which two answers differ as target; the prompt takes the rest.
 
         Raises:
             InputError: an answer that is the beginning of the other one.
@@ -121,11 +121,11 @@ class Encoder:
         return EncodedPairs(replace(batch, targets=targets, choices=choices), torch.tensor(others))
 
     def encode_texts(self, texts: Sequence[str]) -> Batch:
-        """Token rows of texts, padded on the right, without choices; the wanted position is the last token."""
+        """Encode texts, padded on the right, without choices; the wanted position is the last token."""
         return self._padded([self._ids(text) for text in texts])
 
     def blocks(self, passages: Sequence[Passage], length: int) -> tuple[list[TextBlock], str]:
-        """Running texts cut into consecutive blocks of `length` tokens, the last one shorter; and what was cut.
+        """Cut running texts into consecutive blocks of `length` tokens, the last one shorter; say what was cut.
 
         Blocks of few long texts are kept together in stretches, so that each stretch falls into one split.
         """
@@ -135,7 +135,7 @@ class Encoder:
             n_tokens += len(ids)
             for number, start in enumerate(range(0, len(ids), length)):
                 tokens = tuple(ids[start : start + length])
-                if len(tokens) < FEWEST_BLOCK_TOKENS or tokens in found:
+                if len(tokens) < MIN_BLOCK_TOKENS or tokens in found:
                     n_dropped += len(tokens)
                     continue
                 stretch = number // BLOCKS_PER_STRETCH
@@ -154,7 +154,7 @@ class Encoder:
         return {label: self._single_token(text) for label, text in LABEL_TEXTS.items()}
 
     def _choices(self, examples: Sequence[Choice]) -> Batch:
-        """Questions with lettered options, and the right letter as target."""
+        """Encode questions with lettered options, and the right letter as target."""
         prompts, targets = [], []
         for example in examples:
             listed = [f"({letter}) {option}" for letter, option in zip(LETTERS, example.options, strict=False)]
@@ -173,7 +173,7 @@ class Encoder:
         return replace(self._padded(prompts), targets=torch.tensor(targets)[:, None], choices=self._letters)
 
     def _completion(self, example: Completion) -> tuple[Sequence[int], int]:
-        """(tokens of prompt, completion and end of text, index of the first target)."""
+        """Return the tokens of prompt, completion and end of text, and the index of the first target."""
         ids, prompt = self._ids(example.text + example.completion), self._ids(example.text)
         end = self.tokenizer.eos_token_id
         if end is not None and (not ids or ids[-1] != end):
@@ -184,7 +184,7 @@ class Encoder:
         return ids, first
 
     def _with_targets(self, rows: Sequence[tuple[Sequence[int], int]]) -> Batch:
-        """Rows whose tokens from an index on are all targets, any token being a possible answer."""
+        """Return rows whose tokens from an index on are all targets, any token being a possible answer."""
         batch = self._padded([ids for ids, _ in rows], longest=0)
         width = max(len(ids) - first for ids, first in rows)
         positions, targets = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), IGNORED)
@@ -195,7 +195,7 @@ class Encoder:
         return replace(batch, positions=positions, targets=targets, choices=range(self.n_vocabulary))
 
     def _padded(self, rows: Sequence[Sequence[int]], longest: int = 1) -> Batch:
-        """Padded rows; each, with `longest` more tokens, must be no longer than the model takes."""
+        """Pad rows; each, with `longest` more tokens, must be no longer than the model takes."""
         for row in rows:
             if self.most_tokens and len(row) + longest > self.most_tokens:
                 raise InputError(
@@ -219,6 +219,6 @@ class Encoder:
 
 
 def _n_shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning of two token rows."""
+    """Return the length of the common beginning of two token rows."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -26,7 +26,7 @@ class FactorPair:
 
 
 def factor_pairs(space: ParameterSpace) -> list[FactorPair]:
-    """The factor pairs of a `lora_factors` space, from the names and scalings PEFT gives them."""
+    """Return the factor pairs of a `lora_factors` space, from the names and scalings PEFT gives them."""
     where = {name: (part, p) for name, part, p in zip(space.names, space.slices, space.tensors, strict=True)}
     modules = dict(space.module.named_modules())
     pairs = []

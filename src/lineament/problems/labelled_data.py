@@ -118,7 +118,7 @@ class LabelledData:
 
 
 def read_labelled(source: Path | str) -> LabelledData:
-    """Rows of a source, whatever its shape.
+    """Read the rows of a source, whatever its shape.
 
     Raises:
         InputError: no such file, another format or shape, no rows, or a bad row: empty, without a label, or twice the
@@ -133,7 +133,7 @@ def read_labelled(source: Path | str) -> LabelledData:
 
 
 def read_contrast(source: Path | str) -> LabelledData:
-    """The same, of statements or answer pairs only; `InputError` for data without two labels."""
+    """Read statements or answer pairs only; `InputError` for data without two labels."""
     found = read_labelled(source)
     if not found.is_labelled:
         raise InputError(
@@ -144,7 +144,7 @@ def read_contrast(source: Path | str) -> LabelledData:
 
 
 def _maker(data: DataRows) -> Callable[[int, Row], Item]:
-    """The adapter function that fits the columns of the first row."""
+    """Return the adapter function that fits the columns of the first row."""
     first = data.rows[0][1]
     prompt, text = _one_of(first, PROMPT_COLUMNS), _one_of(first, TEXT_COLUMNS)
     pair = next((columns for columns in PAIR_COLUMNS if all(c in first for c in columns)), None)

@@ -40,7 +40,7 @@ from lineament.settings.task import data_name
 from lineament.streams import Streams
 
 # Logits of this many target tokens are held at once in a gradient pass: 200 MB of a vocabulary of 50,000.
-MOST_TARGETS_AT_ONCE = 1024
+MAX_TARGETS_AT_ONCE = 1024
 
 
 class LanguageModelProblem(Problem):
@@ -95,14 +95,14 @@ class LanguageModelProblem(Problem):
             for task in self.tasks:
                 for name in SPLITS:
                     self.fixed(task, name)
-            self.chunk = max(1, min(self.chunk, MOST_TARGETS_AT_ONCE // self._most_targets()))
+            self.chunk = max(1, min(self.chunk, MAX_TARGETS_AT_ONCE // self._most_targets()))
 
     def _most_targets(self) -> int:
-        """Target places of an example in the task that has most."""
+        """Count the target places of an example in the task that has most."""
         return max(batch.targets.shape[1] for batch in self._fixed.values())
 
     def _adapted(self, model: nn.Module, settings: Settings) -> PeftModel:
-        """The model with a fresh adapter: of settings.lora, or of the configuration of a given folder."""
+        """Attach a fresh adapter: of settings.lora, or of the configuration of a given folder."""
         seed = self.streams.integer("adapter")
         if settings.model.adapter:
             adapted = attach_stored(model, Path(settings.model.adapter), seed)
@@ -113,7 +113,7 @@ class LanguageModelProblem(Problem):
         return adapted
 
     def _take_adapter(self, given: ModelSettings) -> None:
-        """An adapter folder's weights become theta_star, and those it was trained from, where given, theta_start."""
+        """Take an adapter folder's weights as theta_star, and those it was trained from, if given, as theta_start."""
         folder, start = Path(given.adapter), Path(given.adapter_start)
         self.operating_point = load_adapter(self.parameters, folder).cpu()
         self.start_known = bool(given.adapter_start)
@@ -156,26 +156,26 @@ class LanguageModelProblem(Problem):
         return LanguageModelProblem(settings, self.streams.seed)
 
     def statements(self, task: str) -> Splits[Any]:
-        """The examples of a task, by split."""
+        """Return the examples of a task, by split."""
         return self._splits[task]
 
     def contrast_kind(self, task: str) -> Literal["statement", "answer"]:
         return "answer" if task == self._pairs_task else "statement"
 
     def encode(self, examples: Sequence[Labelled | Item | Example], template: str = PROMPT) -> Batch:
-        """Examples of one shape as token rows with targets; see `Encoder.encode`."""
+        """Encode examples of one shape as token rows with targets; see `Encoder.encode`."""
         return self.encoder.encode(examples, template)
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> EncodedPairs:
-        """Questions with two answers; see `Encoder.encode_pairs`."""
+        """Encode questions with two answers; see `Encoder.encode_pairs`."""
         return self.encoder.encode_pairs(pairs)
 
     def encode_texts(self, texts: Sequence[str]) -> Batch:
-        """Texts without targets; see `Encoder.encode_texts`."""
+        """Encode texts without targets; see `Encoder.encode_texts`."""
         return self.encoder.encode_texts(texts)
 
     def _draw_splits(self, n: int, data: LabelledData | None, length: int) -> dict[str, Splits[Any]]:
-        """The division of every task; statements and answer pairs by label, other shapes by group alone."""
+        """Divide every task; statements and answer pairs by label, other shapes by group alone."""
         found: dict[str, Splits[Any]] = {}
         for task in self.tasks:
             generator = self.streams.generator("split", task)
@@ -197,7 +197,7 @@ class LanguageModelProblem(Problem):
         return split_by_group(blocks, n, generator)
 
     def _require_encodable(self, data: LabelledData) -> None:
-        """What is wrong with a row is known, with its line, before anything is written."""
+        """Refuse a row that cannot be encoded, naming its line, before anything is written."""
         if isinstance(data.items[0], Passage):
             return
         for item, line in zip(data.items, data.lines, strict=True):
@@ -208,7 +208,7 @@ class LanguageModelProblem(Problem):
 
 
 def statement_task_names(settings: Settings) -> tuple[str, ...]:
-    """The tasks in registry order, the data file's last; `InputError` with the nearest match for an unknown one."""
+    """Return the tasks in registry order, the data file's last; `InputError` with the nearest for an unknown one."""
     known = [*STATEMENT_TASKS]
     if settings.task.data:
         name = data_name(settings.task.data)
@@ -222,7 +222,7 @@ def statement_task_names(settings: Settings) -> tuple[str, ...]:
 
 
 def _require_two_answers(data: LabelledData) -> None:
-    """A task is judged between two answers; data of more answers can be steered with, but not trained as a task."""
+    """Refuse data of more than two answers: they can be steered with, but a task is judged between two."""
     found = {answer for item in data.items if isinstance(item, Pair) for answer in (item.matching, item.not_matching)}
     if len(found) > 2:
         raise InputError(

@@ -35,7 +35,7 @@ ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
 
 
 def load_model(name: str, dtype: DtypeName = "float32") -> tuple[Any, Any]:
-    """Model and tokenizer of a name: `smollm2-135m`, a local folder, a .gguf file, or a hub name.
+    """Load model and tokenizer by name: `smollm2-135m`, a local folder, a .gguf file, or a hub name.
 
     Args:
         dtype: type of the weights, whatever the checkpoint's is.
@@ -74,7 +74,7 @@ def load_model(name: str, dtype: DtypeName = "float32") -> tuple[Any, Any]:
 
 
 def smollm2_file() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct inside its package, found without importing the package."""
+    """Find the GGUF file of SmolLM2-135M-Instruct inside its package, without importing the package."""
     try:
         files = importlib.metadata.files(SMOLLM2_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
@@ -111,7 +111,7 @@ def require_causal(name: str, model: nn.Module, dtype: DtypeName = "float32") ->
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars and warnings that transformers prints of its own accord; restored on exit."""
+    """Silence the progress bars and warnings that transformers prints of its own accord; restored on exit."""
     gguf: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")  # it has a bar of its own
     shown, bar = transformers_logging.is_progress_bar_enabled(), gguf.tqdm
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -131,7 +131,7 @@ def _no_bar(items: Iterable[Any], **options: Any) -> Iterable[Any]:
 
 
 def _require_plain(name: str, config: Any) -> None:
-    """What a configuration already says cannot be measured."""
+    """Refuse what a configuration already says cannot be measured."""
     kind = f"the model {name!r} ({type(config).__name__.removesuffix('Config')})"
     if getattr(config, "quantization_config", None):
         raise InputError(

@@ -53,14 +53,14 @@ class Batch:
         return len(self.input_ids)
 
     def rows(self, index: slice | Tensor) -> Batch:
-        """The examples at `index`, without columns that are padding in all of them."""
+        """Return the examples at `index`, without columns that are padding in all of them."""
         mask = self.attention_mask[index]
         length = int(mask.sum(dim=1).max())
         ids, positions, targets = self.input_ids[index], self.positions[index], self.targets[index]
         return Batch(ids[:, :length], mask[:, :length], positions, targets, self.choices)
 
     def chunks(self, size: int) -> Iterator[Batch]:
-        """Consecutive pieces of at most `size` examples."""
+        """Yield consecutive pieces of at most `size` examples."""
         return (self.rows(slice(start, start + size)) for start in range(0, len(self), size))
 
     @property
@@ -69,12 +69,12 @@ class Batch:
         return int((self.targets != IGNORED).sum())
 
     def last_target(self) -> Batch:
-        """The same examples with their last target position alone."""
+        """Return the same examples with their last target position alone."""
         last = (self.targets != IGNORED).sum(dim=1, keepdim=True) - 1
         return replace(self, positions=self.positions.gather(1, last), targets=self.targets.gather(1, last))
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """Return the same batch on a device."""
         moved = {k: getattr(self, k).to(device) for k in ("input_ids", "attention_mask", "positions", "targets")}
         return replace(self, **moved)
 
@@ -141,22 +141,22 @@ class Problem(ABC):
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
-        """Logits at the batch's target positions, (n_examples, n_targets, n_vocabulary)."""
+        """Compute logits at the batch's target positions, (n_examples, n_targets, n_vocabulary)."""
 
     @abstractmethod
     def sample(self, task: str, n: int, generator: np.random.Generator) -> Batch:
-        """n training examples of a task, drawn with `generator`."""
+        """Draw n training examples of a task with `generator`."""
 
     @abstractmethod
     def fixed(self, task: str, split: Split) -> Batch:
-        """The fixed set of a task; splits share no example."""
+        """Return the fixed set of a task; splits share no example."""
 
     def contrast_kind(self, task: str) -> Literal["statement", "answer"]:
-        """What a steering vector of the task contrasts: prompts by their label, or the answers to one prompt."""
+        """Say what a steering vector of the task contrasts: prompts by their label, or the answers to one prompt."""
         return "statement"
 
     def neutral(self, task: str, n: int) -> Batch:
-        """Up to n token rows that are not about `task`: other tasks' held-out inputs, unless a subclass has better.
+        """Return up to n token rows not about `task`: other tasks' held-out inputs, unless a subclass has better.
 
         A problem of one task has nothing else: then it is that task's own.
         """
@@ -167,7 +167,7 @@ class Problem(ABC):
         return Batch.join([part.last_target() for part in parts]).rows(slice(0, n))
 
     def remade(self, settings: Settings) -> Problem:
-        """The same problem of the same seed with another width or adapter rank, at theta_start.
+        """Make the same problem of the same seed with another width or adapter rank, at theta_start.
 
         Raises:
             InputError: this kind of problem cannot be made again from settings.
@@ -175,17 +175,17 @@ class Problem(ABC):
         raise InputError(f"a problem of kind {self.name!r} cannot be made again with other settings.")
 
     def example_losses(self, batch: Batch) -> Tensor:
-        """Loss of each example, the mean over its target tokens, (n_examples,), differentiable."""
+        """Compute each example's loss, the mean over its target tokens, (n_examples,), differentiable."""
         batch = batch.to(self.device)
         return mean_losses(self.logits(batch), batch.targets)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over the batch, scalar, differentiable."""
+        """Compute the mean loss over the batch, scalar, differentiable."""
         return self.example_losses(batch).mean()
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Evaluation:
-        """Loss and accuracy over a batch of one task, without gradients."""
+        """Compute loss and accuracy over a batch of one task, without gradients."""
         total_loss = total_correct = 0.0
         for part in batch.chunks(self.chunk):
             part = part.to(self.device)
@@ -197,11 +197,11 @@ class Problem(ABC):
         return Evaluation(total_loss / n_targets, total_correct / n_targets)
 
     def evaluate_all(self, split: Split) -> dict[str, Evaluation]:
-        """Every task on its fixed set of a split."""
+        """Evaluate every task on its fixed set of a split."""
         return {task: self.evaluate(self.fixed(task, split)) for task in self.tasks}
 
     def model_hash(self) -> str:
-        """Short hash over the names, shapes and bytes of every parameter of the model as it stands."""
+        """Hash the names, shapes and bytes of every parameter of the model as it stands."""
         return hash_tensors(self.model.named_parameters())
 
     def require_task(self, task: str) -> None:
@@ -211,7 +211,7 @@ class Problem(ABC):
 
 
 def mean_losses(logits: Tensor, targets: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Mean cross entropy over each row's targets that count, (n_examples,), differentiable.
+    """Average cross entropy over each row's targets that count, (n_examples,), differentiable.
 
     Args:
         logits: (n_examples, n_targets, n_vocabulary). targets: (n_examples, n_targets), or `IGNORED`.
@@ -225,7 +225,7 @@ def mean_losses(logits: Tensor, targets: Tensor, dtype: torch.dtype | None = Non
 
 
 def answers(logits: Tensor, choices: Sequence[int]) -> Tensor:
-    """Token with the largest logit among the choices, (n_examples, n_targets)."""
+    """Return the token with the largest logit among the choices, (n_examples, n_targets)."""
     if isinstance(choices, range):  # every token: no copy of the logits
         return logits[..., choices.start : choices.stop].argmax(dim=-1) + choices.start
     allowed = torch.tensor(choices, device=logits.device)
@@ -233,7 +233,7 @@ def answers(logits: Tensor, choices: Sequence[int]) -> Tensor:
 
 
 def corrupted(batch: Batch, how: Corruption, generator: np.random.Generator, shift: int = 1) -> Batch:
-    """The same inputs with other targets; inputs, teacher-forced answers included, stay as they are.
+    """Return the same inputs with other targets; inputs, teacher-forced answers included, stay as they are.
 
     Args:
         how: `wrong`: each answer replaced by the one `shift` places on in `choices`, never right;
@@ -268,14 +268,14 @@ def _shuffled(targets: Tensor, counted: Tensor, generator: np.random.Generator) 
 
 
 def _places(targets: Tensor, choices: Sequence[int]) -> Tensor:
-    """Where each target stands among the choices."""
+    """Return where each target stands among the choices."""
     if isinstance(choices, range):
         return targets - choices.start
     return (targets[..., None] == torch.tensor(choices, device=targets.device)).int().argmax(dim=-1)
 
 
 def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Batch:
-    """Token rows of different lengths as a batch padded on the right; the wanted position is each row's last token."""
+    """Pad token rows of different lengths on the right; the wanted position is each row's last token."""
     longest = max(len(row) for row in rows)
     ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
@@ -283,7 +283,7 @@ def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Batch:
 
 
 def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
-    """(n_rows, length, width) -> (n_rows, n_targets, width) at positions (n_examples, n_targets).
+    """Pick (n_rows, length, width) -> (n_rows, n_targets, width) at positions (n_examples, n_targets).
 
     n_rows may be a multiple of n_examples: copies of the whole batch, one after the other.
     """
@@ -292,7 +292,7 @@ def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
 
 
 def chosen_device(name: str) -> torch.device:
-    """`auto` is cuda when there is one; `InputError` if cuda is asked for and absent."""
+    """Choose the device; `auto` is cuda when there is one, and `InputError` says that cuda is absent."""
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda was asked for, but torch sees none. Use --device cpu or auto.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

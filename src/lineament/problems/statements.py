@@ -280,7 +280,7 @@ def _by_group(order: Sequence[list[G]], n_evaluation: int, generator: np.random.
 
 
 def _divide(shuffled: Sequence[Labelled], n_evaluation: int) -> Splits[Labelled] | None:
-    """The splits of a pool in random order, groups taken as they first appear; None if it is too small."""
+    """Split a pool in random order, groups taken as they first appear; None if it is too small."""
     by_group: dict[str, list[Labelled]] = {}
     for statement in shuffled:
         by_group.setdefault(statement.group, []).append(statement)
@@ -296,7 +296,7 @@ def _divide(shuffled: Sequence[Labelled], n_evaluation: int) -> Splits[Labelled]
 
 
 def _take(groups: Iterator[list[Labelled]], n_true: int, n_false: int) -> list[Labelled] | None:
-    """Whole groups until they hold enough statements of both labels; None if they never do."""
+    """Take whole groups until they hold enough statements of both labels; None if they never do."""
     taken: list[Labelled] = []
     for group in groups:
         taken += group
@@ -310,7 +310,7 @@ def _take(groups: Iterator[list[Labelled]], n_true: int, n_false: int) -> list[L
 def _balanced(
     shuffled: Sequence[Labelled], members: Sequence[Labelled], n_true: int, n_false: int
 ) -> tuple[Labelled, ...]:
-    """The first `n_true` true and `n_false` false statements of `members`, in the shuffled order."""
+    """Return the first `n_true` true and `n_false` false statements of `members`, in the shuffled order."""
     left, inside, chosen = {True: n_true, False: n_false}, set(members), []
     for statement in shuffled:
         if statement in inside and left[statement.label]:

@@ -107,12 +107,12 @@ class StoredAdapter:
         return Space("lora_factors", sum(tensor.numel() for tensor in self.tensors), layout_hash(shapes))
 
     def theta(self) -> Tensor:
-        """All factors as one vector, (n_params,)."""
+        """Return all factors as one vector, (n_params,)."""
         return torch.cat([tensor.reshape(-1) for tensor in self.tensors])
 
 
 def read_adapter(folder: Path | str) -> StoredAdapter:
-    """An adapter folder of PEFT, checked and read without a model.
+    """Read and check an adapter folder of PEFT without a model.
 
     Raises:
         InputError: no adapter there, an adapter that is no plain LoRA, or weights that do not fit its configuration.
@@ -149,12 +149,12 @@ def adapter_settings(model: str, adapter: Path, seed: int) -> Settings:
 
 
 def live_order(modules: Iterable[str]) -> list[str]:
-    """Module names in the order in which a live model lists them, as far as `ORDER` knows it."""
+    """Sort module names in the order in which a live model lists them, as far as `ORDER` knows it."""
     return sorted(modules, key=_place)
 
 
 def scale_of(config: Mapping[str, Any], module: str, rank: int, folder: Path | str) -> float:
-    """The scale that PEFT gives a module's B A; `InputError` where its rank is not the configuration's."""
+    """Return the scale that PEFT gives a module's B A; `InputError` where its rank is not the configuration's."""
     key = module.removeprefix(PREFIX)
 
     def of_module(pattern: str, default: str) -> float:
@@ -168,7 +168,7 @@ def scale_of(config: Mapping[str, Any], module: str, rank: int, folder: Path | s
 
 
 def adapter_tensors(folder: Path) -> dict[str, Tensor]:
-    """The tensors of an adapter folder by name, half precision as float32, as PEFT loads them.
+    """Read the tensors of an adapter folder by name, half precision as float32, as PEFT loads them.
 
     Raises:
         InputError: no safetensors weights there, or torn ones.
@@ -188,7 +188,7 @@ def adapter_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:
-    """The configuration of an adapter folder, once it is known to be one that can be measured.
+    """Read the configuration of an adapter folder, and check that it can be measured.
 
     Raises:
         InputError: no such folder or configuration, or an adapter that is no plain LoRA; names every reason.
@@ -210,7 +210,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def what_is_wrong(config: Mapping[str, Any]) -> list[str]:
-    """Why an adapter of this configuration cannot be measured, one reason per key; empty if it can."""
+    """Say why an adapter of this configuration cannot be measured, one reason per key; empty if it can."""
     kind = config.get("peft_type")
     if kind != "LORA":
         return [f"peft_type is {kind!r}; other methods have no factors B A"]
@@ -233,7 +233,7 @@ def what_is_wrong(config: Mapping[str, Any]) -> list[str]:
 
 
 def _wrong_patterns(config: Mapping[str, Any]) -> list[str]:
-    """Regular expressions that are none: keys of both patterns, and a string of target modules."""
+    """Find regular expressions that are none: keys of both patterns, and a string of target modules."""
     targets = config.get("target_modules")
     patterns = [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
     wrong = []
@@ -262,6 +262,6 @@ def _short(value: Any) -> str:
 
 
 def _place(module: str) -> list[tuple[int, int, str]]:
-    """Sorting key of a module name: numbers as numbers, known names in the order of `ORDER`, others after them."""
+    """Return a module name's sorting key: numbers as numbers, names in the order of `ORDER`, others last."""
     parts = module.removeprefix(PREFIX).split(".")
     return [(0, int(part), "") if part.isdigit() else (1, _PLACE.get(part, len(ORDER)), part) for part in parts]

@@ -103,7 +103,7 @@ class SyntheticProblem(Problem):
 
 
 def task_names(settings: Settings) -> tuple[str, ...]:
-    """The problem's tasks in registry order; `InputError` with the nearest match for an unknown one."""
+    """Return the problem's tasks in registry order; `InputError` with the nearest match for an unknown one."""
     for name in settings.task.names:
         if name not in TASKS:
             raise unknown_name("task", name, TASKS)
@@ -111,7 +111,7 @@ def task_names(settings: Settings) -> tuple[str, ...]:
 
 
 def trained_base(problem: SyntheticProblem, settings: Settings, progress: OnStep | None) -> Transformer:
-    """The base model of this seed, from the cache or trained now and then cached by its config hash."""
+    """Load this seed's base model from the cache, or train it now and cache it by its config hash."""
     model = _fresh_model(problem, settings)
     path = base_file(settings, problem.streams.seed)
     if path.exists():
@@ -123,13 +123,13 @@ def trained_base(problem: SyntheticProblem, settings: Settings, progress: OnStep
 
 
 def cache_folder() -> Path:
-    """Where trained base models are kept: $LINEAMENT_CACHE, else the user's cache folder."""
+    """Return where trained base models are kept: $LINEAMENT_CACHE, else the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lineament"
     return Path(os.environ.get("LINEAMENT_CACHE", default))
 
 
 def base_file(settings: Settings, seed: int) -> Path:
-    """Where the base model of a seed is cached, once it is trained."""
+    """Return where the base model of a seed is cached, once it is trained."""
     shape = {key: value for key, value in to_dict(settings.model).items() if key in SHAPE}
     body = {
         "model": shape,

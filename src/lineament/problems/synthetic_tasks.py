@@ -23,44 +23,44 @@ class SyntheticTask:
 
 
 def copy(x: Digits) -> Digits:
-    """The input itself."""
+    """Return the input itself."""
     return x
 
 
 def reverse(x: Digits) -> Digits:
-    """The input backwards."""
+    """Return the input backwards."""
     return x[:, ::-1]
 
 
 def sort(x: Digits) -> Digits:
-    """The digits in ascending order."""
+    """Sort the digits in ascending order."""
     return np.sort(x, axis=1)
 
 
 def increment(x: Digits) -> Digits:
-    """Each digit plus one, modulo 10."""
+    """Add one to each digit, modulo 10."""
     return (x + 1) % N_DIGITS
 
 
 def parity(x: Digits) -> Digits:
-    """Running parity: the sum of the digits so far, modulo 2."""
+    """Return the running parity: the sum of the digits so far, modulo 2."""
     return np.cumsum(x, axis=1) % 2
 
 
 def maximum(x: Digits) -> Digits:
-    """Running maximum."""
+    """Return the running maximum."""
     result: Digits = np.maximum.accumulate(x, axis=1)
     return result
 
 
 def modular_add(x: Digits) -> Digits:
-    """Each digit plus the first one, modulo 10."""
+    """Add the first digit to each, modulo 10."""
     result: Digits = (x + x[:, :1]) % N_DIGITS
     return result
 
 
 def permute(x: Digits) -> Digits:
-    """A fixed permutation of the places: the odd places, then the even ones."""
+    """Permute the places: the odd ones, then the even ones."""
     order = [*range(1, x.shape[1], 2), *range(0, x.shape[1], 2)]
     return x[:, order]
 

@@ -111,7 +111,7 @@ def measured(names: Collection[str], case: Case, on_study: Callable[[Study], Non
 
 
 def write_results(run: Path) -> list[Claim]:
-    """claims.json and report.html from the records alone."""
+    """Write claims.json and report.html from the records alone."""
     from lineament.report.page import write_report
 
     folder = RunFolder(run)
@@ -125,7 +125,7 @@ def write_results(run: Path) -> list[Claim]:
 
 
 def seeds_of(settings: Settings) -> Sequence[int]:
-    """The seeds a run covers."""
+    """Return the seeds a run covers."""
     return range(settings.seed, settings.seed + settings.seeds)
 
 

@@ -74,7 +74,7 @@ def _threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def _throwaway_cache() -> Iterator[None]:
-    """Base models made inside the block are gone after it: an untrained one must not fill the user's cache."""
+    """Delete base models made inside the block: an untrained one must not fill the user's cache."""
     with tempfile.TemporaryDirectory(prefix="lineament-plan-") as folder, environment(CACHE_VARIABLE, folder):
         yield
 

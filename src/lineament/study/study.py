@@ -76,7 +76,7 @@ class Study(OperatingStudy):
         return self.curve.recovered_at
 
     def gradient_batch(self, task: str, n: int, size: int, stream: str, labels: Corruption | None = None) -> Batch:
-        """n * size training examples of a task from a named stream, with true or corrupted labels."""
+        """Draw n * size training examples of a task from a named stream, with true or corrupted labels."""
         streams = self.streams.child("gradients", stream)
         batch = self.problem.sample(task, n * size, streams.generator(task))
         return corrupted(batch, labels, streams.generator("labels", task)) if labels else batch
@@ -84,7 +84,7 @@ class Study(OperatingStudy):
     def minibatch_gradients(
         self, point: str, task: str, stream: str = "static", labels: Corruption | None = None
     ) -> Vectors:
-        """The protocol's static set: `measurement.gradients` minibatch gradients of a task at a point.
+        """Compute the protocol's static set: `measurement.gradients` minibatch gradients of a task at a point.
 
         The target's sets with true labels at theta_star and theta_broken are remembered: several measurements use them.
         """

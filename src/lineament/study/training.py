@@ -26,7 +26,7 @@ OnStep = Callable[[int, float], bool]
 
 
 def make_optimizer(parameters: Iterable[Tensor], recovery: RecoverySettings) -> torch.optim.Optimizer:
-    """The recovery optimizer over these tensors."""
+    """Make the recovery's optimizer over these tensors."""
     if recovery.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters,
@@ -83,26 +83,26 @@ def _own_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
 
 
 def task_batches(problem: Problem, task: str, size: int, streams: Streams) -> BatchAt:
-    """Training batches of one task; step t is drawn from its own stream."""
+    """Return the training batches of one task; step t is drawn from its own stream."""
     return lambda step: problem.sample(task, size, streams.generator(task, step))
 
 
 def mixed_batches(problem: Problem, tasks: Iterable[str], size: int, streams: Streams) -> BatchAt:
-    """Training batches spread evenly over tasks."""
+    """Return training batches spread evenly over tasks."""
     names = list(tasks)
     parts = [task_batches(problem, task, max(1, size // len(names)), streams) for task in names]
     return lambda step: Batch.join([part(step) for part in parts])
 
 
 def corrupted_batches(batches: BatchAt, how: Corruption, streams: Streams, shift: int = 1) -> BatchAt:
-    """The same inputs with corrupted targets."""
+    """Return the same inputs with corrupted targets."""
     return lambda step: corrupted(batches(step), how, streams.generator("labels", step), shift)
 
 
 def reach_operating_point(
     problem: Problem, settings: OperatingSettings, streams: Streams, on_step: OnStep | None = None
 ) -> None:
-    """theta_start -> theta_star: the measured parameters are trained on all tasks."""
+    """Train the measured parameters on all tasks: theta_start -> theta_star."""
     optimizer = torch.optim.AdamW(problem.parameters.tensors, lr=settings.lr, weight_decay=0.0)
     batches = mixed_batches(problem, problem.tasks, settings.batch, streams)
     train(problem, optimizer, batches, settings.steps, on_step)
@@ -116,7 +116,7 @@ def damage(
     theta_start: Tensor,
     on_step: OnStep | None = None,
 ) -> None:
-    """theta_star -> theta_broken: damage one task in one of the protocol's six kinds, in place."""
+    """Damage one task in one of the protocol's six kinds, in place: theta_star -> theta_broken."""
     if settings.kind == "gaussian":
         _add_gaussian(problem, settings, streams, theta_start)
         return
@@ -182,7 +182,7 @@ def recover(
     recorder: Recorder,
     on_step: OnStep | None = None,
 ) -> RecoveryCurve:
-    """theta_broken -> theta_recovered and on to twice as many steps, recorded update by update.
+    """Recover, and go on to twice as many steps, recorded update by update: theta_broken -> theta_recovered.
 
     T is the first step at which evaluation accuracy is at least `threshold` of theta_star's and stays there for `stay`
     steps; the run goes on to max(2 T, T + stay).
@@ -212,7 +212,7 @@ def recover(
 
 
 def recovery_step(accuracies: list[float], wanted: float, stay: int) -> int | None:
-    """First step t >= 1 with accuracy >= wanted at t .. t + stay, all of them already seen."""
+    """Return the first step t >= 1 with accuracy >= wanted at t .. t + stay, all of them already seen."""
     run = 0
     for step, accuracy in enumerate(accuracies):
         run = run + 1 if accuracy >= wanted and step >= 1 else 0
