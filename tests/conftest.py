@@ -8,9 +8,13 @@ from pathlib import Path
 
 import no_skips
 import pytest
+import shapes  # noqa: F401 (before anything imports lineament, whose arrays it checks)
 import torch
+
+# isort: split
 from command_line import arguments, lineament
 from hypothesis import settings as hypothesis_settings
+from jaxtyping import config as jaxtyping_config
 from made_once import made_once, session_folder
 
 # Draws are fixed and each example may take as long as it needs: the suite must give one answer on any machine.
@@ -38,6 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread() -> None:
     """Commands that ran in this process may have left another number, and last bits depend on it."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def own_shape_errors() -> Iterator[None]:
+    """Shapes in signatures are not checked, as outside of tests: what the package itself says of a wrong one."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from problems_table import Case, every_problem
 from torch import nn
 
@@ -138,6 +139,14 @@ def test_kind_and_layout_are_part_of_the_space() -> None:
     assert ParameterSpace.trainable(same_size).space != one.space
 
 
+def test_a_wrong_shape_does_not_get_past_a_signature() -> None:
+    """What makes the axes in signatures true: every test checks them."""
+    space = ParameterSpace.trainable(nn.Linear(2, 2))
+    with pytest.raises(TypeCheckError, match="n_params"):
+        space.write(torch.zeros(2, 3))
+
+
+@pytest.mark.usefixtures("own_shape_errors")
 def test_wrong_shapes_and_empty_spaces_are_refused() -> None:
     module = nn.Linear(2, 2)
     space = ParameterSpace.trainable(module)

@@ -108,7 +108,7 @@ def test_gain_on_fresh_data_is_that_of_the_chosen_draw() -> None:
 
 def test_departure_is_interpolated_and_compared_with_the_curvature() -> None:
     at = Curvature(1.0, 2.0, 0.5, 1.0)
-    space = SearchSpace(Region.__new__(Region), at, torch.zeros(3))
+    space = SearchSpace(Region.__new__(Region), at, torch.zeros(3, dtype=torch.float64))
     object.__setattr__(space.region, "name", "full")
     ratios = [(1e-3, 1.0), (1e-2, 0.95), (1e-1, 0.80)]
     found = _departure(space, ratios, 64)

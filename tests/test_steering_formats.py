@@ -154,6 +154,7 @@ class TestReadGguf:
         found.directions[2].mul_(1)  # writable, and not the file's memory
         assert same(found, vector(2))
 
+    @pytest.mark.usefixtures("own_shape_errors")
     @pytest.mark.parametrize(
         ("tensors", "said"),
         [
@@ -269,6 +270,7 @@ class TestReadPt:
         with pytest.raises(InputError, match="layer 2 was given, but"):
             read_pt(tmp_path / "v.pt", layer=2)
 
+    @pytest.mark.usefixtures("own_shape_errors")
     @pytest.mark.parametrize(
         ("content", "said"),
         [

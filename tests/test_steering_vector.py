@@ -55,6 +55,7 @@ def same_bits(first: Mapping[int, Tensor], second: Mapping[int, Tensor]) -> bool
 
 
 class TestVector:
+    @pytest.mark.usefixtures("own_shape_errors")
     @pytest.mark.parametrize(
         ("directions", "tags", "said"),
         [

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lineament.errors import InputError
@@ -30,7 +31,7 @@ class Basis:
         label: name shown in tables and figures.
     """
 
-    columns: Tensor
+    columns: Float64[Tensor, "n_params rank"]
     space: Space
     label: str
 
@@ -78,7 +79,13 @@ def random_basis(space: Space, rank: int, generator: np.random.Generator, label:
     return from_vectors(Vectors(drawn, space), label)
 
 
-def krylov(product: Callable[[Tensor], Tensor], start: Tensor, rank: int, space: Space, label: str = "krylov") -> Basis:
+def krylov(
+    product: Callable[[Tensor], Tensor],
+    start: Float[Tensor, " n_params"],
+    rank: int,
+    space: Space,
+    label: str = "krylov",
+) -> Basis:
     """Build the Krylov space span(v, A v, .., A^(rank-1) v) by Arnoldi's method with full reorthogonalisation.
 
     Args:
@@ -146,14 +153,14 @@ def project(basis: Basis, vectors: Vectors) -> Vectors:
     return Vectors(rows, vectors.space)
 
 
-def capture(basis: Basis, vectors: Vectors) -> Tensor:
+def capture(basis: Basis, vectors: Vectors) -> Float64[Tensor, " n_vectors"]:
     """Return the captured fraction |U^T d|^2 / |d|^2 of each row d, (n_vectors,), in [0, 1]."""
     basis.space.require(vectors.space, f"basis {basis.label!r} and vectors")
     rows = vectors.rows.double()
     return (rows @ basis.columns).square().sum(dim=1) / rows.square().sum(dim=1)
 
 
-def principal_angles(first: Basis, second: Basis) -> Tensor:
+def principal_angles(first: Basis, second: Basis) -> Float64[Tensor, " min_rank"]:
     """Return the angles between two subspaces in radians, ascending, (min(rank),); exact for small angles too.
 
     Cosines lose small angles to rounding, so angles below 45 degrees come from sines (Bjorck and Golub 1973).
@@ -172,7 +179,9 @@ def overlap(first: Basis, second: Basis) -> float:
     return float((first.columns.T @ second.columns).square().sum() / min(first.rank, second.rank))
 
 
-def _orthogonal_part(vector: Tensor, columns: Sequence[Tensor]) -> Tensor | None:
+def _orthogonal_part(
+    vector: Float64[Tensor, " n_params"], columns: Sequence[Float64[Tensor, " n_params"]]
+) -> Float64[Tensor, " n_params"] | None:
     """Return the unit vector of what `vector` adds to orthonormal `columns`, or None if that is only rounding."""
     length = float(vector.norm())
     if not length > 0:

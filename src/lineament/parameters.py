@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lineament.errors import InputError, SpaceMismatchError
@@ -51,7 +52,7 @@ class Vectors:
         space: the space of every row.
     """
 
-    rows: Tensor
+    rows: Float[Tensor, "n_vectors n_params"]
     space: Space
 
     def __post_init__(self) -> None:
@@ -120,28 +121,28 @@ class ParameterSpace:
         """Dimension of the flat vector."""
         return self.space.n_params
 
-    def read(self, dtype: torch.dtype | None = None) -> Tensor:
+    def read(self, dtype: torch.dtype | None = None) -> Float[Tensor, " n_params"]:
         """Copy theta, (n_params,), in `dtype` (default: the parameters' own), on their device."""
         return self.flatten([p.detach() for p in self.tensors], dtype)
 
     @torch.no_grad()
-    def write(self, theta: Tensor) -> None:
+    def write(self, theta: Float[Tensor, " n_params"]) -> None:
         """Set the model's tensors from theta (n_params,), cast to each tensor's dtype."""
         for parameter, value in zip(self.tensors, self.unflatten(theta), strict=True):
             parameter.copy_(value)
 
-    def flatten(self, tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
+    def flatten(self, tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Float[Tensor, " n_params"]:
         """Concatenate tensors in the order of `names` to one new vector (n_params,)."""
         flat = torch.cat([t.reshape(-1) for t in tensors])
         return flat if dtype is None else flat.to(dtype)
 
-    def unflatten(self, theta: Tensor) -> list[Tensor]:
+    def unflatten(self, theta: Float[Tensor, " n_params"]) -> list[Tensor]:
         """View theta (n_params,) as tensors of the model's shapes, in the order of `names`."""
         if theta.shape != (self.n_params,):
             raise InputError(f"a vector of shape {tuple(theta.shape)} does not fit {self.space}.")
         return [theta[part].view_as(p) for part, p in zip(self.slices, self.tensors, strict=True)]
 
-    def gradient(self, loss: Tensor) -> Tensor:
+    def gradient(self, loss: Float[Tensor, ""]) -> Float[Tensor, " n_params"]:
         """Differentiate a scalar loss, (n_params,); parameters that the loss does not touch give zeros."""
         parts = torch.autograd.grad(loss, self.tensors, allow_unused=True)
         full = [torch.zeros_like(p) if g is None else g for g, p in zip(parts, self.tensors, strict=True)]
@@ -159,7 +160,7 @@ class ParameterSpace:
                     parameter.copy_(value)
 
     @contextmanager
-    def temporarily(self, theta: Tensor) -> Iterator[None]:
+    def temporarily(self, theta: Float[Tensor, " n_params"]) -> Iterator[None]:
         """Hold theta inside the block; the old weights come back bit for bit, also after an exception."""
         with self.restored():  # before the write, so that a write that fails halfway is undone too
             self.write(theta)

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -75,9 +75,10 @@ def find_blocks(model: nn.Module) -> Blocks:
     return Blocks(name, tuple(outermost[name].children()))
 
 
-def output_tensor(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+def output_tensor(output: Tensor | tuple[Any, ...]) -> Tensor:
     """Return the activations in what a module returns: blocks of some models give a tuple that begins with them."""
-    return output[0] if isinstance(output, tuple) else output
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 def _is_block_list(module: nn.Module) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor, nn
 
 from lineament.activations.blocks import Site, find_blocks, output_tensor
@@ -49,16 +50,16 @@ class GroupSums:
         squares: (n_layers,) float64, summed squared norms over all examples.
     """
 
-    counts: Tensor
-    sums: Tensor
-    squares: Tensor
+    counts: Float64[Tensor, " n_groups"]
+    sums: Float64[Tensor, "n_groups n_layers width"]
+    squares: Float64[Tensor, " n_layers"]
 
-    def means(self) -> Tensor:
+    def means(self) -> Float64[Tensor, "n_groups n_layers width"]:
         """Return the (n_groups, n_layers, width) float64 means; NaN for a group without examples."""
         return self.sums / self.counts[:, None, None]
 
     @property
-    def rms_norms(self) -> Tensor:
+    def rms_norms(self) -> Float64[Tensor, " n_layers"]:
         """(n_layers,) root-mean-square norm of the activations."""
         return (self.squares / self.counts.sum()).sqrt()
 
@@ -85,11 +86,13 @@ class Reader:
         self._modules = [self.blocks.at(layer, place.site) for layer in place.layers]
         self._forward, self._device = forward, device
 
-    def read(self, batch: Batch) -> Tensor:
+    def read(self, batch: Batch) -> Float[Tensor, "n_examples n_layers width"]:
         """Read the activations (n_examples, n_layers, width) of one pass; gradients flow if they are enabled."""
         return self.read_at(batch, batch.positions[:, -1:])[:, :, 0]
 
-    def read_at(self, batch: Batch, positions: Tensor) -> Tensor:
+    def read_at(
+        self, batch: Batch, positions: Int[Tensor, "n_examples n_positions"]
+    ) -> Float[Tensor, "n_examples n_layers n_read width"]:
         """Read at several positions (n_examples, n_positions): (n_examples, n_layers, n_positions, width)."""
         activations: dict[int, Tensor] = {}
         batch, positions = batch.to(self._device), positions.to(self._device)
@@ -130,7 +133,7 @@ def problem_reader(problem: Problem, place: Place) -> Reader:
     return Reader(problem.model, problem.logits, place, problem.device)
 
 
-def read_rows(reader: Reader, batch: Batch) -> Tensor:
+def read_rows(reader: Reader, batch: Batch) -> Float32[Tensor, "n_examples n_layers width"]:
     """Read the activations of every example, (n_examples, n_layers, width) float32 on the CPU, in the batch's order."""
     rows: Tensor | None = None
     for index, activations in _passes(reader, batch):
@@ -141,7 +144,7 @@ def read_rows(reader: Reader, batch: Batch) -> Tensor:
     return rows
 
 
-def group_sums(reader: Reader, batch: Batch, groups: Tensor, n_groups: int) -> GroupSums:
+def group_sums(reader: Reader, batch: Batch, groups: Int[Tensor, " n_examples"], n_groups: int) -> GroupSums:
     """Sum activations by group.
 
     Args:
@@ -150,7 +153,7 @@ def group_sums(reader: Reader, batch: Batch, groups: Tensor, n_groups: int) -> G
     return summed(_passes(reader, batch), groups, n_groups)
 
 
-def summed(passes: Iterable[tuple[Tensor, Tensor]], groups: Tensor, n_groups: int) -> GroupSums:
+def summed(passes: Iterable[tuple[Tensor, Tensor]], groups: Int[Tensor, " n_examples"], n_groups: int) -> GroupSums:
     """Sum by group over passes of (indices of examples, their activations (n, n_layers, width))."""
     sums, squares = torch.empty(0), torch.empty(0)
     for index, activations in passes:
@@ -162,13 +165,14 @@ def summed(passes: Iterable[tuple[Tensor, Tensor]], groups: Tensor, n_groups: in
     return GroupSums(torch.bincount(groups, minlength=n_groups).double(), sums, squares)
 
 
-@torch.no_grad()
 def _passes(reader: Reader, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
     for index in length_sorted(batch):
-        yield index, reader.read(batch.rows(index))
+        with torch.no_grad():  # not as a decorator: wrapped once more, a generator would run without it
+            activations = reader.read(batch.rows(index))
+        yield index, activations
 
 
-def length_sorted(batch: Batch, tokens_per_pass: int = TOKENS_PER_PASS) -> Iterator[Tensor]:
+def length_sorted(batch: Batch, tokens_per_pass: int = TOKENS_PER_PASS) -> Iterator[Int[Tensor, " n_in_pass"]]:
     """Yield the indices of passes of similar length, longest first, each of at most so many tokens with padding."""
     if not len(batch):
         raise InputError("the batch has no examples; give at least one to read activations of.")

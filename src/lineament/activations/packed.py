@@ -8,6 +8,7 @@ not looked up but tried, on the longest prompt; one that does not gets two rows 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
 from lineament.activations.capture import TOKENS_PER_PASS, Place, Reader, length_sorted
@@ -20,8 +21,8 @@ TOLERANCE = 1e-3
 
 @torch.no_grad()
 def read_answers(
-    model: nn.Module, prompts: Batch, answers: Tensor, place: Place, device: torch.device
-) -> tuple[Tensor, bool]:
+    model: nn.Module, prompts: Batch, answers: Int[Tensor, "n_prompts 2"], place: Place, device: torch.device
+) -> tuple[Float32[Tensor, "n_prompts 2 n_layers width"], bool]:
     """Read the activations at both answers.
 
     Args:
@@ -47,7 +48,7 @@ def read_answers(
     return activations, once
 
 
-def with_answers(prompts: Batch, answers: Tensor) -> Batch:
+def with_answers(prompts: Batch, answers: Int[Tensor, "n_prompts n_answers"]) -> Batch:
     """Append its answers (n, k), one token each, to every prompt; `positions` are those of the answers."""
     n_answers = answers.shape[1]
     lengths = prompts.attention_mask.sum(dim=1)
@@ -79,7 +80,9 @@ def _packed_reader(model: nn.Module, place: Place, device: torch.device) -> Read
     return Reader(model, forward, place, device)
 
 
-def packed_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+def packed_mask(
+    lengths: Int[Tensor, " n_prompts"], width: int, dtype: torch.dtype
+) -> Float[Tensor, "n_prompts 1 n_tokens n_tokens"]:
     """Make the additive mask (n, 1, width, width): causal, and the second answer does not see the first.
 
     Args:

@@ -84,13 +84,7 @@ def record_checkpoints(
         InputError: fewer than two points, steps that are missing from an even spacing, checkpoints of another shape
             than the first, an adapter of a kind that is not supported, or an `out` that is not empty.
     """
-    places = find_checkpoints(folder)
-    if start is not None:
-        places = [(0, start), *(place for place in places if place[0] > 0)]
-    if len(places) < 2:
-        raise InputError(f"{folder} holds {len(places)} checkpoint(s); at least 2 points are needed (see --start).")
-    if not allow_gaps:
-        _require_even([step for step, _ in places], folder)
+    places = _places(folder, start, allow_gaps)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; give another folder for the recording.")
     first = read_checkpoint(*places[0])
@@ -104,6 +98,18 @@ def record_checkpoints(
         space.write(space.flatten([tensors[name].to(p.dtype) for name, p in _named(space)]))
         recorder.append(n_steps=step - recorder.step)
     return recorder.close()
+
+
+def _places(folder: Path, start: Path | None, allow_gaps: bool) -> list[tuple[int, Path]]:
+    """List (step, folder) of every point, the start among them, or refuse what makes no recording."""
+    places = find_checkpoints(folder)
+    if start is not None:
+        places = [(0, start), *(place for place in places if place[0] > 0)]
+    if len(places) < 2:
+        raise InputError(f"{folder} holds {len(places)} checkpoint(s); at least 2 points are needed (see --start).")
+    if not allow_gaps:
+        _require_even([step for step, _ in places], folder)
+    return places
 
 
 def find_checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from lineament.errors import InputError
 from lineament.theory import expected_max
@@ -83,13 +84,15 @@ def mean_at_best(gains: np.ndarray, values: np.ndarray, n: int) -> Measured:
     return Measured(_mean(wanted, n, pool), _stderr(_changes(wanted, n, pool)))
 
 
-def _mean(pool: np.ndarray, n: int, by: np.ndarray | None = None) -> float:
+def _mean(pool: Float64[np.ndarray, " n_draws"], n: int, by: Float64[np.ndarray, " n_draws"] | None = None) -> float:
     """Return U of the pool, its draws ordered by their own values or by others."""
     order = np.argsort(pool if by is None else by, kind="stable")
     return float(_weights(len(pool), n) @ pool[order])
 
 
-def _changes(pool: np.ndarray, n: int, by: np.ndarray | None = None) -> np.ndarray:
+def _changes(
+    pool: Float64[np.ndarray, " n_draws"], n: int, by: Float64[np.ndarray, " n_draws"] | None = None
+) -> Float64[np.ndarray, " n_draws"]:
     """Return U without draw i, minus U, for all draws in the pool's order: n (U - h_i) / (M - n). Their mean is 0.
 
     h_i, the mean over the subsets that hold draw i, has mean U. By summation by parts of its definition,
@@ -103,11 +106,11 @@ def _changes(pool: np.ndarray, n: int, by: np.ndarray | None = None) -> np.ndarr
     return changes
 
 
-def _stderr(changes: np.ndarray) -> float:
+def _stderr(changes: Float64[np.ndarray, " n_draws"]) -> float:
     return math.sqrt((1 - 1 / len(changes)) * float(changes @ changes))
 
 
-def _weights(n_draws: int, n: int) -> np.ndarray:
+def _weights(n_draws: int, n: int) -> Float64[np.ndarray, " n_draws"]:
     """Return w_i for i = 1..M: n / M for the largest, w_(i-1) = w_i (i-n) / (i-1) below it, 0 for i < n.
 
     A running product keeps 12 digits at M = 1e6; differences of log-gammas, of order M log M, would leave 8.
@@ -116,7 +119,7 @@ def _weights(n_draws: int, n: int) -> np.ndarray:
     return np.cumprod(np.concatenate([[n / n_draws], np.maximum(ranks - n, 0) / (ranks - 1)]))[::-1]
 
 
-def _pool(name: str, values: np.ndarray, n: int) -> np.ndarray:
+def _pool(name: str, values: np.ndarray, n: int) -> Float64[np.ndarray, " n_draws"]:
     pool = np.asarray(values, dtype=float)
     if pool.ndim != 1:
         raise InputError(f"{name} have shape {pool.shape}; give one number per draw.")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from lineament.bases import Basis
@@ -30,7 +31,7 @@ class Members(Protocol):
 
     def __len__(self) -> int: ...
 
-    def deltas(self, start: int, stop: int) -> Tensor:
+    def deltas(self, start: int, stop: int) -> Float32[Tensor, "n_drawn n_params"]:
         """Make delta_start .. delta_(stop - 1), (stop - start, n_params) float32 on the CPU."""
 
 
@@ -62,7 +63,7 @@ class GaussianMembers:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def deltas(self, start: int, stop: int) -> Tensor:
+    def deltas(self, start: int, stop: int) -> Float32[Tensor, "n_drawn n_params"]:
         """Make sigma z of members start .. stop - 1."""
         rows = np.empty((stop - start, self.space.n_params), dtype=np.float32)
         for row, number in zip(rows, self.numbers[start:stop], strict=True):
@@ -85,7 +86,7 @@ class BasisMembers:
     """
 
     basis: Basis
-    coefficients: np.ndarray
+    coefficients: Float64[np.ndarray, "n_members rank"]
 
     def __post_init__(self) -> None:
         if self.coefficients.ndim != 2 or self.coefficients.shape[1] != self.basis.rank or not len(self.coefficients):
@@ -102,12 +103,12 @@ class BasisMembers:
     def __len__(self) -> int:
         return len(self.coefficients)
 
-    def deltas(self, start: int, stop: int) -> Tensor:
+    def deltas(self, start: int, stop: int) -> Float32[Tensor, "n_drawn n_params"]:
         """Make U c of members start .. stop - 1."""
         return torch.from_numpy(self.coefficients[start:stop]).to(torch.float32) @ self._directions
 
     @cached_property
-    def _directions(self) -> Tensor:
+    def _directions(self) -> Float32[Tensor, "rank n_params"]:
         """U^T in single precision, made once for all pieces; in one layout, since last bits depend on it."""
         return self.basis.columns.to(torch.float32).T.contiguous()
 
@@ -152,7 +153,9 @@ class LowRankMembers:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def factors(self, name: str, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def factors(
+        self, name: str, start: int, stop: int
+    ) -> tuple[Float32[Tensor, "n_drawn n_rows rank"], Float32[Tensor, "n_drawn rank n_columns"]]:
         """Make (left, right) of one tensor: (n, shape[0], r) with sigma / sqrt(r) folded in, and (n, r, shape[1])."""
         rows, columns = self.matrices[name]
         drawn = np.empty((stop - start, self.rank * (rows + columns)), dtype=np.float32)
@@ -167,7 +170,7 @@ class LowRankMembers:
             torch.from_numpy(right.reshape(-1, self.rank, columns)),
         )
 
-    def deltas(self, start: int, stop: int) -> Tensor:
+    def deltas(self, start: int, stop: int) -> Float32[Tensor, "n_drawn n_params"]:
         """Write out the same perturbations, (n, n_params); zero for tensors that are not matrices."""
         flat = torch.zeros(stop - start, self.space.n_params)
         for name, part in zip(self.parameters.names, self.parameters.slices, strict=True):
@@ -179,7 +182,7 @@ class LowRankMembers:
 
 def normal_coefficients(
     streams: Streams, numbers: Sequence[int], rank: int, sigma: float, *, antithetic: bool = False
-) -> np.ndarray:
+) -> Float64[np.ndarray, "n_members rank"]:
     """Draw sigma c_i, c_i ~ N(0, I) in a rank-k basis, (n, rank) float64; a row depends on (streams, number) alone."""
     _require(numbers, sigma)
     rows = []

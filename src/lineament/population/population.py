@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -42,11 +43,11 @@ class Scores:
         base: the unperturbed model's.
     """
 
-    losses: np.ndarray
+    losses: Float64[np.ndarray, " n_members"]
     base: float
 
     @property
-    def gains(self) -> np.ndarray:
+    def gains(self) -> Float64[np.ndarray, " n_members"]:
         """base - losses, (n_members,); nan for a failed member."""
         return self.base - self.losses
 
@@ -60,13 +61,15 @@ class Scores:
         return ranked(self.losses)[:k]
 
 
-def ranked(losses: np.ndarray) -> list[int]:
+def ranked(losses: Float64[np.ndarray, " n_members"]) -> list[int]:
     """Return the members with a finite loss, best first; ties go to the lower number."""
     order = np.argsort(np.where(np.isfinite(losses), losses, np.inf), kind="stable")
     return [int(i) for i in order if np.isfinite(losses[i])]
 
 
-def cross_entropy_by_example(logits: Tensor, batch: Batch) -> Tensor:
+def cross_entropy_by_example(
+    logits: Float[Tensor, "n_examples n_targets n_vocabulary"], batch: Batch
+) -> Float64[Tensor, " n_examples"]:
     """Return the mean cross entropy over each example's target tokens, nats, (n_examples,): the default objective."""
     return mean_losses(logits, batch.targets, torch.float64)
 
@@ -211,8 +214,8 @@ class _Factors:
     right: (n, d_in, r); left: (n, r, d_out), every scale folded in. base: the layer without the term.
     """
 
-    right: Tensor
-    left: Tensor
+    right: Float[Tensor, "n_members d_in rank"]
+    left: Float[Tensor, "n_members rank d_out"]
     base: Callable[..., Tensor]
 
 
@@ -227,7 +230,7 @@ class _Logits(nn.Module):
         return self._problem.logits(self._batch)
 
 
-def _moved(problem: Problem, members: Members, start: int, stop: int) -> Tensor:
+def _moved(problem: Problem, members: Members, start: int, stop: int) -> Float[Tensor, "n_members n_params"]:
     """Return theta + delta of some members, (n, n_params), in the model's precision, on its device."""
     theta = problem.parameters.read()
     return theta + members.deltas(start, stop).to(theta)

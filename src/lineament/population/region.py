@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lineament.bases import Basis
@@ -39,7 +40,7 @@ class Region:
         """Number of coordinates that are drawn."""
         return self.parameters.n_params if self.basis is None else self.basis.rank
 
-    def inside(self, vector: Tensor) -> Tensor:
+    def inside(self, vector: Float[Tensor, " n_params"]) -> Float[Tensor, " dimension"]:
         """Return U^T v, or v itself."""
         return vector if self.basis is None else self.basis.columns.T @ vector
 
@@ -64,7 +65,7 @@ class SearchSpace:
 
     region: Region
     at: Curvature
-    gradient: Tensor
+    gradient: Float64[Tensor, " dimension"]
     trace_stderr: float = 0.0
 
     @property
@@ -77,7 +78,7 @@ class SearchSpace:
         """The region's dimension."""
         return self.region.dimension
 
-    def first_order_gains(self, members: Members, chunk: int = 64) -> Tensor:
+    def first_order_gains(self, members: Members, chunk: int = 64) -> Float64[Tensor, " n_members"]:
         """Return -g . delta_i of every member, (n,) float64."""
         if isinstance(members, BasisMembers):
             return -torch.from_numpy(members.coefficients) @ self.gradient

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lineament.activations.packed import with_answers
@@ -34,10 +35,10 @@ class Contrast:
 
     kind: ContrastKind
     rows: Batch
-    positive: Tensor
+    positive: Bool[Tensor, " n_rows"]
     prompts: Batch
-    labels: Tensor
-    others: Tensor | None = None
+    labels: Int[Tensor, " n_prompts"]
+    others: Int[Tensor, " n_prompts"] | None = None
 
     def __post_init__(self) -> None:
         if self.positive.all() or not self.positive.any():
@@ -52,7 +53,7 @@ class Contrast:
         return self.prompts if self.kind == "statement" else self.rows
 
     @property
-    def read_positive(self) -> Tensor:
+    def read_positive(self) -> Bool[Tensor, " n_read"]:
         """(n,) class of each row of `read`."""
         return self.prompts.targets[:, -1] == self.labels if self.kind == "statement" else self.positive
 
@@ -61,7 +62,7 @@ class Contrast:
         return replace(self.prompts, targets=self.labels[:, None].clone())
 
 
-def folds_of(positive: Tensor, n_folds: int) -> Tensor:
+def folds_of(positive: Bool[Tensor, " n_rows"], n_folds: int) -> Int[Tensor, " n_rows"]:
     """Deal rows into folds 0 .. n_folds - 1, (n,), in turn within each class, so that every fold holds both.
 
     In an answer contrast the two answers to one prompt fall into the same.
@@ -93,7 +94,7 @@ def make_contrast(batch: Batch, kind: ContrastKind, label: int | None = None) ->
     return answer_contrast(last, other_choice(last))
 
 
-def answer_contrast(prompts: Batch, others: Tensor) -> Contrast:
+def answer_contrast(prompts: Batch, others: Int[Tensor, " n_prompts"]) -> Contrast:
     """Contrast every prompt with its own target, the positive answer, with `others` (n,), the negative one."""
     targets = prompts.targets[:, 0]
     rows = Batch.join([with_answers(prompts, answer[:, None]) for answer in (targets, others)])
@@ -109,7 +110,7 @@ def positive_label(batch: Batch) -> int:
     return int(Counter(sorted(batch.last_target().targets[:, 0].tolist())).most_common(1)[0][0])
 
 
-def other_choice(batch: Batch) -> Tensor:
+def other_choice(batch: Batch) -> Int[Tensor, " n_prompts"]:
     """Return the choice that is not the target, (n,); raise `InputError` unless there are two."""
     if len(batch.choices) != 2:
         raise InputError(f"an answer contrast needs two choices; this task has {len(batch.choices)}.")

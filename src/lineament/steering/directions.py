@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lineament.errors import InputError
@@ -18,7 +19,9 @@ PROBE_STEPS = 2000
 LEAST_AGREEMENT = 0.95
 
 
-def caa(positive: Tensor, negative: Tensor) -> Tensor:
+def caa(
+    positive: Float[Tensor, " n_positive *shape"], negative: Float[Tensor, " n_negative *shape"]
+) -> Float64[Tensor, "*shape"]:
     """Subtract the mean activation of negative from that of positive examples (CAA, Rimsky 2024).
 
     Args:
@@ -34,7 +37,9 @@ def caa(positive: Tensor, negative: Tensor) -> Tensor:
     return positive.double().mean(dim=0) - negative.double().mean(dim=0)
 
 
-def pca_of_differences(positive: Tensor, negative: Tensor) -> Tensor:
+def pca_of_differences(
+    positive: Float[Tensor, "n_positive width"], negative: Float[Tensor, "n_negative width"]
+) -> Float64[Tensor, " width"]:
     """Return the first principal axis of the pairs' differences, not centred, with sign and norm of their mean.
 
     Pairs are taken in order; of unequal classes the surplus is left out. Not centred, since the mean is the signal
@@ -52,7 +57,9 @@ def pca_of_differences(positive: Tensor, negative: Tensor) -> Tensor:
     return direction
 
 
-def probe_direction(positive: Tensor, negative: Tensor) -> Tensor:
+def probe_direction(
+    positive: Float[Tensor, "n_positive width"], negative: Float[Tensor, "n_negative width"]
+) -> Float64[Tensor, " width"]:
     """Fit a logistic probe and return its direction, of the norm of the mean difference.
 
     Features are scaled to unit standard deviation and the direction is taken back to activation space, so that it is
@@ -74,7 +81,7 @@ def probe_direction(positive: Tensor, negative: Tensor) -> Tensor:
     return direction
 
 
-def cosine(first: Tensor, second: Tensor) -> Tensor:
+def cosine(first: Float[Tensor, "*first width"], second: Float[Tensor, "*second width"]) -> Float64[Tensor, "*both"]:
     """Return the signed cosine along the last axis, in float64; NaN where a vector is zero."""
     first, second = first.double(), second.double()
     cosines: Tensor = (first * second).sum(dim=-1) / (first.norm(dim=-1) * second.norm(dim=-1))

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float32, Float64, Int
 from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn import functional
@@ -37,13 +38,15 @@ class Answers:
         losses: (n,) float64, cross entropy of the true answer over the vocabulary, nats per target token.
     """
 
-    differences: Tensor
-    correct: Tensor
-    losses: Tensor
+    differences: Float64[Tensor, " n_prompts"]
+    correct: Float64[Tensor, " n_prompts"]
+    losses: Float64[Tensor, " n_prompts"]
 
 
 @torch.no_grad()
-def answers(problem: Problem, batch: Batch, labels: Tensor, others: Tensor | None = None) -> Answers:
+def answers(
+    problem: Problem, batch: Batch, labels: Int[Tensor, " n_prompts"], others: Int[Tensor, " n_prompts"] | None = None
+) -> Answers:
     """Return the answers at the last target position of every example.
 
     Args:
@@ -61,7 +64,7 @@ def answers(problem: Problem, batch: Batch, labels: Tensor, others: Tensor | Non
     return Answers(logits.gather(1, labels[:, None])[:, 0] - rival, (answer == targets).double(), losses)
 
 
-def _last_logits(problem: Problem, part: Batch) -> Tensor:
+def _last_logits(problem: Problem, part: Batch) -> Float64[Tensor, "n_prompts n_vocabulary"]:
     return problem.logits(part.to(problem.device))[:, -1].double().cpu()
 
 
@@ -89,7 +92,7 @@ class NeutralText:
         return max(0.0, mean) if math.isfinite(mean) else math.inf
 
     @torch.no_grad()
-    def _log_probabilities(self, part: Batch) -> Tensor:
+    def _log_probabilities(self, part: Batch) -> Float32[Tensor, "n_real_tokens n_vocabulary"]:
         """Return the log probabilities, (n_real_tokens, n_vocabulary)."""
         logits = self._problem.logits(part.to(self._problem.device)).cpu()
         return functional.log_softmax(logits[part.attention_mask.bool()].float(), dim=-1)

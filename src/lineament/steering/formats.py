@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lineament.errors import InputError, LineamentError
@@ -35,7 +36,7 @@ class HasLayerActivations(Protocol):
     """A steering vector of another tool, such as `SteeringVector` of the package steering-vectors."""
 
     @property
-    def layer_activations(self) -> Mapping[int, Tensor]:
+    def layer_activations(self) -> Mapping[int, Float[Tensor, " width"]]:
         """Block, counted from 0 -> (width,)."""
 
 

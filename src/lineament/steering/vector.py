@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -66,7 +67,7 @@ class SteeringVector:
         InputError: no layer, a layer below 1 or above `tags.n_layers`, unequal widths, or a value that is not finite.
     """
 
-    directions: Mapping[int, Tensor]
+    directions: Mapping[int, Float[Tensor, " width"]]
     tags: VectorTags = field(default_factory=VectorTags)
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class SteeringVector:
         return len(next(iter(self.directions.values())))
 
     @property
-    def layer_activations(self) -> dict[int, Tensor]:
+    def layer_activations(self) -> dict[int, Float[Tensor, " width"]]:
         """The same directions as other tools key them: block from 0 -> (width,)."""
         return {layer - 1: self.directions[layer] for layer in self.layers}
 

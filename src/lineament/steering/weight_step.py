@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int
 from scipy.sparse.linalg import LinearOperator, lsmr
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -27,7 +28,7 @@ StepKind = Literal["raw", "adam"]
 ADAM_EPS = 1e-8
 
 
-def label_gradient(problem: Problem, batch: Batch, label: int) -> Tensor:
+def label_gradient(problem: Problem, batch: Batch, label: int) -> Float64[Tensor, " n_params"]:
     """Return the gradient of the mean of -log p(label) over the prompts, (n_params,) float64; ignores true labels.
 
     Args:
@@ -36,7 +37,7 @@ def label_gradient(problem: Problem, batch: Batch, label: int) -> Tensor:
     return mean_gradient(problem, replace(batch, targets=torch.where(batch.targets == IGNORED, IGNORED, label)))
 
 
-def step_direction(gradient: Tensor, kind: StepKind = "raw") -> Tensor:
+def step_direction(gradient: Float[Tensor, " n_params"], kind: StepKind = "raw") -> Float[Tensor, " n_params"]:
     """Return the direction in which theta moves, of norm 1: minus the gradient, or Adam's first step.
 
     Raises:
@@ -50,7 +51,12 @@ def step_direction(gradient: Tensor, kind: StepKind = "raw") -> Tensor:
 
 
 def jacobian_shift(
-    problem: Problem, direction: Tensor, batch: Batch, place: Place, groups: Tensor, n_groups: int
+    problem: Problem,
+    direction: Float[Tensor, " n_params"],
+    batch: Batch,
+    place: Place,
+    groups: Int[Tensor, " n_examples"],
+    n_groups: int,
 ) -> GroupSums:
     """Compute J direction by group of prompts: exactly, by forward-mode differentiation at the present weights.
 
@@ -77,7 +83,14 @@ def jacobian_shift(
         return summed(passes, groups, n_groups)
 
 
-def finite_shift(problem: Problem, delta: Tensor, batch: Batch, place: Place, groups: Tensor, n_groups: int) -> Tensor:
+def finite_shift(
+    problem: Problem,
+    delta: Float[Tensor, " n_params"],
+    batch: Batch,
+    place: Place,
+    groups: Int[Tensor, " n_examples"],
+    n_groups: int,
+) -> Float64[Tensor, "n_groups n_layers width"]:
     """Average h(theta + delta) - h(theta) by group, (n_groups, n_layers, width) float64; restores the weights."""
     reader = problem_reader(problem, place)
     before = group_sums(reader, batch, groups, n_groups).means()
@@ -98,15 +111,21 @@ class WeightEdit:
         iterations: Jacobian products, forward and backward.
     """
 
-    delta: Tensor
-    shift: Tensor
+    delta: Float64[Tensor, " n_params"]
+    shift: Float64[Tensor, " width"]
     cosine: float
     residual: float
     iterations: int
 
 
 def weight_edit(
-    problem: Problem, wanted: Tensor, layer: int, batch: Batch, *, iterations: int = 20, damping: float = 0.0
+    problem: Problem,
+    wanted: Float[Tensor, " ..."],
+    layer: int,
+    batch: Batch,
+    *,
+    iterations: int = 20,
+    damping: float = 0.0,
 ) -> WeightEdit:
     """Find the weight edit that best produces a shift: least squares through the Jacobian, by LSMR.
 
@@ -120,12 +139,24 @@ def weight_edit(
     Raises:
         InputError: `wanted` is zero or of another width.
     """
-    place, groups = Place((layer,)), torch.zeros(len(batch), dtype=torch.long)
+    place = Place((layer,))
     width = problem_reader(problem, place).read(batch.rows(torch.arange(1))).shape[-1]
     if wanted.shape != (width,) or not wanted.norm() > 0:
         raise InputError(
             f"the wanted shift has shape {tuple(wanted.shape)} or is zero; give {width} numbers that are not all zero."
         )
+    jacobian = _jacobian(problem, width, batch, place)
+    target = wanted.detach().double().cpu()
+    delta, _, used, *_ = lsmr(jacobian, target.numpy(), damp=damping, maxiter=iterations)
+    shift = torch.from_numpy(jacobian.matvec(delta))
+    cosine = float(torch.nn.functional.cosine_similarity(shift, target, dim=0))
+    residual = float((shift - target).norm() / target.norm())
+    return WeightEdit(torch.from_numpy(delta), shift, cosine, residual, int(used))
+
+
+def _jacobian(problem: Problem, width: int, batch: Batch, place: Place) -> LinearOperator:
+    """Return J of the mean activation over the batch's prompts, (width, n_params), known by its products alone."""
+    groups = torch.zeros(len(batch), dtype=torch.long)
 
     def forward(delta: np.ndarray) -> np.ndarray:
         sums = jacobian_shift(problem, torch.from_numpy(np.ravel(delta)), batch, place, groups, 1)
@@ -135,16 +166,12 @@ def weight_edit(
         return _pulled_back(problem, torch.from_numpy(np.ravel(weights)), batch, place).numpy()
 
     shape = (width, problem.parameters.n_params)
-    operator = LinearOperator(shape, matvec=forward, rmatvec=backward, dtype=np.float64)
-    target = wanted.detach().double().cpu()
-    delta, _, used, *_ = lsmr(operator, target.numpy(), damp=damping, maxiter=iterations)
-    shift = torch.from_numpy(forward(delta))
-    cosine = float(torch.nn.functional.cosine_similarity(shift, target, dim=0))
-    residual = float((shift - target).norm() / target.norm())
-    return WeightEdit(torch.from_numpy(delta), shift, cosine, residual, int(used))
+    return LinearOperator(shape, matvec=forward, rmatvec=backward, dtype=np.float64)
 
 
-def _pulled_back(problem: Problem, weights: Tensor, batch: Batch, place: Place) -> Tensor:
+def _pulled_back(
+    problem: Problem, weights: Float[Tensor, " width"], batch: Batch, place: Place
+) -> Float64[Tensor, " n_params"]:
     """Return J^T weights: the gradient of <mean activation, weights>, (n_params,) float64."""
     reader, total = problem_reader(problem, place), torch.zeros(problem.parameters.n_params, dtype=torch.float64)
     with _gradients_of(problem):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float64
 from safetensors.torch import save
 from torch import Tensor
 
@@ -80,7 +81,7 @@ def adapter_cosine(first: StoredAdapter, second: StoredAdapter) -> float:
     return adapter_inner(first, second) / length if length > 0 else math.nan
 
 
-def adapter_singular_values(adapter: StoredAdapter) -> dict[str, Tensor]:
+def adapter_singular_values(adapter: StoredAdapter) -> dict[str, Float64[Tensor, " n_values"]]:
     """Map each module to the singular values of its dW, largest first, (min(rank, d_in, d_out),) float64.
 
     With B = Q_B R_B and A^T = Q_A R_A they are those of scale * R_B R_A^T, a matrix of rank by rank.

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lineament.bases import Basis
@@ -24,9 +25,9 @@ MIN_PROBES = 4
 class Operator(Protocol):
     """A symmetric matrix known by its products, with the gradient at the same point."""
 
-    gradient: Tensor
+    gradient: Float[Tensor, " n_params"]
 
-    def __matmul__(self, vector: Tensor) -> Tensor: ...
+    def __matmul__(self, vector: Float[Tensor, " n_params"]) -> Float[Tensor, " n_params"]: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def curvature_in_basis(operator: Operator, basis: Basis) -> Curvature:
     return Curvature(norm, float(inner.trace()), along, float(inner.norm()))
 
 
-def _along(operator: Operator, gradient: Tensor) -> tuple[float, float]:
+def _along(operator: Operator, gradient: Float64[Tensor, " n_params"]) -> tuple[float, float]:
     norm = float(gradient.norm())
     if norm == 0:
         return 0.0, 0.0

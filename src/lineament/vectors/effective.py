@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lineament.errors import InputError
@@ -26,7 +27,9 @@ from lineament.vectors.recording.rows import MAX_BYTES_HELD
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 
-def position_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> np.ndarray:
+def position_gram(
+    pairs: Sequence[FactorPair], thetas: Float[Tensor, "n_positions n_params"]
+) -> Float64[np.ndarray, "n_positions n_positions"]:
     """Return the inner products <dW_s, dW_t> of adapters, (n, n) float64.
 
     Args:
@@ -52,7 +55,7 @@ def effective_space(pairs: Sequence[FactorPair]) -> Space:
     return Space("lora_effective", n_params, hashlib.blake2b(layout.encode(), digest_size=6).hexdigest())
 
 
-def update_gram(pairs: Sequence[FactorPair], thetas: Tensor) -> TrajectoryGram:
+def update_gram(pairs: Sequence[FactorPair], thetas: Float[Tensor, "n_positions n_params"]) -> TrajectoryGram:
     """Return the Gram matrix of the dW updates between consecutive positions theta_0 .. theta_n."""
     positions = position_gram(pairs, thetas)
     return TrajectoryGram(np.diff(np.diff(positions, axis=0), axis=1), effective_space(pairs))
@@ -83,7 +86,9 @@ def effective_gram(
     return TrajectoryGram((upper + upper.triu(1).T).numpy(), effective_space(pairs))
 
 
-def effective_spectrum(pairs: Sequence[FactorPair], theta_start: Tensor, theta_end: Tensor) -> dict[str, np.ndarray]:
+def effective_spectrum(
+    pairs: Sequence[FactorPair], theta_start: Float[Tensor, " n_params"], theta_end: Float[Tensor, " n_params"]
+) -> dict[str, Float64[np.ndarray, " n_values"]]:
     """Return the singular values of dW_end - dW_start by module, descending, (at most 2 rank,) float64.
 
     The difference is scale [B_end - B_start, B_start] [A_end; A_end - A_start]; QR of both factors leaves a small
@@ -121,7 +126,9 @@ class _PairRows:
         return a, b
 
 
-def _factors(pair: FactorPair, theta: Tensor) -> tuple[Tensor, Tensor]:
+def _factors(
+    pair: FactorPair, theta: Float[Tensor, " n_params"]
+) -> tuple[Float64[Tensor, "rank d_in"], Float64[Tensor, "d_out rank"]]:
     """Return A (rank, d_in) and B (d_out, rank) in float64."""
     return theta[pair.a].double().view(pair.a_shape), theta[pair.b].double().view(pair.b_shape)
 
@@ -163,12 +170,12 @@ def _products(here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor]) -> Tens
     return _pairwise(a.cumsum(3)[..., 1:], b[..., 1:]) + _pairwise(a[..., 1:], b.cumsum(3)[..., :-1])
 
 
-def _pairwise(a: Tensor, b: Tensor) -> Tensor:
+def _pairwise(a: Tensor, b: Tensor) -> Float64[Tensor, "n_here n_there"]:
     """Do for the block of s what `_products` did for that of t, and sum over both ranks."""
     with_a = (a.cumsum(1)[:, 1:] * b[:, 1:]).sum(dim=(0, 2))
     return with_a + (a[:, 1:] * b.cumsum(1)[:, :-1]).sum(dim=(0, 2))
 
 
-def _inner(x: Tensor, y: Tensor) -> Tensor:
+def _inner(x: Float64[Tensor, "rank n d"], y: Float64[Tensor, "rank m d"]) -> Float64[Tensor, "rank n rank m"]:
     """Multiply (rank, n, d) and (rank, m, d) to inner products (rank, n, rank, m)."""
     return (x.flatten(0, 1) @ y.flatten(0, 1).T).view(*x.shape[:2], *y.shape[:2])

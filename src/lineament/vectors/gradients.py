@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lineament.errors import InputError
@@ -58,7 +59,7 @@ def group_gradients(problem: Problem, batch: Batch, group_size: int = 1) -> Vect
     return Vectors(rows, problem.parameters.space)
 
 
-def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Tensor:
+def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Float64[Tensor, "n_groups n_groups"]:
     """Return the inner products G G^T of the group gradients, (n_groups, n_groups) float64, without storing G.
 
     One pass over all examples together; beyond the pass itself, memory is that of one layer's gradients.
@@ -79,7 +80,7 @@ def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Tensor
     return rows @ rows.T
 
 
-def mean_gradient(problem: Problem, batch: Batch) -> Tensor:
+def mean_gradient(problem: Problem, batch: Batch) -> Float64[Tensor, " n_params"]:
     """Return the gradient of the mean loss over the batch, each chunk weighted by its size, (n_params,) float64."""
     total = torch.zeros(problem.parameters.n_params, dtype=torch.float64)
     for part in batch.chunks(problem.chunk):
@@ -133,7 +134,7 @@ def _collect(problem: Problem, batch: Batch, group_size: int, consume: Consumer)
     return check.agrees(plain)
 
 
-def _one_group_at_a_time(problem: Problem, batch: Batch, group_size: int) -> Tensor:
+def _one_group_at_a_time(problem: Problem, batch: Batch, group_size: int) -> Float[Tensor, "n_groups n_params"]:
     return torch.stack([problem.parameters.gradient(problem.loss(part)) for part in batch.chunks(group_size)])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -29,7 +30,7 @@ class HessianOperator:
         self._build()
         self.gradient = self._flat.detach().double().cpu()
 
-    def __matmul__(self, vector: Tensor) -> Tensor:
+    def __matmul__(self, vector: Float[Tensor, " n_params"]) -> Float64[Tensor, " n_params"]:
         """Return H @ vector, (n_params,) float64. The model must hold the weights it had when the operator was made."""
         self._require_fresh_graph()
         given = vector.to(self._flat)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -37,11 +38,15 @@ class GroupGradient:
     """
 
     def __init__(
-        self, left: Tensor | None, right: Tensor | None, dense: Tensor | None = None, terms: Tensor | None = None
+        self,
+        left: Float[Tensor, "n_groups n_tokens d_left"] | None,
+        right: Float[Tensor, "n_groups n_tokens d_right"] | None,
+        dense: Float[Tensor, "n_groups size"] | None = None,
+        terms: Float[Tensor, "n_groups n_terms d_term"] | None = None,
     ) -> None:
         self.left, self.right, self._dense, self._terms = left, right, dense, terms
 
-    def dense(self) -> Tensor:
+    def dense(self) -> Float[Tensor, "n_groups size"]:
         """Return the gradients themselves, (n, size)."""
         if self._dense is not None:
             return self._dense
@@ -49,7 +54,7 @@ class GroupGradient:
         assert self.right is not None
         return torch.bmm(self.left.transpose(1, 2), self.right).flatten(1)
 
-    def gram(self) -> Tensor:
+    def gram(self) -> Float[Tensor, "n_groups n_groups"]:
         """Return the inner products, (n, n), from factors or gradients, whichever takes fewer operations."""
         if self._dense is not None or self.left is None or self.right is None or self._materialise():
             rows = self.dense()
@@ -59,7 +64,7 @@ class GroupGradient:
         left, right = self.left.reshape(n * tokens, -1), self.right.reshape(n * tokens, -1)
         return ((left @ left.T) * (right @ right.T)).view(n, tokens, n, tokens).sum(dim=(1, 3))
 
-    def sum_times(self, probe: Tensor) -> Tensor:
+    def sum_times(self, probe: Float[Tensor, " n_columns"]) -> Float[Tensor, " n_rows"]:
         """Multiply the sum over groups, a matrix (rows, len(probe)), by `probe`, without forming it for a weight."""
         if self._dense is not None:
             return self._dense.sum(dim=0).view(-1, len(probe)) @ probe
@@ -67,7 +72,7 @@ class GroupGradient:
         assert self.right is not None
         return self.left.flatten(0, 1).T @ (self.right.flatten(0, 1) @ probe)
 
-    def size(self) -> Tensor:
+    def size(self) -> Float[Tensor, ""]:
         """Add up the lengths of all terms, to which the rounding of their sum is in proportion."""
         if self.left is not None and self.right is not None:
             return torch.sum(self.left.norm(dim=-1) * self.right.norm(dim=-1))
@@ -150,7 +155,7 @@ def _reader(module: nn.Module) -> Reader | None:
     return readers.get(kind)
 
 
-def _grouped(tensor: Tensor, group_size: int) -> Tensor:
+def _grouped(tensor: Float[Tensor, "n_examples *rest d"], group_size: int) -> Float[Tensor, "n_groups n_tokens d"]:
     """Reshape (examples, ..., d) to (groups, tokens of the group, d)."""
     return tensor.reshape(tensor.shape[0] // group_size, -1, tensor.shape[-1])
 
@@ -183,6 +188,6 @@ def _layer_norm(module: nn.LayerNorm, x: Tensor, g: Tensor, group_size: int) -> 
     return {"weight": _summed(_grouped(g * normal, group_size)), "bias": _summed(_grouped(g, group_size))}
 
 
-def _summed(terms: Tensor) -> GroupGradient:
+def _summed(terms: Float[Tensor, "n_groups n_tokens d"]) -> GroupGradient:
     """Sum each group's terms over its tokens."""
     return GroupGradient(None, None, terms.sum(dim=1), terms)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from lineament.bases import DEPENDENCE_TOLERANCE
 from lineament.errors import InputError
@@ -25,7 +26,7 @@ class StepBasis:
         weights: W, (n_steps, rank) float64, with W^T G W = 1 for the Gram matrix G of its space.
     """
 
-    weights: np.ndarray
+    weights: Float64[np.ndarray, "n_steps rank"]
     space: Space
 
     @property
@@ -42,7 +43,7 @@ class Coefficients:
         values: U^T u_t, (rank, n_steps) float64.
     """
 
-    values: np.ndarray
+    values: Float64[np.ndarray, "rank n_steps"]
     space: Space
 
     @property
@@ -64,7 +65,7 @@ class OutsideVector:
         squared_norm: |d|^2.
     """
 
-    products: np.ndarray
+    products: Float64[np.ndarray, " n_steps"]
     squared_norm: float
     space: Space
 
@@ -83,7 +84,7 @@ class TrajectoryGram:
         SpaceMismatchError: from every method that is given a basis or coefficients of another space.
     """
 
-    gram: np.ndarray
+    gram: Float64[np.ndarray, "n_steps n_steps"]
     space: Space
 
     @property
@@ -91,13 +92,13 @@ class TrajectoryGram:
         """Number of updates."""
         return len(self.gram)
 
-    def displacement(self, first: int, last: int) -> np.ndarray:
+    def displacement(self, first: int, last: int) -> Float64[np.ndarray, " n_steps"]:
         """Return the weights of u_first + .. + u_last (1-based, inclusive; all zero if last < first)."""
         weights = np.zeros(self.n_steps)
         weights[first - 1 : last] = 1.0
         return weights
 
-    def squared_norm(self, weights: np.ndarray) -> float:
+    def squared_norm(self, weights: Float64[np.ndarray, " n_steps"]) -> float:
         """Return |sum_t w_t u_t|^2."""
         return float(weights @ self.gram @ weights)
 
@@ -123,7 +124,7 @@ class TrajectoryGram:
         self._require(basis)
         return Coefficients(basis.weights.T @ self.gram, self.space)
 
-    def capture(self, basis: StepBasis | Coefficients, weights: np.ndarray) -> float:
+    def capture(self, basis: StepBasis | Coefficients, weights: Float64[np.ndarray, " n_steps"]) -> float:
         """Return the fraction of the vector's squared norm inside the basis; nan for a zero vector.
 
         Args:

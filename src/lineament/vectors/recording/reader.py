@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -52,7 +53,7 @@ class Recorded:
         """Number of row files."""
         return self.reader.n_files
 
-    def block(self, number: int) -> Tensor:
+    def block(self, number: int) -> Float[Tensor, "n_rows width"]:
         """Read file `number`: (at most 50, n_params), or the sketch's size instead, in the precision on disk."""
         return self.reader.block(number)
 
@@ -66,7 +67,7 @@ class Recorded:
         rows = self.reader.rows(first - 1, last)
         return Vectors(rows.float() if rows.dtype == torch.bfloat16 else rows, self.space)
 
-    def combine(self, weights: np.ndarray | StepBasis) -> Vectors:
+    def combine(self, weights: Float64[np.ndarray, "n_weighted n_vectors"] | StepBasis) -> Vectors:
         """Sum weights[t, j] u_(t+1) over t to directions; weights are (n, n_vectors), n <= n_steps, or a basis."""
         self._require_whole_rows("directions")
         if isinstance(weights, StepBasis):
@@ -85,7 +86,7 @@ class Recorded:
 
     def cross_gram(
         self, other: Recorded, rows_self: slice = slice(None), rows_other: slice = slice(None)
-    ) -> np.ndarray:
+    ) -> Float64[np.ndarray, "n_rows_self n_rows_other"]:
         """Multiply these rows with those of another recording of the space: inner products, (n, m) float64.
 
         Args:
@@ -113,7 +114,7 @@ class Recorded:
             recordings[0]._require_comparable(other)
         return TrajectoryGram(stacked_gram([r.reader for r in recordings]).numpy(), recordings[0].space)
 
-    def end_inner_products(self, vector: Tensor) -> OutsideVector:
+    def end_inner_products(self, vector: Float[Tensor, " n_params"]) -> OutsideVector:
         """Multiply all rows with any vector (n_params,), such as an adapter's end point minus theta_0.
 
         `TrajectoryGram.capture_outside` tells from them how much of the vector a basis made of rows holds. For a
@@ -138,11 +139,13 @@ class Recorded:
         values = torch.cat(parts, dim=1) if parts else torch.empty(basis.rank, 0, dtype=torch.float64)
         return Coefficients(values.numpy(), self.space)
 
-    def sum_of_rows(self, n_rows: int) -> Tensor:
+    def sum_of_rows(self, n_rows: int) -> Float64[Tensor, " width"]:
         """Add up the first n_rows rows as they are on disk, sketched or not, in float64."""
         return self._weighted_sums(np.ones((n_rows, 1)))[0]
 
-    def _weighted_sums(self, weights: np.ndarray) -> Tensor:
+    def _weighted_sums(
+        self, weights: Float64[np.ndarray, "n_weighted n_vectors"]
+    ) -> Float64[Tensor, "n_vectors width"]:
         matrix = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float64))
         total = torch.zeros(matrix.shape[1], self.reader.width, dtype=torch.float64)
         for start, rows in self.reader.blocks(len(matrix)):
@@ -215,7 +218,7 @@ class Trajectory(Recorded):
         """Return the LoRA factor pairs of the flat vector, without the model."""
         return _factor_pairs(self)
 
-    def start(self) -> Tensor:
+    def start(self) -> Float[Tensor, " n_params"]:
         """Read theta_0, (n_params,), in the model's precision."""
         file = self.folder / START
         try:
@@ -225,7 +228,7 @@ class Trajectory(Recorded):
             raise LineamentError(f"{file} cannot be read as the start of a recording: {error}.") from None
         return theta
 
-    def position(self, step: int) -> Tensor:
+    def position(self, step: int) -> Float64[Tensor, " n_params"]:
         """Return theta_0 + u_1 + .. + u_step, after row `step`, summed in float64, (n_params,)."""
         self._require_whole_rows("positions")
         theta = self.start().double()
@@ -233,7 +236,7 @@ class Trajectory(Recorded):
             theta += self.combine(np.ones(step)[:, None]).rows[0]
         return theta
 
-    def positions(self) -> Tensor:
+    def positions(self) -> Float64[Tensor, "n_positions n_params"]:
         """Return theta_0 .. theta_T, (n_steps + 1, n_params) float64; one block of rows is held beside them."""
         self._require_whole_rows("positions")
         thetas = torch.empty(self.n_steps + 1, self.space.n_params, dtype=torch.float64)

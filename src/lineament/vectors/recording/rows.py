@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -54,7 +55,7 @@ class RowWriter:
             self._buffer[:held] = RowReader(folder, n_rows, width, dtype, rows_per_file).rows(n_rows - held, n_rows)
         self._cut(-(-n_rows // rows_per_file))
 
-    def next_row(self) -> Tensor:
+    def next_row(self) -> Float[Tensor, " width"]:
         """Return where to put the next row, (width,); retries a failed write first."""
         if self.is_full:
             self.flush()
@@ -104,7 +105,7 @@ class RowReader:
         """Number of row files."""
         return -(-self.n_rows // self.rows_per_file)
 
-    def block(self, number: int) -> Tensor:
+    def block(self, number: int) -> Float[Tensor, "n_rows width"]:
         """Read file `number`, (at most rows_per_file, width)."""
         first = number * self.rows_per_file
         with self._open(number) as stored:
@@ -121,13 +122,13 @@ class RowReader:
             for start in range(0, len(block), rows_at_once):
                 yield offset + start, block[start : start + rows_at_once].double()
 
-    def rows(self, first: int, last: int) -> Tensor:
+    def rows(self, first: int, last: int) -> Float[Tensor, "n_rows width"]:
         """Read rows first .. last - 1 (from 0), (last - first, width) in the stored precision; only they are loaded."""
         out = torch.empty(last - first, self.width, dtype=self.dtype)
         self.fill(out, slice(0, self.width), first)
         return out
 
-    def columns(self, part: slice, rows: slice = slice(None)) -> Tensor:
+    def columns(self, part: slice, rows: slice = slice(None)) -> Float64[Tensor, "n_rows n_columns"]:
         """Read columns `part` of rows `rows`, (n, width of the part) float64; only they are loaded."""
         first, last = row_range(rows, self.n_rows)
         start, stop, _ = part.indices(self.width)
@@ -135,7 +136,7 @@ class RowReader:
         self.fill(out, slice(start, stop), first)
         return out
 
-    def fill(self, out: Tensor, part: slice, first: int) -> None:
+    def fill(self, out: Float[Tensor, "n_rows n_columns"], part: slice, first: int) -> None:
         """Copy columns `part` of the rows from `first` on into `out` (n, width of the part), in its precision."""
         done = 0
         while done < len(out):
@@ -174,7 +175,7 @@ def column_blocks(width: int, n_rows: int) -> Iterator[slice]:
     return (slice(start, min(start + step, width)) for start in range(0, width if n_rows else 0, step))
 
 
-def stacked_gram(readers: Sequence[RowReader]) -> Tensor:
+def stacked_gram(readers: Sequence[RowReader]) -> Float64[Tensor, "n_rows n_rows"]:
     """Return all inner products of the rows of several readers, stacked, (n, n) float64.
 
     Every file is read once, a range of columns at a time.
@@ -196,7 +197,9 @@ def stacked_gram(readers: Sequence[RowReader]) -> Tensor:
     return gram
 
 
-def cross_products(first: RowReader, second: RowReader, rows_first: slice, rows_second: slice) -> Tensor:
+def cross_products(
+    first: RowReader, second: RowReader, rows_first: slice, rows_second: slice
+) -> Float64[Tensor, "n_first n_second"]:
     """Multiply rows of one reader with rows of another: inner products, (n, m) float64."""
     here, there = row_range(rows_first, first.n_rows), row_range(rows_second, second.n_rows)
     n, m = here[1] - here[0], there[1] - there[0]

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lineament.errors import InputError
@@ -63,7 +64,7 @@ class Sketch:
         """Return the numbers that define this map."""
         return {"n_params": self.n_params, "size": self.size, "nonzeros": self.nonzeros, "seed": self.seed}
 
-    def apply(self, row: Tensor) -> Tensor:
+    def apply(self, row: Float[Tensor, " n_entries"]) -> Float64[Tensor, " size"]:
         """Return S x, (size,) float64, for one row x (n_params,) of any precision."""
         if row.shape != (self.n_params,):
             raise InputError(

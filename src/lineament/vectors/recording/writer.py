@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
@@ -159,7 +160,7 @@ class Recorder:
             parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.space.tensors]
             self._put_gradient(self._flat(parts))
 
-    def append(self, gradient: Tensor | None = None, n_steps: int = 1) -> None:
+    def append(self, gradient: Float[Tensor, " n_params"] | None = None, n_steps: int = 1) -> None:
         """Count one optimizer step, or `n_steps` of them; a row is taken where that makes a multiple of `every`.
 
         Args:
@@ -297,7 +298,7 @@ def _check_equal(folder: Path, index: RecordingIndex, asked: Mapping[str, object
             )
 
 
-def _agreed_position(space: ParameterSpace, trajectory: Trajectory, n_rows: int) -> Tensor:
+def _agreed_position(space: ParameterSpace, trajectory: Trajectory, n_rows: int) -> Float[Tensor, " n_params"]:
     """Return theta that rows go on from: the model's, or the recording's where they differ by more than rounding."""
     theta, start, sketch = space.read().cpu(), trajectory.start().double(), trajectory.sketch
     recorded = trajectory.sum_of_rows(n_rows)
