@@ -21,7 +21,7 @@ from test_schemas import schema
 from lineament.claims.claims_file import read_claims, write_claims
 from lineament.claims.evidence import Evidence
 from lineament.claims.intervals import Interval, over_seeds
-from lineament.claims.registry import CLAIMS, evaluate
+from lineament.claims.registry import CLAIMS, evaluate_claims
 from lineament.claims.rule import ClaimRule, Measured, Requirement
 from lineament.claims.verdict import Bounds, Claim
 from lineament.commands.terminal import claims_table
@@ -414,7 +414,7 @@ TABLE: dict[str, dict[str, tuple[list[Record], str]]] = {
 
 
 def claim_of(records: list[Record], id: str) -> Claim | None:
-    return next((claim for claim in evaluate(records, RANK) if claim.id == id), None)
+    return next((claim for claim in evaluate_claims(records, RANK) if claim.id == id), None)
 
 
 def test_every_claim_has_all_three_verdicts_in_the_table() -> None:
@@ -444,7 +444,7 @@ def test_one_seed_decides_nothing(id: str) -> None:
 def test_a_claim_that_was_not_measured_is_absent(id: str) -> None:
     other = gradient_rank(near(0.2), near(0.6)) if id != "gradient_low_rank" else drift()
     assert claim_of(other, id) is None
-    assert evaluate([], RANK) == []
+    assert evaluate_claims([], RANK) == []
 
 
 @pytest.mark.parametrize(("id", "case"), [(id, case) for id, cases in TABLE.items() for case in cases])
@@ -615,7 +615,7 @@ def test_judging_needs_no_torch() -> None:
 
 
 def test_seeds_that_did_not_recover_are_counted_in_the_reason() -> None:
-    claims = {c.id: c for c in evaluate(prefix(0.7, 0.2, 0.1, steps=(40.0, None, None)), RANK)}
+    claims = {c.id: c for c in evaluate_claims(prefix(0.7, 0.2, 0.1, steps=(40.0, None, None)), RANK)}
     for id in ("prefix_captures", "static_plane_misses"):
         assert (claims[id].verdict, claims[id].reason) == (OPEN, "1 of 3 seeds recovered")
     assert claims["prefix_captures"].details["n_seeds"] == 1
@@ -734,5 +734,5 @@ def test_details_hold_every_basis_at_every_rank_and_name_the_best_static() -> No
 
 def test_targets_are_judged_apart() -> None:
     other = [Record(**{**vars(r), "target": "copy"}) for r in Captures(statics(0.6)).records()]
-    found = {c.task: c.verdict for c in evaluate([*Captures(statics(0.2)).records(), *other], RANK)}
+    found = {c.task: c.verdict for c in evaluate_claims([*Captures(statics(0.2)).records(), *other], RANK)}
     assert found == {"sort": YES, "copy": NO}

@@ -13,7 +13,7 @@ import torch
 from test_measurements import WHOLE, make_study, updates
 from test_schemas import schema
 
-from lineament.claims.registry import evaluate
+from lineament.claims.registry import evaluate_claims
 from lineament.errors import InputError
 from lineament.measurements import basis_capture, random_search, sensitivity
 from lineament.measurements.capture_bases import Workbench, compared_ranks, make_bases
@@ -69,7 +69,7 @@ def test_a_recovery_shorter_than_every_rank_says_so(study: Study, tmp_path: Path
     assert {f.labels["space_of"] for f in record.select("capture")} == {"parameters", "lora_effective"}
     assert record.value("recovery_steps") == end
     assert record.value("reference", point="broken", statistic="loss") is not None
-    assert evaluate([record], end + 9) == []
+    assert evaluate_claims([record], end + 9) == []
     require_valid(record, tmp_path)
     assert capture_picture([record], end + 9) is recover_picture([record], end + 9) is None
     assert f"Seed 0: capture is undefined: {min(why)}." in missing_reasons([record])
@@ -105,8 +105,8 @@ def test_a_recovery_shorter_than_the_headline_rank_says_why_claims_are_absent(st
     assert record.value("capture", **WHOLE, basis="prefix", rank=2) is not None
     assert record.value("trained_inside", basis="prefix", rank=2, statistic="loss") is not None
     assert record.value("trained_inside", role="best_static", for_rank=2, statistic="loss") is not None
-    assert not {claim.id for claim in evaluate([record], end + 1)} & CAPTURE_CLAIMS
-    assert {claim.id for claim in evaluate([record], 2)} >= CAPTURE_CLAIMS
+    assert not {claim.id for claim in evaluate_claims([record], end + 1)} & CAPTURE_CLAIMS
+    assert {claim.id for claim in evaluate_claims([record], 2)} >= CAPTURE_CLAIMS
     require_valid(record, tmp_path)
     picture, inside = capture_picture([record], end + 1), recover_picture([record], end + 1)
     assert picture is not None

@@ -16,7 +16,7 @@ from lineament.claims.advice import advise
 from lineament.errors import InputError
 from lineament.measurements.recording.analysis import (
     Companions,
-    analyze,
+    analyze_recording,
     find_recordings,
     momentum_gap_rows,
     steps_per_row,
@@ -53,7 +53,7 @@ def value(record: Record, quantity: str, **labels: object) -> float:
 
 @pytest.fixture
 def orthogonal(tmp_path: Path) -> Record:
-    return analyze(recording(tmp_path / "rows", torch.eye(100)), "orthogonal", 0, OPTIONS)
+    return analyze_recording(recording(tmp_path / "rows", torch.eye(100)), "orthogonal", 0, OPTIONS)
 
 
 def test_orthogonal_steps_have_the_values_of_independent_updates(orthogonal: Record) -> None:
@@ -76,7 +76,7 @@ def test_orthogonal_steps_have_the_values_of_independent_updates(orthogonal: Rec
 
 
 def test_a_straight_line_is_spanned_by_its_first_step(tmp_path: Path) -> None:
-    record = analyze(recording(tmp_path / "rows", torch.ones(60, 7)), "line", 0, OPTIONS)
+    record = analyze_recording(recording(tmp_path / "rows", torch.ones(60, 7)), "line", 0, OPTIONS)
     assert value(record, "capture", basis="prefix", rank=1, definition="whole") == pytest.approx(1)
     assert value(record, "steps_to_span", share=0.9, basis="prefix") == 1
     assert value(record, "task_vector_cosine", step=6, at=60) == pytest.approx(1)
@@ -150,7 +150,7 @@ def test_short_recordings_have_shorter_windows() -> None:
 
 
 def test_short_recordings_say_why_they_have_no_half_life(tmp_path: Path) -> None:
-    record = analyze(recording(tmp_path / "rows", torch.eye(12)), "short", 0, AnalysisOptions())
+    record = analyze_recording(recording(tmp_path / "rows", torch.eye(12)), "short", 0, AnalysisOptions())
     assert "12 rows, where planes of rank 5" in next(f.reason or "" for f in record.select("plane_half_life"))
     assert record.value("capture", basis="prefix", rank=5, definition="whole") == pytest.approx(5 / 12)
 
@@ -161,7 +161,7 @@ def test_prefixes_of_another_recording_and_an_outside_end_point(tmp_path: Path) 
     first, second = recording(tmp_path / "own", own), recording(tmp_path / "other", other)
     end = torch.randn(40, generator=generator, dtype=torch.float64)
     companions = Companions({"null_noise_prefix": second}, end.numpy())
-    record = analyze(first, "pair", 0, OPTIONS, companions)
+    record = analyze_recording(first, "pair", 0, OPTIONS, companions)
     for rank in (1, 5, 10):
         q, _ = torch.linalg.qr(other[:rank].T)
         displacement = own.sum(dim=0)
@@ -182,7 +182,7 @@ def test_recorded_gradients_decide_the_half_life(tmp_path: Path) -> None:
         with torch.no_grad():
             module.weight.sub_(0.1 * gradient)
         recorder.append(gradient)
-    record = analyze(recorder.close(), "gradients", 0, OPTIONS)
+    record = analyze_recording(recorder.close(), "gradients", 0, OPTIONS)
     assert {f.labels["rows"] for f in record.select("plane_half_life")} == {"gradients"}
 
 
@@ -198,7 +198,7 @@ def test_intervals_are_over_recordings(tmp_path: Path) -> None:
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randn(60, 200, generator=generator, dtype=torch.float64) + 0.3
-        records.append(analyze(recording(tmp_path / str(seed), rows), "noisy", seed, OPTIONS))
+        records.append(analyze_recording(recording(tmp_path / str(seed), rows), "noisy", seed, OPTIONS))
     line = next(a for a in advise(records) if a.figure.startswith("steps_to_span(share=0.77, basis=prefix"))
     values = [value(r, "steps_to_span", share=0.77, basis="prefix") for r in records]
     logs = np.log(values)
@@ -273,4 +273,4 @@ def test_bad_input(
 
 def test_one_row_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 2"):
-        analyze(recording(tmp_path / "rows", torch.eye(1)), "one", 0, OPTIONS)
+        analyze_recording(recording(tmp_path / "rows", torch.eye(1)), "one", 0, OPTIONS)

@@ -24,7 +24,7 @@ from steering_records import (
     without_reference,
 )
 
-from lineament.claims.registry import evaluate
+from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.commands.terminal import claims_table
 from lineament.records import Record
@@ -34,11 +34,11 @@ FACTOR = float(np.mean([1 + shift for _, shift in SEEDS]))
 
 
 def claim_of(records: list[Record], id: str) -> Claim:
-    return next(claim for claim in evaluate(records, 10) if claim.id == id)
+    return next(claim for claim in evaluate_claims(records, 10) if claim.id == id)
 
 
 def test_the_law_supports_both_claims() -> None:
-    claims = {claim.id: claim for claim in evaluate(steering_records(), 10)}
+    claims = {claim.id: claim for claim in evaluate_claims(steering_records(), 10)}
     assert list(claims) == ["step_matches_caa", "step_steers"]
     matches, steers = claims.values()
     assert (matches.verdict, steers.verdict) == ("supported", "supported")
@@ -98,7 +98,7 @@ def test_details_of_the_effect_hold_doses_collateral_and_ratios_by_layer() -> No
 
 
 def test_without_a_reference_both_claims_say_why() -> None:
-    claims = evaluate([without_reference(0), without_reference(1)], 10)
+    claims = evaluate_claims([without_reference(0), without_reference(1)], 10)
     assert [claim.id for claim in claims] == ["step_matches_caa", "step_steers"]
     for claim in claims:
         assert (claim.verdict, claim.measured, claim.low) == ("inconclusive", None, None)
@@ -129,7 +129,7 @@ def test_a_seed_that_cannot_reach_the_price_leaves_the_effect_open() -> None:
 
 
 def test_one_seed_decides_nothing() -> None:
-    for claim in evaluate(steering_records()[:1], 10):
+    for claim in evaluate_claims(steering_records()[:1], 10):
         assert (claim.verdict, claim.reason, claim.low) == ("inconclusive", "one seed", None)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lineament.claims.registry import evaluate
+from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError
 from lineament.parameters import hash_tensors
@@ -77,7 +77,7 @@ def measure(
     with _stages(out, identity) as run, _as_it_was(model):
         for seed in range(chosen.seed, chosen.seed + seeds):
             records += _measure_seed(model, data, target, seed, chosen, run, identity)
-    return Results(tuple(records), tuple(evaluate(records, chosen.measurement.headline_rank)))
+    return Results(tuple(records), tuple(evaluate_claims(records, chosen.measurement.headline_rank)))
 
 
 def _measure_seed(

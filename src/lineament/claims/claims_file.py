@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lineament.claims.intervals import Interval
-from lineament.claims.registry import evaluate
+from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Bounds, Claim, Condition
 from lineament.errors import LineamentError
 from lineament.records import Record, read_json, write_json
@@ -24,7 +24,7 @@ def write_claims(run: Path, records: Sequence[Record], rank: int) -> list[Claim]
     Args:
         rank: the headline rank.
     """
-    claims = evaluate(records, rank)
+    claims = evaluate_claims(records, rank)
     body = {
         "schema": SCHEMA_VERSION,
         "problem": records[0].problem if records else None,

@@ -46,7 +46,7 @@ CLAIMS: dict[str, ClaimRule] = {
 }
 
 
-def evaluate(records: Iterable[Record], rank: int) -> list[Claim]:
+def evaluate_claims(records: Iterable[Record], rank: int) -> list[Claim]:
     """Return every claim that the records allow, for every target; a claim not measured is absent.
 
     Args:

@@ -18,7 +18,7 @@ from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, 
 from lineament.commands.terminal import console, job_progress
 from lineament.errors import InputError
 from lineament.integrations.checkpoints import record_checkpoints
-from lineament.measurements.recording.analysis import NAME, Companions, analyze, find_recordings
+from lineament.measurements.recording.analysis import NAME, Companions, analyze_recording, find_recordings
 from lineament.problems.stored_adapters import read_adapter
 from lineament.records import Record, write_json
 from lineament.report.page import write_report
@@ -72,7 +72,7 @@ def analyzed(flags: AnalysisFlags) -> list[Record]:
     with folder.locked(), job_progress(flags.quiet) as show:
         for target, seed, path in recordings:
             progress: Callable[[str, int, int], None] = partial(show, f"{target}, seed {seed}")
-            records.append(analyze(Trajectory(path), target, seed, options, companions, progress))
+            records.append(analyze_recording(Trajectory(path), target, seed, options, companions, progress))
             records[-1].save(folder.records)
         write_json(flags.folder / ADVICE, {"schema": 1, "advice": _bodies(records)})
         _drop_others(folder.records, records)

@@ -55,7 +55,7 @@ class Companions:
     end: np.ndarray | None = None
 
 
-def analyze(
+def analyze_recording(
     trajectory: Trajectory,
     target: str,
     seed: int,

@@ -9,7 +9,7 @@ from typing import Any
 
 from lineament.claims.claims_file import write_claims
 from lineament.claims.evidence import paired_by_seed
-from lineament.claims.registry import evaluate
+from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import LineamentError
 from lineament.records import Record, load_records, read_json, write_json
@@ -130,7 +130,7 @@ def _per_seed(records: Sequence[Record], rank: int) -> PerSeed:
         by_seed.setdefault(record.seed, []).append(record)
     found: dict[tuple[str, str], dict[int, float]] = {}
     for seed, own in sorted(by_seed.items()):
-        for claim in evaluate(own, rank):
+        for claim in evaluate_claims(own, rank):
             if claim.measured is not None:
                 found.setdefault((claim.task, claim.id), {})[seed] = claim.measured
     return found

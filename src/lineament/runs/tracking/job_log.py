@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lineament.claims.registry import evaluate
+from lineament.claims.registry import evaluate_claims
 from lineament.records import Record, read_json
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
@@ -42,7 +42,7 @@ def job_log(job: Job, out: Path) -> JobLog:
     settings = {key: value_words(value) for key, value in flattened(to_dict(job.settings))}
     settings["seed"] = str(job.seed)
     records = [Record.load(path) for path in sorted(RunFolder(job.run).records.glob(f"*-{job.name}.json"))]
-    claims = evaluate(records, job.settings.measurement.headline_rank)
+    claims = evaluate_claims(records, job.settings.measurement.headline_rank)
     figures = {f"claims/{c.id}/{c.task}": c.measured for c in claims if c.measured is not None}
     name = (job.run.relative_to(out) / job.name).as_posix()
     return JobLog(name, settings, figures, _curves(job))
