@@ -14,8 +14,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: setup demo test check docs lint ci-deps benchmarks clean
 
 demo: setup
-	@echo "Running the main job on the embedded model: quick preset, 3 seeds over two processes (about 3 minutes)."
-	$(BIN)/lineament run synthetic --preset quick --seeds 3 --executor processes --workers 2 --out runs/demo --resume
+	@echo "Running the main job on the embedded model: quick preset, 5 seeds over two processes (about 5 minutes)."
+	$(BIN)/lineament run synthetic --preset quick --executor processes --workers 2 --out runs/demo --resume
 
 test: setup lint
 	$(PYTEST)

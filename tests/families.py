@@ -113,7 +113,6 @@ SHORTEST = {
     "recovery.steps": "40",
     "recovery.lr": "1e-2",
     "recovery.threshold": "0.8",
-    "recovery.stay": "1",
     "recovery.batch": "8",
     "measurement.ranks": "1,2",
     "measurement.headline_rank": "2",

@@ -33,7 +33,6 @@ SMALL: dict[str, Any] = {
     "damage.lr": 3e-3,
     "recovery.steps": 30,
     "recovery.lr": 2e-3,
-    "recovery.stay": 2,
     "measurement.ranks": [1, 2],
     "measurement.headline_rank": 2,
     "measurement.gradients": 8,
@@ -147,7 +146,7 @@ def test_the_model_comes_back_as_it_was(space: str, broken: str, model: Tiny, mo
     if broken == "measuring":
         monkeypatch.setattr(gradient_rank, "MEASUREMENT", replace(gradient_rank.MEASUREMENT, measure=fail))
     if broken == "training":
-        monkeypatch.setattr("lineament.study.training.recovery_step", fail)
+        monkeypatch.setattr("lineament.study.study.Recorder.append", fail)
     given = data(n=10 if broken == "the input" else 200)
     settings = {**SMALL, "recovery.space": space}
     if broken == "never":

@@ -12,7 +12,7 @@ from scipy import stats
 from lineament.errors import InputError
 from lineament.measurements.captures import definitions, own_candidates
 from lineament.streams import Streams
-from lineament.vectors.blind import UpdateRule, blind_gram, excess
+from lineament.vectors.blind import UpdateRule, blind_gram
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 SPACE = blind_gram(UpdateRule("sgd"), 1).space
@@ -138,13 +138,6 @@ def test_equal_questions_get_equal_answers_and_nobody_can_spoil_them() -> None:
     again, other = blind_gram(rule, 12, n_coordinates=3_000), blind_gram(rule, 12, n_coordinates=3_000, seed=1)
     assert again.gram.any()
     assert not np.array_equal(again.gram, other.gram)
-
-
-def test_excess_is_nothing_for_a_blind_run_and_one_for_everything() -> None:
-    assert excess(0.4, 0.4) == 0
-    assert excess(1.0, 0.4) == 1
-    assert excess(0.1, 0.4) < 0
-    assert np.isnan(excess(1.0, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -162,8 +162,8 @@ def steering(cosine: Values = (), null: Values = (0.2, 0.2, 0.2), ratio: Values 
 def basis_drift(overlap: Values, before: Values, after: Values) -> list[Record]:
     def figures(o: float | None, b: float | None, a: float | None) -> list[Quantity]:
         return [
-            figure("overlap_at_claim_lag", o, 0.1, **{"from": "broken"}),
-            figure("overlap_at_claim_lag", 0.5, 0.1, **{"from": "recovered"}),
+            figure("retention_at_claim_lags", o, 0.1, **{"from": "broken"}),
+            figure("retention_at_claim_lags", 0.5, 0.1, **{"from": "recovered"}),
             figure("half_life", 7.0, **{"from": "broken"}),
             figure("drift_rate", b, phase="before"),
             figure("drift_rate", a, phase="after"),

@@ -157,7 +157,6 @@ SHORT = {
     "damage.lr": "3e-3",
     "recovery.steps": "6",
     "recovery.threshold": "0.4",
-    "recovery.stay": "2",
     "task.evaluation_examples": "4",
     "measurement.ranks": "1,2",
     "measurement.headline_rank": "1",

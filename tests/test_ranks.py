@@ -19,6 +19,7 @@ from lineament.measurements import basis_capture, random_search, sensitivity
 from lineament.measurements.capture_bases import Workbench, compared_ranks, make_bases
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
+from lineament.measurements.recovery_captures import CaptureSite, site_captures
 from lineament.records import Quantity, Record, read_json
 from lineament.report.sections.basis_capture.captures import best_statics, capture_picture
 from lineament.report.sections.basis_capture.inside import recover_picture
@@ -64,16 +65,18 @@ def test_a_recovery_shorter_than_every_rank_says_so(study: Study, tmp_path: Path
     end = study.recovered_at
     record = basis_capture.measure(with_ranks(study, (end + 1, end + 9), end + 9))
     why = {f"T = {end} is below every rank ({end + 1}, {end + 9})"}
-    for quantity in ("capture", "krylov_prefix_overlap", "prefix_share_of_steps", "trained_inside", "projected"):
+    for quantity in ("krylov_prefix_overlap", "prefix_share_of_steps", "trained_inside", "projected"):
         assert reasons(record, quantity) == why
+    none = {f"T = {end} is below rank {rank}" for rank in (end + 1, end + 9)}
+    assert reasons(record, "capture", at="T") == none
     assert {f.labels["space_of"] for f in record.select("capture")} == {"parameters", "lora_effective"}
     assert record.value("recovery_steps") == end
     assert record.value("reference", point="broken", statistic="loss") is not None
     assert evaluate_claims([record], end + 9) == []
     require_valid(record, tmp_path)
     assert capture_picture([record], end + 9) is recover_picture([record], end + 9) is None
-    assert f"Seed 0: capture is undefined: {min(why)}." in missing_reasons([record])
-    assert len(missing_reasons([record])) == 5
+    assert f"Seed 0: capture is undefined: {min(none)}." in missing_reasons([record])
+    assert f"Seed 0: projected is undefined: {min(why)}." in missing_reasons([record])
 
 
 def test_random_search_after_a_recovery_shorter_than_every_rank_says_so(study: Study, tmp_path: Path) -> None:
@@ -100,8 +103,9 @@ def test_a_recovery_shorter_than_the_headline_rank_says_why_claims_are_absent(st
     end = study.recovered_at
     record = basis_capture.measure(with_ranks(study, (2, end + 1), end + 1))
     why = {f"T = {end} is below rank {end + 1}"}
-    for quantity in ("capture", "krylov_prefix_overlap", "prefix_share_of_steps", "trained_inside", "projected"):
+    for quantity in ("krylov_prefix_overlap", "prefix_share_of_steps", "trained_inside", "projected"):
         assert reasons(record, quantity, rank=end + 1) == why
+    assert reasons(record, "capture", rank=end + 1, at="T") == why
     assert record.value("capture", **WHOLE, basis="prefix", rank=2) is not None
     assert record.value("trained_inside", basis="prefix", rank=2, statistic="loss") is not None
     assert record.value("trained_inside", role="best_static", for_rank=2, statistic="loss") is not None
@@ -126,8 +130,8 @@ def test_all_bases_are_compared_at_the_full_rank_of_a_static_one(study: Study) -
     bases = make_bases(short, names)
     assert bases["task_vectors"].rank == 3
     assert compared_ranks(short, bases) == [1, 2, 3, 5]
-    candidates = basis_capture._candidates(short, bases)
-    figures = basis_capture._captures(short, study.gram, candidates, compared_ranks(short, bases))
+    site = CaptureSite(study.recovery, study.gram, study.streams, 2, basis_capture._fixed_bases(short, bases))
+    figures = site_captures(site, compared_ranks(short, bases))
     values = {f.labels["basis"]: f.value for f in figures if f.matches("capture", **WHOLE, rank=3)}
     whole = updates(study)[: study.recovered_at].sum(axis=0)
     vectors = bases["task_vectors"].columns.numpy().T
@@ -223,7 +227,7 @@ def test_the_report_takes_a_static_basis_of_fewer_directions_at_its_full_rank() 
 
 def test_every_record_of_a_run_is_described(finished: Path) -> None:
     files = sorted((finished / "records").glob("*.json"))
-    assert len(files) == 6
+    assert len(files) == 8
     for file in files:
         jsonschema.validate(read_json(file), schema("record"))
     jsonschema.validate(read_json(finished / "claims.json"), schema("claims"))

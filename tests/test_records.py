@@ -139,7 +139,7 @@ def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
 def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
     path = record().save(tmp_path)
     body = json.loads(path.read_text())
-    for version in (2, None):
+    for version in (0, 99, None):
         path.write_text(json.dumps({**body, "schema": version}))
         with pytest.raises(LineamentError, match=f"schema {version}"):
             Record.load(path)
@@ -209,3 +209,23 @@ def test_advice_fits_what_the_system_said(
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a" / "b" / "file.bin", b"x")
     assert (tmp_path / "a" / "b" / "file.bin").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("value", "blind", "excess"), [(0.4, 0.4, 0.0), (1.0, 0.4, 1.0), (0.25, 0.5, -0.5), (1.0, 1.0, None)]
+)
+def test_excess_is_nothing_for_a_blind_run_and_one_for_everything(
+    value: float, blind: float, excess: float | None
+) -> None:
+    assert Quantity("capture", value, "fraction", blind=blind).excess == excess
+    assert Quantity("capture", value, "fraction").excess is None
+    assert Quantity("capture", None, "fraction", blind=blind).excess is None
+
+
+def test_records_of_schema_1_are_read(tmp_path: Path) -> None:
+    path = record().save(tmp_path)
+    body = json.loads(path.read_text())
+    for entry in body["figures"]:
+        del entry["blind"], entry["ceiling"]
+    path.write_text(json.dumps({**body, "schema": 1}))
+    assert Record.load(path) == record()

@@ -193,12 +193,14 @@ def test_window_overlaps_are_told_at_lags_that_all_seeds_have() -> None:
     assert window_texts(made("basis_drift", life(10))) == []
 
 
-def test_captures_at_twice_the_time_stand_beside_those_at_t(finished: Path) -> None:
+def test_captures_where_the_loss_gap_is_closed_stand_beside_those_at_t(finished: Path) -> None:
     records = captures_of(finished)
     table = later_table(records, 5)
     assert table is not None
     row = next(row for row in table.rows if row[0] == "first k updates")
-    for cell, (definition, at) in zip(row[1:], [(d, a) for d in ("whole", "rest") for a in ("T", "2T")], strict=True):
+    for cell, (definition, at) in zip(
+        row[1:], [(d, a) for d in ("whole", "rest") for a in ("T", "T_loss")], strict=True
+    ):
         which: dict[str, Label] = {"basis": "prefix", "rank": 5, "definition": definition, "at": at}
         found = [r.value("capture", **which, space_of="parameters") for r in records]
         values = [value for value in found if value is not None]

@@ -83,7 +83,7 @@ def basis_capture(seed: int) -> Record:
 def basis_drift(seed: int) -> Record:
     figures = [
         Quantity(
-            "overlap_at_claim_lag",
+            "retention_at_claim_lags",
             0.3 + 0.01 * seed,
             "fraction",
             stderr=None,

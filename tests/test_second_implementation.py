@@ -31,16 +31,18 @@ def captures_in(body: dict[str, Any]) -> Iterator[tuple[dict[str, Any], float]]:
             yield labels, entry["value"]
 
 
-def steps_to_recovery(body: dict[str, Any]) -> int:
-    return int(next(f["value"] for f in body["figures"] if f["quantity"] == "recovery_steps"))
+def end_points(body: dict[str, Any]) -> dict[str, int]:
+    """T and T_loss, by the labels of captures."""
+    names = {"recovery_steps": "T", "loss_step": "T_loss"}
+    return {names[f["quantity"]]: int(f["value"]) for f in body["figures"] if f["quantity"] in names}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_captures_by_updates_are_those_of_the_recorded_rows(finished: Path, seed: int) -> None:
     body, rows = record(finished, "basis_capture", "copy", seed), recorded_rows(finished / f"recording/copy-seed{seed}")
-    end, checked = steps_to_recovery(body), set()
+    ends, checked = end_points(body), set()
     for labels, value in captures_in(body):
-        rank, last = labels["rank"], min(end if labels["at"] == "T" else 2 * end, len(rows))
+        rank, end = labels["rank"], ends[labels["at"]]
         if labels["basis"] == "prefix":
             draws = [np.arange(rank)]
         elif labels["basis"] == "control_random_times":
@@ -48,7 +50,7 @@ def test_captures_by_updates_are_those_of_the_recorded_rows(finished: Path, seed
             draws = [generator.permutation(end)[:rank] for _ in range(DRAWS)]
         else:
             continue
-        vectors = [left_of_displacement(rows, last, chosen, labels["definition"]) for chosen in draws]
+        vectors = [left_of_displacement(rows, end, chosen, labels["definition"]) for chosen in draws]
         values = [captured(rows, c, v) for c, v in zip(draws, vectors, strict=True) if v.any()]
         assert value == pytest.approx(np.mean(values), abs=1e-6), labels
         checked.add((labels["basis"], labels["definition"], labels["at"]))
@@ -58,7 +60,7 @@ def test_captures_by_updates_are_those_of_the_recorded_rows(finished: Path, seed
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_best_directions_of_all_updates_are_right_singular_vectors(finished: Path, seed: int) -> None:
     body, rows = record(finished, "basis_capture", "copy", seed), recorded_rows(finished / f"recording/copy-seed{seed}")
-    end = steps_to_recovery(body)
+    end = end_points(body)["T"]
     directions = np.linalg.svd(rows[:end], full_matrices=False)[2]
     whole = rows[:end].sum(axis=0)
     values = {

@@ -171,7 +171,7 @@ def test_pandas_reads_every_figure_with_types(sweep: SweepFolder) -> None:
     assert str(types["label.lag"]) == str(types["label.n"]) == "int64"
     assert str(types["label.step_size"]) == "double"
     assert str(types["label.labels"]) == "string"
-    chosen = frame[(frame["quantity"] == "overlap_at_claim_lag") & (frame["recovery.lr"] == 0.01)]
+    chosen = frame[(frame["quantity"] == "retention_at_claim_lags") & (frame["recovery.lr"] == 0.01)]
     row = chosen[(chosen["recovery.optimizer"] == "adamw") & (chosen["seed"] == 1)].iloc[0]
     assert row["value"] == pytest.approx(overlap("adamw", 0.01, 1))
     assert (row["low"], row["high"]) == pytest.approx((row["value"] - 0.0195996, row["value"] + 0.0195996), abs=1e-6)

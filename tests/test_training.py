@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lineament.errors import InputError, NonFiniteError
 from lineament.problems.problem import Batch, Evaluation, Problem, corrupted
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
-from lineament.settings.training import DamageKind, DamageSettings, OperatingSettings, RecoverySettings
+from lineament.settings.training import DamageKind, DamageSettings, OperatingSettings, OptimizerName, RecoverySettings
 from lineament.streams import Streams
 from lineament.study import training
 from lineament.study.training import (
@@ -25,10 +26,12 @@ from lineament.study.training import (
     mixed_batches,
     reach_operating_point,
     recover,
-    recovery_step,
     task_batches,
     train,
+    update_rule,
+    without_momentum,
 )
+from lineament.vectors.blind import UpdateRule
 from lineament.vectors.recording.writer import Recorder
 
 KINDS = typing.get_args(DamageKind)
@@ -264,23 +267,6 @@ def test_a_loss_that_is_not_finite_names_step_and_value(value: float) -> None:
     assert torch.equal(problem.parameters.read(), calls[-1])
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "stay", "expected"),
-    [
-        ([1.0, 1.0, 1.0, 1.0], 2, 1),  # theta_broken itself is no recovery step
-        ([0.0, 0.5, 0.9, 0.9, 0.9], 2, 2),
-        ([0.0, 0.9, 0.9, 0.5, 0.9, 0.9, 0.9], 2, 4),  # a dip starts the count again
-        ([0.0, 0.9, 0.9], 2, None),  # not seen for long enough
-        ([0.0, 0.9], 0, 1),
-        ([0.9], 0, None),
-        ([], 0, None),
-        ([0.0, 0.8999, 0.9], 0, 2),  # the threshold itself counts
-    ],
-)
-def test_recovery_step(accuracies: list[float], stay: int, expected: int | None) -> None:
-    assert recovery_step(accuracies, 0.9, stay) == expected
-
-
 class Scripted(QuadraticProblem):
     """The quadratic with an accuracy that follows a script by step."""
 
@@ -292,23 +278,39 @@ class Scripted(QuadraticProblem):
 
 
 @pytest.mark.parametrize(
-    ("first_good", "stay", "steps", "recovered", "recorded"),
-    [(4, 3, 20, 4, 8), (2, 6, 20, 2, 8), (20, 3, 20, 20, 40), (24, 3, 20, None, 23), (1, 0, 20, 1, 2)],
+    ("first_good", "recovered", "first"), [(4, 20, 4), (20, 20, 20), (21, None, 21), (99, None, None), (1, 20, 1)]
 )
-def test_recovery_records_twice_as_long_as_it_took(
-    first_good: int, stay: int, steps: int, recovered: int | None, recorded: int, tmp_path: Path
+def test_every_recovery_is_as_long_and_is_judged_at_its_end(
+    first_good: int, recovered: int | None, first: int | None, tmp_path: Path
 ) -> None:
     problem = Scripted(np.ones(3))
     recorder = Recorder(problem.parameters, tmp_path / "recording", torch.float64)
     problem.script(recorder, lambda step: 0.96 if step >= first_good else 0.3)
-    settings = RecoverySettings(optimizer="sgd", lr=0.01, steps=steps, stay=stay, threshold=0.95)
-    curve = recover(problem, "bowl", settings, Streams(0), 1.0, recorder)
+    settings = RecoverySettings(optimizer="sgd", lr=0.01, steps=20, threshold=0.95)
+    curve = recover(problem, "bowl", settings, Streams(0), Evaluation(0.5, 1.0), recorder)
+    assert recorder.close().n_steps == 24 == len(curve.train_loss)
     assert curve.recovered_at == recovered
-    assert recorder.close().n_steps == recorded
-    assert len(curve.accuracy) == len(curve.loss) == recorded + 1 == len(curve.train_loss) + 1
+    assert curve.steps_to_recovery == first
+    assert curve.steps == tuple(range(25))
+    assert len(curve.accuracy) == len(curve.loss) == 25
     assert curve.accuracy[0] == 0.3
-    if recovered is not None:
-        assert recorded == max(2 * recovered, recovered + stay)
+    assert (curve.why_not_recovered is None) == (recovered is not None)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "plain"),
+    [("adamw", 0.9, True), ("momentum", 0.5, True), ("sgd", 0.9, False), ("adamw", 0.0, False)],
+)
+def test_the_second_recovery_differs_by_momentum_alone(optimizer: OptimizerName, momentum: float, plain: bool) -> None:
+    settings = RecoverySettings(optimizer=optimizer, momentum=momentum)
+    assert without_momentum(settings) == (replace(settings, momentum=0.0) if plain else None)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_the_rule_of_a_blind_run_is_that_of_the_recovery(optimizer: OptimizerName) -> None:
+    settings = RecoverySettings(optimizer=optimizer, lr=0.03, weight_decay=0.1, beta2=0.99)
+    made = make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings)
+    assert UpdateRule.of(made) == update_rule(settings)
 
 
 def test_the_operating_point_is_repeated_bit_for_bit_and_lowers_the_loss() -> None:

@@ -32,7 +32,7 @@ OUT_OF_RANGE = [
     ("steering.depths", "", "steering.depths is (empty); it must be non-empty with each entry above 0 and at most 1."),
 ]
 TOGETHER: list[tuple[dict[str, Any], list[str]]] = [
-    ({"measurement.ranks": "1,10,500"}, ["rank 500", "150"]),
+    ({"measurement.ranks": "1,10,500"}, ["rank 500", "280"]),
     ({"measurement.headline_rank": 3}, ["measurement.headline_rank is 3", "1,2,5,10,20"]),
     ({"measurement.gradients": 5}, ["measurement.gradients is 5", "number of tasks, 6"]),
     ({"measurement.drift_rank": 40}, ["measurement.drift_rank is 40", "32"]),
@@ -123,7 +123,6 @@ def test_edges_are_allowed() -> None:
     edges = {
         "damage.steps": 0,
         "recovery.threshold": 1,
-        "recovery.stay": 0,
         "recovery.momentum": 0,
         "measurement.gradients": 6,
         "measurement.drift_gradients": 5,

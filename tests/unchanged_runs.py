@@ -73,7 +73,6 @@ SYNTHETIC = {
     "recovery.steps": "15",
     "recovery.lr": "5e-3",
     "recovery.threshold": "0.8",
-    "recovery.stay": "1",
     "measurement.gradients": "4",
     "measurement.drift_gradients": "4",
 }
@@ -91,7 +90,6 @@ LANGUAGE_MODEL = {
     "recovery.steps": "20",
     "recovery.lr": "2e-3",
     "recovery.threshold": "0.8",
-    "recovery.stay": "1",
     "recovery.batch": "8",
     "measurement.gradients": "8",
     "measurement.minibatch": "2",

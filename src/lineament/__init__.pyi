@@ -61,6 +61,8 @@ from .vectors.adapter_algebra import combine_adapters as combine_adapters
 from .vectors.adapter_algebra import save_stored_adapter as save_stored_adapter
 from .vectors.adapter_algebra import scale_adapter as scale_adapter
 from .vectors.adapter_algebra import subtract_adapters as subtract_adapters
+from .vectors.blind import UpdateRule as UpdateRule
+from .vectors.blind import blind_gram as blind_gram
 from .vectors.curvature import estimate_curvature as estimate_curvature
 from .vectors.effective import effective_gram as effective_gram
 from .vectors.effective import effective_spectrum as effective_spectrum

@@ -23,7 +23,8 @@ from safetensors.numpy import load_file, save
 
 from lineament.errors import LineamentError
 
-SCHEMA_VERSION = 1
+# Schema 1, whose quantities have neither blind value nor ceiling, is still read.
+SCHEMA_VERSION = 2
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".tmp-", ".tmp"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -40,6 +41,8 @@ class Quantity:
         unit: e.g. `fraction`, `nats per target token`, `steps`.
         stderr: standard error within the seed, where there is one.
         null: the structured null's value, where it is a single number.
+        blind: the same quantity of a blind run, whose gradients know nothing.
+        ceiling: the largest value that the comparison allows.
         labels: which one it is, e.g. {"basis": "prefix", "rank": 10, "definition": "whole"}.
         reason: why the value is missing or what limits it.
     """
@@ -50,6 +53,8 @@ class Quantity:
     _: KW_ONLY
     stderr: float | None = None
     null: float | None = None
+    blind: float | None = None
+    ceiling: float | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
     reason: str | None = None
 
@@ -57,10 +62,17 @@ class Quantity:
         if self.value is not None and not math.isfinite(self.value):
             object.__setattr__(self, "reason", self.reason or f"value was {self.value}")
             object.__setattr__(self, "value", None)
-        for uncertain in ("stderr", "null"):
+        for uncertain in ("stderr", "null", "blind", "ceiling"):
             number = getattr(self, uncertain)
             if number is not None and not math.isfinite(number):
                 object.__setattr__(self, uncertain, None)
+
+    @property
+    def excess(self) -> float | None:
+        """(value - blind) / (1 - blind): 0 for a blind run, 1 for everything; None where either is missing."""
+        if self.value is None or self.blind is None or self.blind >= 1:
+            return None
+        return (self.value - self.blind) / (1 - self.blind)
 
     def matches(self, name: str, **labels: Label) -> bool:
         """Whether this is the named quantity with all these labels."""
@@ -127,8 +139,8 @@ class Record:
         """Read a record written by `save`; without its arrays where only figures are asked for."""
         body = read_json(path)
         version = body.pop("schema", None)
-        if version != SCHEMA_VERSION:
-            raise LineamentError(f"{path} has schema {version}; this version reads schema {SCHEMA_VERSION}.")
+        if version not in (1, SCHEMA_VERSION):
+            raise LineamentError(f"{path} has schema {version}; this version reads schemas 1 and {SCHEMA_VERSION}.")
         names = body.pop("arrays")
         quantities = tuple(Quantity(name=figure.pop("quantity"), **figure) for figure in body.pop("figures"))
         arrays = load_file(path.with_suffix(".safetensors")) if names and with_arrays else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lineament.claims.evidence import Evidence, mean_or_none, paired_by_seed
-from lineament.claims.intervals import over_seeds
+from lineament.claims.intervals import interval_body, over_seeds
 from lineament.claims.rule import ClaimRule, Measured, Requirement
 from lineament.claims.verdict import Bounds
 from lineament.records import Label
@@ -13,25 +13,30 @@ FROM_DAMAGED: dict[str, Label] = {"from": "broken"}
 
 
 def _measure_drift(e: Evidence) -> Measured | None:
-    overlaps = e.per_seed(NAME, "overlap_at_claim_lag", **FROM_DAMAGED)
-    if not overlaps:
+    kept = e.per_seed(NAME, "retention_at_claim_lags", **FROM_DAMAGED)
+    if not kept:
         return None
+    overlaps = e.per_seed(NAME, "overlap_at_claim_lags", **FROM_DAMAGED)
     half_lives = e.per_seed(NAME, "half_life", **FROM_DAMAGED)
     return Measured(
-        # Not on logit values: noise may put a rescaled overlap above 1.
-        over_seeds(overlaps.values()),
-        null=mean_or_none(e.nulls(NAME, "overlap_at_claim_lag", **FROM_DAMAGED)),
-        details={"half_life_steps": {str(seed): steps for seed, steps in half_lives.items()}},
+        # Not on logit values: noise may put a share of what a fresh plane holds above 1.
+        over_seeds(kept.values()),
+        null=mean_or_none(e.nulls(NAME, "retention_at_claim_lags", **FROM_DAMAGED)),
+        details={
+            "rescaled_overlap": interval_body(over_seeds(overlaps.values())),
+            "half_life_steps": {str(seed): steps for seed, steps in half_lives.items()},
+        },
     )
 
 
 BASIS_DRIFTS = ClaimRule(
     id="basis_drifts",
     title="The plane of gradients goes stale during the recovery",
-    holds="Before the recovery ends, less than half of the plane is left: a projection must be refreshed.",
-    fails="At least half of the plane is still there: it stays useful over the recovery.",
-    definition="rescaled overlap with the plane at theta_broken at lag min(100, T / 2)",
-    requirements=(Requirement("share of the plane that is left", Bounds(below=0.5)),),
+    holds="Before the recovery ends, an old plane holds less than half of what a fresh one holds of the gradients.",
+    fails="An old plane still holds at least half of what a fresh one holds: it stays useful over the recovery.",
+    definition="energy of fresh gradients inside the plane of theta_broken, over what a fresh plane holds; mean over "
+    "lags of T / 4 to T / 2",
+    requirements=(Requirement("share of a fresh plane's gradient energy", Bounds(below=0.5)),),
     measure=_measure_drift,
 )
 

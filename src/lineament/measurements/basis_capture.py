@@ -2,14 +2,16 @@
 
 Quantity: capture(U, D) = |U^T D|^2 / |D|^2, D = theta_recovered - theta_broken, for bases of equal rank on the same
 recovery. Unit: fraction. Three definitions: `whole` (D), `rest` (D less the updates the basis was built from, or less
-u_1 .. u_k for a basis built from none), `rest_gap` (less u_1 .. u_(k+10) as well). k / T is printed beside the prefix:
-independent updates would give it. Null: `null_noise_prefix` for the prefix, `null_other_task` for static planes; the
+u_1 .. u_k for a basis built from none), `rest_gap` (less u_1 .. u_(k+10) as well). Captures by updates stand
+beside those of a blind run (`blind`), at T and at T_loss.
+Null: `null_noise_prefix` for the prefix, `null_other_task` for static planes; the
 random subspace passes anything and decides nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,16 +24,18 @@ from lineament.measurements.capture_bases import (
     why_left_out,
     why_unusable,
 )
-from lineament.measurements.captures import (
-    POINTS_AND_DEFINITIONS,
-    Candidate,
-    mean_capture,
-    study_candidates,
-    study_definitions,
-)
+from lineament.measurements.captures import Candidate
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
 from lineament.measurements.measurement import Measurement, make_record
+from lineament.measurements.recovery_captures import (
+    WINDOW_DEFINITION,
+    CandidatesAt,
+    CaptureSite,
+    site_captures,
+    step_counts,
+    window_captures,
+)
 from lineament.measurements.sensitivity import DEFINITION as GRID_DEFINITION
 from lineament.measurements.sensitivity import N_CELLS, grid_figures
 from lineament.problems.factor_pairs import factor_pairs
@@ -46,12 +50,15 @@ NAME = "basis_capture"
 DEFINITIONS = {
     "capture": "|U^T d|^2 / |d|^2; definition whole: d = D; rest: D less the updates that U was built from (for a "
     "basis built from none, less u_1..u_k); rest_gap: less u_1..u_(k+10) too (protocol 2)",
-    "prefix_share_of_steps": "k / T: what a prefix would capture if updates were independent and equally long",
+    "prefix_share_of_steps": "k / T, the share of steps in the prefix; no null: a blind run with momentum holds more",
     "krylov_prefix_overlap": "|U^T V|_F^2 / k of K_k(P^-1 H, P^-1 g) with span(u_1..u_k); null: with the noise prefix",
     "start_basis_share": "share of the static_start basis in the factors A and in B: squared norm of its columns there "
     "over k; taken after 10 steps, since a fresh adapter has no gradient for A (protocol 0); null: that factor's share "
     "of the parameters",
-    "recovery_steps": "T: first step with evaluation accuracy at 95 % of theta_star's, held for 10 steps",
+    "window_capture": WINDOW_DEFINITION,
+    "recovery_steps": "T: the fixed number of steps after which the recovery is judged (protocol 0)",
+    "steps_to_recovery": "first evaluation from which accuracy stays at 95 % of the trained model's",
+    "loss_step": "T_loss: step at which 95 % of the loss gap between damaged and trained model is closed",
     "evaluation": "loss and accuracy of every task at theta_start, theta_star, theta_broken and theta_recovered",
     "projected": "held-out loss and accuracy at theta_broken + U U^T D (protocol 2)",
     "trained_inside": "held-out loss and accuracy after training only the k coordinates inside U: same optimizer, "
@@ -65,15 +72,18 @@ DEFINITIONS = {
 def measure(study: Study) -> Record:
     """Measure captures by every basis, control and null at every rank, and what the subspaces can recover."""
     figures = _recovery_figures(study)
-    if study.curve.recovered_at is None:
-        reason = f"not recovered within {study.settings.recovery.steps} steps"
-        figures.append(Quantity("recovery_steps", None, "steps", reason=reason))
+    if not_recovered := study.curve.why_not_recovered:
+        figures.append(Quantity("recovery_steps", None, "steps", reason=not_recovered))
         return make_record(study, NAME, figures, DEFINITIONS, _curves(study))
-    figures.append(Quantity("recovery_steps", float(study.recovered_at), "steps"))
+    figures += step_counts(study.curve)
     bases = make_bases(study) if usable_ranks(study) else {}
-    ranks = compared_ranks(study, bases)
+    ranks, draws = compared_ranks(study, bases), study.settings.measurement.random_draws
     figures += _shares_of_steps(study, ranks)
-    figures += _captures(study, study.gram, _candidates(study, bases), ranks)
+    missing = {name: why for name in BASES if (why := why_left_out(study, name))}
+    site = CaptureSite(study.recovery, study.gram, study.streams, draws, _fixed_bases(study, bases), missing)
+    figures += site_captures(site, ranks)
+    if study.settings.measurement.headline_rank <= study.recovered_at:
+        figures += window_captures(site, study.settings.measurement.headline_rank)
     figures += _effective_captures(study, ranks)
     figures += _start_basis_shares(study, bases)
     figures += _krylov_overlaps(study, bases)
@@ -97,21 +107,19 @@ def _recovery_figures(study: Study) -> list[Quantity]:
 def _curves(study: Study) -> dict[str, np.ndarray]:
     curve = study.curve
     return {
+        "evaluated_steps": np.asarray(curve.steps),
         "recovery_loss": np.asarray(curve.loss),
         "recovery_accuracy": np.asarray(curve.accuracy),
         "train_loss": np.asarray(curve.train_loss),
     }
 
 
-def _candidates(study: Study, bases: Mapping[str, Basis]) -> dict[str, Callable[[int], list[Candidate]]]:
-    """Return name -> function of the rank; several candidates of one name are draws to be averaged."""
-    found = study_candidates(study.gram, study)
-    for name in BASES:
-        found[name] = _fixed(study.trajectory.coefficients(bases[name]) if name in bases else None)
-    return found
+def _fixed_bases(study: Study, bases: Mapping[str, Basis]) -> dict[str, CandidatesAt]:
+    """Return the bases that are made of something else than the recovery's own updates."""
+    return {name: _fixed(study.trajectory.coefficients(bases[name]) if name in bases else None) for name in BASES}
 
 
-def _fixed(coefficients: Coefficients | None) -> Callable[[int], list[Candidate]]:
+def _fixed(coefficients: Coefficients | None) -> CandidatesAt:
     def at(rank: int) -> list[Candidate]:
         if coefficients is None or coefficients.rank < rank:
             return []
@@ -120,47 +128,18 @@ def _fixed(coefficients: Coefficients | None) -> Callable[[int], list[Candidate]
     return at
 
 
-def _captures(
-    study: Study,
-    gram: TrajectoryGram,
-    candidates: Mapping[str, Callable[[int], list[Candidate]]],
-    ranks: Sequence[int],
-    space_of: str = "parameters",
-) -> list[Quantity]:
-    figures = []
-    for rank in ranks:
-        for name, make in candidates.items():
-            where: dict[str, Label] = {"basis": name, "rank": rank, "space_of": space_of}
-            if rank > study.recovered_at:
-                figures += _unusable_captures(where, why_unusable(study, rank))
-                continue
-            if reason := why_left_out(study, name):
-                figures += _unusable_captures(where, reason)
-                continue
-            drawn = make(rank)
-            for labels, weights_of in study_definitions(study, gram, rank):
-                figures.append(mean_capture(gram, drawn, weights_of, {**where, **labels}))
-    return figures
-
-
-def _unusable_captures(where: Mapping[str, Label], reason: str) -> list[Quantity]:
-    return [
-        Quantity("capture", None, "fraction", labels={**where, "definition": definition, "at": at}, reason=reason)
-        for at, definition in POINTS_AND_DEFINITIONS
-    ]
-
-
 def effective_gram(study: Study) -> TrajectoryGram:
     """Return the Gram matrix of the recovery's dW updates."""
     return update_gram(factor_pairs(study.problem.parameters), study.trajectory.positions())
 
 
 def _effective_captures(study: Study, ranks: Sequence[int]) -> list[Quantity]:
-    """Measure what no change of gauge moves: captures by bases of updates, in dW space."""
+    """Return the gauge-invariant captures: bases of updates, in dW space."""
     if study.problem.parameters.space.kind != "lora_factors":
         return []
-    gram = effective_gram(study)
-    return _captures(study, gram, study_candidates(gram, study), ranks, "lora_effective")
+    draws = study.settings.measurement.random_draws
+    site = CaptureSite(study.recovery, effective_gram(study), study.streams, draws, space_of="lora_effective")
+    return site_captures(site, ranks)
 
 
 def _start_basis_shares(study: Study, bases: Mapping[str, Basis]) -> list[Quantity]:
@@ -235,15 +214,7 @@ def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
             return figure
         name = "null_other_task" if figure.labels["basis"] in STATIC else "null_noise_prefix"
         null = nulls[name].get(key(figure))
-        return Quantity(
-            "capture",
-            figure.value,
-            figure.unit,
-            stderr=figure.stderr,
-            null=null,
-            labels=figure.labels,
-            reason=figure.reason,
-        )
+        return replace(figure, null=null)
 
     return [with_null(figure) for figure in figures]
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lineament.records import Label, Quantity
-from lineament.study.study import Study
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
 MOMENTUM_GAP_STEPS = 10
 # Bases made of the recovery's own updates, which exist in every space that has a Gram matrix of updates.
 OWN = ("prefix", "control_random_times", "trajectory_top")
 DEFINED = ("whole", "rest", "rest_gap")
-POINTS_AND_DEFINITIONS = tuple((at, name) for at in ("T", "2T") for name in DEFINED)
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,6 @@ class Candidate:
 
     coefficients: Coefficients
     own: np.ndarray | None
-
-
-def study_candidates(gram: TrajectoryGram, study: Study) -> dict[str, Callable[[int], list[Candidate]]]:
-    """Return bases made of the recovery's own updates up to T, from a Gram matrix of parameters or of dW."""
-    draws, streams = study.settings.measurement.random_draws, study.streams
-    return own_candidates(gram, study.recovered_at, draws, lambda rank: streams.generator("random times", rank))
 
 
 def own_candidates(
@@ -62,13 +54,6 @@ def own_candidates(
         return [Candidate(gram.coefficients(gram.top(rank, end)), gram.displacement(1, end))]
 
     return dict(zip(OWN, (prefix, random_times, top), strict=True))
-
-
-def study_definitions(
-    study: Study, gram: TrajectoryGram, rank: int
-) -> Iterator[tuple[dict[str, Label], Callable[[Candidate], np.ndarray]]]:
-    """Yield the `definitions` at the two end points of a study, T and 2T."""
-    return definitions(gram, rank, {"T": study.recovered_at, "2T": 2 * study.recovered_at})
 
 
 def definitions(

@@ -41,6 +41,7 @@ class Measurement:
             `--dry-run` lists them.
         check: (settings, number of tasks) -> what its keys demand of each other; looked at only if it is measured.
         needs_recovery: whether it looks at damage and recovery. A run of nothing else does without both.
+        extra_recoveries: how many recoveries it makes and records besides the study's own.
         settings_group: the group of settings that only this measurement reads; its ranges are looked at only if it is
             measured.
         require_fit: raises `InputError` for a problem that cannot be measured, before anything is written.
@@ -51,6 +52,7 @@ class Measurement:
     cost: Callable[[Settings, int], Mapping[str, float]] = _no_cost
     check: Callable[[Settings, int], Iterator[Agreement]] = _no_check
     needs_recovery: bool = True
+    extra_recoveries: int = 0
     settings_group: str | None = None
     require_fit: Callable[[Problem], None] = _any_problem
 

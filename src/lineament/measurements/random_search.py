@@ -77,9 +77,8 @@ DEFINITIONS = {
 
 
 def measure(study: Study) -> Record:
-    """Measure gains against N and sigma, where predictions fail, transfer, sign of tr H, density, dimension."""
-    if study.curve.recovered_at is None:
-        reason = f"not recovered within {study.settings.recovery.steps} steps"
+    """Gains against N and sigma in every space, where predictions fail, transfer, signs of tr H, density, dimension."""
+    if reason := study.curve.why_not_recovered:
         return make_record(study, NAME, [Quantity("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
     if not usable_ranks(study):
         reason = why_unusable(study, study.settings.measurement.headline_rank)

@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from lineament.errors import NonFiniteError
 from lineament.measurements.capture_bases import Workbench, static_broken, why_unusable
-from lineament.measurements.captures import Candidate, mean_capture, study_candidates, study_definitions
+from lineament.measurements.captures import Candidate, definitions, mean_capture, own_candidates
 from lineament.records import Label, Quantity, write_bytes
 from lineament.settings.training import DamageKind
 from lineament.study.case import Case
@@ -64,8 +64,7 @@ def _cell(study: Study, kind: DamageKind, lr: float, labels: dict[str, Label]) -
         except NonFiniteError as error:
             yield Quantity("grid_recovery_steps", None, "steps", labels=labels, reason=str(error))
             return
-        steps = cell.curve.recovered_at
-        reason = None if steps else f"not recovered within {settings.recovery.steps} steps"
+        steps, reason = cell.curve.recovered_at, cell.curve.why_not_recovered
         yield Quantity("grid_recovery_steps", steps, "steps", labels=labels, reason=reason)
         if steps:
             yield from _captures(cell, labels)
@@ -81,11 +80,12 @@ def _captures(cell: Study, labels: dict[str, Label]) -> Iterator[Quantity]:
         return
     with cell.problem.parameters.temporarily(cell.points[DAMAGED]):
         coefficients = cell.trajectory.coefficients(static_broken(Workbench(cell)))
-    own = study_candidates(cell.gram, cell)
+    end, draws = cell.recovered_at, cell.settings.measurement.random_draws
+    own = own_candidates(cell.gram, end, draws, lambda rank: cell.streams.generator("random times", rank))
     drawn = {name: own[name](rank) for name in ("prefix", "control_random_times")}
     drawn["static_broken"] = [Candidate(coefficients.leading(rank), None)]
-    for which, weights_of in study_definitions(cell, cell.gram, rank):
-        if which["at"] == "T" and which["definition"] != "rest_gap":
+    for which, weights_of in definitions(cell.gram, rank, {"T": end}):
+        if which["definition"] != "rest_gap":
             for name, candidates in drawn.items():
                 where = {**labels, "basis": name, "rank": rank, "definition": which["definition"]}
                 found = mean_capture(cell.gram, candidates, weights_of, where)

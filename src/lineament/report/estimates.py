@@ -160,6 +160,12 @@ def null_of(quantities: Sequence[Quantity]) -> Estimate:
     return _over_seeds(nulls, fraction=False) if nulls else Estimate(None, reason="none")
 
 
+def blind_of(quantities: Sequence[Quantity]) -> Estimate:
+    """Return the estimate of the blind values that stand beside quantities."""
+    values = [quantity.blind for quantity in quantities if quantity.blind is not None]
+    return _over_seeds(values, fraction=True) if values else Estimate(None, reason="none")
+
+
 def mean_null(quantities: Sequence[Quantity]) -> float | None:
     """Return the arithmetic mean of the nulls; None where there are none."""
     nulls = nulls_of(quantities)

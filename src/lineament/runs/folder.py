@@ -28,7 +28,7 @@ from lineament.records import (
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import from_file, updated
 from lineament.settings.settings import Settings
-from lineament.study.files import StudyFiles
+from lineament.study.files import RecoveryFiles, StudyFiles
 
 PACKAGES = ("lineament", "torch", "numpy", "scipy", "transformers", "peft", "safetensors")
 # Keys that extend a run instead of making it another one.
@@ -74,8 +74,10 @@ class RunFolder:
         return StudyFiles(
             operating_point=self.operating_point(seed),
             damage=self._stages / f"damage-{name}.safetensors",
-            recovery=self._stages / f"recovery-{name}.json",
-            recording=self.path / "recording" / name,
+            recovery=RecoveryFiles(self._stages / f"recovery-{name}.json", self.path / "recording" / name),
+            second_recovery=RecoveryFiles(
+                self._stages / f"recovery-no-momentum-{name}.json", self.path / "recording-no-momentum" / name
+            ),
             effects=self._stages / f"effects-{name}.json",
         )
 

@@ -20,6 +20,7 @@ from lineament.runs.job import make_problem
 from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
+from lineament.study.horizon import recorded_steps
 from lineament.study.passes import damage_passes, operating_passes, recovery_passes
 
 BYTES_PER_ROW_ENTRY = 4
@@ -54,12 +55,18 @@ def plan(settings: Settings, workers: int) -> Plan:
         per_example = _seconds_per_example(probe, settings)
     stages = tuple(Stage(name, round(n), n * per_example) for name, n in _passes(settings, len(probe.tasks)).items())
     n_params, rank = probe.parameters.n_params, max(settings.measurement.ranks)
-    recorded = 2 * settings.recovery.steps if need_recovery(settings.measure) else 0
+    recorded = _n_recordings(settings) * recorded_steps(settings.recovery.steps)
     rows = recorded * n_params * BYTES_PER_ROW_ENTRY * len(settings.task.targets)
     held = (len(BASES) * rank * 8 + 8 * settings.measurement.gradients * BYTES_PER_ROW_ENTRY) * n_params
     rounds = -(-settings.seeds // workers)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Plan(stages, settings.seeds, rounds * sum(s.seconds for s in stages), used + held, rows * settings.seeds)
+
+
+def _n_recordings(settings: Settings) -> int:
+    """Count the recoveries that a study records."""
+    own = int(need_recovery(settings.measure))
+    return own + sum(measurement.extra_recoveries for measurement in measurements_named(settings.measure))
 
 
 @contextmanager

@@ -52,10 +52,13 @@ LM_SEARCH: dict[str, Any] = {
 # What a preset changes, by kind of problem; a kind that is not here starts from the defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("synthetic", "quick"): {
+        "seeds": 5,
+        "measure": ["gradient_rank", "basis_capture", "capture_without_momentum", "basis_drift"],
         "task.names": ["copy", "reverse", "sort", "increment", "parity", "maximum"],
         "training.steps": 500,
     },
     ("synthetic", "full"): {
+        "seeds": 8,
         "measure": list(MEASUREMENTS),
         "measurement.inside_all": True,
         "measurement.grid": True,

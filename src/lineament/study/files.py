@@ -7,21 +7,34 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class RecoveryFiles:
+    """Where one recovery is kept.
+
+    Attributes:
+        curve: JSON of how it went.
+        recording: folder of its recorded updates.
+    """
+
+    curve: Path
+    recording: Path
+
+
+@dataclass(frozen=True)
 class StudyFiles:
     """Where the finished stages of one target and seed are kept.
 
     Attributes:
         operating_point: safetensors of the points before damage; the targets of a seed share it.
         damage: safetensors of the damaged point.
-        recovery: JSON of the recovery's curve.
-        recording: folder of the recovery's recorded updates.
+        recovery: the recovery as configured.
+        second_recovery: the one without momentum.
         effects: JSON of every task's loss and accuracy at every point.
     """
 
     operating_point: Path
     damage: Path
-    recovery: Path
-    recording: Path
+    recovery: RecoveryFiles
+    second_recovery: RecoveryFiles
     effects: Path
 
     @classmethod
@@ -30,7 +43,7 @@ class StudyFiles:
         return cls(
             folder / "operating.safetensors",
             folder / "damage.safetensors",
-            folder / "recovery.json",
-            folder / "recording",
+            RecoveryFiles(folder / "recovery.json", folder / "recording"),
+            RecoveryFiles(folder / "second-recovery.json", folder / "second-recording"),
             folder / "effects.json",
         )

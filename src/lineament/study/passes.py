@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lineament.settings.settings import Settings
+from lineament.study.horizon import evaluation_steps, recorded_steps
 from lineament.study.study import EARLY_STEPS
 
 # A Hessian-vector product costs about this many gradient passes over its batch; an evaluation a third of one.
@@ -23,6 +24,7 @@ def damage_passes(settings: Settings) -> float:
 
 
 def recovery_passes(settings: Settings) -> float:
-    """Count the passes of one recovery at its longest, evaluations included."""
-    each = settings.recovery.batch + settings.task.evaluation_examples * FORWARD_PASSES
-    return 2 * settings.recovery.steps * each
+    """Count the passes of one recovery, evaluations included."""
+    steps = settings.recovery.steps
+    evaluations = len(evaluation_steps(steps)) * settings.task.evaluation_examples * FORWARD_PASSES
+    return recorded_steps(steps) * settings.recovery.batch + evaluations

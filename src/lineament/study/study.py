@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -21,10 +21,21 @@ from lineament.problems.problem import Batch, Corruption, Problem, corrupted
 from lineament.problems.progress import Progress, silent
 from lineament.records import read_json, write_bytes, write_json
 from lineament.settings.settings import Settings
+from lineament.settings.training import RecoverySettings
 from lineament.streams import Streams
 from lineament.study.case import Case, seed_streams
+from lineament.study.files import RecoveryFiles
+from lineament.study.horizon import RecoveryCurve, recorded_steps
 from lineament.study.points import DAMAGED, EARLY, EVALUATED, RECOVERED, START, TRAINED
-from lineament.study.training import OnStep, RecoveryCurve, damage, reach_operating_point, recover
+from lineament.study.training import (
+    OnStep,
+    damage,
+    reach_operating_point,
+    recover,
+    update_rule,
+    without_momentum,
+)
+from lineament.vectors.blind import blind_gram
 from lineament.vectors.gradients import group_gradients
 from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.writer import Recorder
@@ -49,25 +60,56 @@ class OperatingStudy(Case):
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """One recovery from the damaged point: how it went, and its recorded updates.
+
+    Attributes:
+        settings: those it was made with.
+    """
+
+    settings: RecoverySettings
+    curve: RecoveryCurve
+    trajectory: Trajectory
+
+    @cached_property
+    def gram(self) -> TrajectoryGram:
+        """Geometry of its updates, made once."""
+        return self.trajectory.gram()
+
+    @property
+    def blind_gram(self) -> TrajectoryGram:
+        """Geometry of as many updates of the same optimizer on gradients that know nothing."""
+        return blind_gram(update_rule(self.settings), self.trajectory.n_steps)
+
+
+@dataclass(frozen=True)
 class Study(OperatingStudy):
     """A case with its damage and recovery.
 
     Attributes:
         points: also DAMAGED, and RECOVERED (at T; absent if not recovered).
-        curve: the recovery, step by step.
-        trajectory: its recorded updates.
+        recovery: the recovery as configured.
         effects: point -> task -> {loss, accuracy} on the evaluation sets.
     """
 
-    curve: RecoveryCurve
-    trajectory: Trajectory
+    recovery: Recovery
     effects: dict[str, dict[str, dict[str, float]]]
     _gradients: dict[tuple[str, str, str], Vectors] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
+    @property
+    def curve(self) -> RecoveryCurve:
+        """The recovery as configured, evaluation by evaluation."""
+        return self.recovery.curve
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """Its recorded updates."""
+        return self.recovery.trajectory
+
+    @property
     def gram(self) -> TrajectoryGram:
-        """Geometry of the recovery, made once."""
-        return self.trajectory.gram()
+        """Their geometry."""
+        return self.recovery.gram
 
     @property
     def recovered_at(self) -> int:
@@ -113,12 +155,25 @@ def prepare_study(case: Case) -> Study:
         NonFiniteError: a training loss became NaN or infinite.
     """
     problem, points = case.problem, damaged_point(case)
-    curve, trajectory = _recovery_stage(case, points)
-    if curve.recovered_at is not None:
-        points[RECOVERED] = trajectory.position(curve.recovered_at)
+    recovery = _recovery_stage(case, points, case.settings.recovery, case.files.recovery)
+    if recovery.curve.recovered_at is not None:
+        points[RECOVERED] = recovery.trajectory.position(recovery.curve.recovered_at)
     effects = _effects(case, points)
     problem.parameters.write(points[DAMAGED])
-    return Study(**vars(case), points=points, curve=curve, trajectory=trajectory, effects=effects)
+    return Study(**vars(case), points=points, recovery=recovery, effects=effects)
+
+
+def second_recovery(study: Study) -> Recovery | None:
+    """Make or load a recovery without momentum from the same damaged point, on the same batches.
+
+    Updates of a blind run without momentum are independent, so that its first updates, its updates at random times and
+    k / T are one. None where the recovery has no momentum.
+    """
+    plain = without_momentum(study.settings.recovery)
+    if plain is None:
+        return None
+    with study.problem.parameters.restored():
+        return _recovery_stage(study, study.points, plain, study.files.second_recovery)
 
 
 def operating_study(case: Case) -> OperatingStudy:
@@ -192,26 +247,28 @@ def _early(problem: Problem, settings: Settings, streams: Streams, progress: Pro
     return problem.parameters.read().cpu()
 
 
-def _recovery_stage(case: Case, points: dict[str, Tensor]) -> tuple[RecoveryCurve, Trajectory]:
-    problem, target, files = case.problem, case.target, case.files
-    if not files.recovery.exists():
+def _recovery_stage(
+    case: Case, points: dict[str, Tensor], settings: RecoverySettings, files: RecoveryFiles
+) -> Recovery:
+    problem, target = case.problem, case.target
+    if not files.curve.exists():
         trained = _at(problem, points[TRAINED], lambda: problem.evaluate(problem.fixed(target, "evaluation")))
         if files.recording.exists():
             shutil.rmtree(files.recording)  # rows of a run that was cut short; its steps are made again, bit for bit
         problem.parameters.write(points[DAMAGED])
         recorder = Recorder(problem.parameters, files.recording)
-        settings, streams = case.settings.recovery, case.streams.child("recovery")
-        on_step = _reporting(case.progress, f"recovering {target}", settings.steps)
-        curve = recover(problem, target, settings, streams, trained.accuracy, recorder, on_step)
+        # both arms see the same batches, so that they differ by momentum alone
+        streams = case.streams.child("recovery")
+        on_step = _reporting(case.progress, f"recovering {target}", recorded_steps(settings.steps))
+        curve = recover(problem, target, settings, streams, trained, recorder, on_step)
         recorder.close()
-        write_json(files.recovery, asdict(curve))
-    body = read_json(files.recovery)
-    curve = RecoveryCurve(
-        **{k: tuple(body[k]) for k in ("loss", "accuracy", "train_loss")}, recovered_at=body["recovered_at"]
-    )
+        write_json(files.curve, asdict(curve))
+    body: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in read_json(files.curve).items()
+    }
     trajectory = Trajectory(files.recording)
     assert trajectory.closed
-    return curve, trajectory
+    return Recovery(settings, RecoveryCurve(**body), trajectory)
 
 
 def _effects(case: Case, points: dict[str, Tensor]) -> dict[str, dict[str, dict[str, float]]]:

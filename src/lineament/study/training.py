@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lineament.errors import InputError, NonFiniteError
-from lineament.problems.problem import Batch, Corruption, Problem, corrupted
+from lineament.problems.problem import Batch, Corruption, Evaluation, Problem, corrupted
 from lineament.settings.training import DamageSettings, OperatingSettings, RecoverySettings
 from lineament.streams import Streams
+from lineament.study.horizon import RecoveryCurve, evaluation_steps, recorded_steps
+from lineament.vectors.blind import UpdateRule
 from lineament.vectors.recording.writer import Recorder
 
 BatchAt = Callable[[int], Batch]
@@ -157,65 +159,57 @@ def _add_gaussian(problem: Problem, settings: DamageSettings, streams: Streams, 
     problem.parameters.write(theta + noise * (settings.relative_sigma * reference / float(noise.norm())))
 
 
-@dataclass(frozen=True)
-class RecoveryCurve:
-    """What a recovery did, step by step (index 0 is theta_broken).
-
-    Attributes:
-        loss, accuracy: on the target's evaluation set, (n_steps + 1,).
-        train_loss: on each step's batch before the step, (n_steps,).
-        recovered_at: T, or None if the threshold was not reached and held.
-    """
-
-    loss: tuple[float, ...]
-    accuracy: tuple[float, ...]
-    train_loss: tuple[float, ...]
-    recovered_at: int | None
-
-
 def recover(
     problem: Problem,
     target: str,
     settings: RecoverySettings,
     streams: Streams,
-    star_accuracy: float,
+    trained: Evaluation,
     recorder: Recorder,
     on_step: OnStep | None = None,
 ) -> RecoveryCurve:
-    """Recover, and go on to twice as many steps, recorded update by update: theta_broken -> theta_recovered.
+    """Train the target back for T = `recovery.steps` steps and on to 1.2 T, recorded update by update.
 
-    T is the first step at which evaluation accuracy is at least `threshold` of theta_star's and stays there for `stay`
-    steps; the run goes on to max(2 T, T + stay).
+    Args:
+        trained: the trained model on the target's evaluation set.
     """
-    evaluation = problem.fixed(target, "evaluation")
-    first = problem.evaluate(evaluation)
-    losses, accuracies, train_losses = [first.loss], [first.accuracy], []
-    wanted = settings.threshold * star_accuracy
+    evaluation, wanted = problem.fixed(target, "evaluation"), set(evaluation_steps(settings.steps))
+    evaluated = {0: problem.evaluate(evaluation)}
+    train_losses: list[float] = []
 
     def after(step: int, train_loss: float) -> bool:
         recorder.append()
-        now = problem.evaluate(evaluation)
-        losses.append(now.loss)
-        accuracies.append(now.accuracy)
         train_losses.append(train_loss)
-        stop = bool(on_step and on_step(step, train_loss))
-        recovered = recovery_step(accuracies, wanted, settings.stay)
-        if recovered is None:
-            return stop or step >= settings.steps + settings.stay
-        return stop or step >= 2 * recovered
+        if step in wanted:
+            evaluated[step] = problem.evaluate(evaluation)
+        return bool(on_step and on_step(step, train_loss))
 
     optimizer = make_optimizer(problem.parameters.tensors, settings)
     batches = task_batches(problem, target, settings.batch, streams)
-    train(problem, optimizer, batches, 2 * (settings.steps + settings.stay), after)
-    recovered = recovery_step(accuracies, wanted, settings.stay)
-    return RecoveryCurve(tuple(losses), tuple(accuracies), tuple(train_losses), recovered)
+    train(problem, optimizer, batches, recorded_steps(settings.steps), after)
+    return RecoveryCurve(
+        n_steps=settings.steps,
+        steps=tuple(evaluated),
+        loss=tuple(e.loss for e in evaluated.values()),
+        accuracy=tuple(e.accuracy for e in evaluated.values()),
+        train_loss=tuple(train_losses),
+        trained_loss=trained.loss,
+        trained_accuracy=trained.accuracy,
+        threshold=settings.threshold,
+    )
 
 
-def recovery_step(accuracies: list[float], wanted: float, stay: int) -> int | None:
-    """Return the first step t >= 1 with accuracy >= wanted at t .. t + stay, all of them already seen."""
-    run = 0
-    for step, accuracy in enumerate(accuracies):
-        run = run + 1 if accuracy >= wanted and step >= 1 else 0
-        if run == stay + 1:
-            return step - stay
-    return None
+def without_momentum(settings: RecoverySettings) -> RecoverySettings | None:
+    """Return the same recovery with momentum (beta1 of AdamW) 0, or None where it is 0 already."""
+    has_momentum = settings.optimizer != "sgd" and settings.momentum > 0
+    return replace(settings, momentum=0.0) if has_momentum else None
+
+
+def update_rule(settings: RecoverySettings) -> UpdateRule:
+    """Return how the recovery's optimizer turns gradients into updates, for its blind run."""
+    if settings.optimizer == "adamw":
+        return UpdateRule(
+            "adamw", (settings.lr,), settings.momentum, settings.beta2, settings.eps, settings.weight_decay
+        )
+    momentum = settings.momentum if settings.optimizer == "momentum" else 0.0
+    return UpdateRule("sgd", (settings.lr,), momentum, weight_decay=settings.weight_decay)

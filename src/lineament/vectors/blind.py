@@ -134,11 +134,6 @@ def blind_gram(
     return TrajectoryGram(matrix.copy(), space or Space("full", n_coordinates, "blind"))
 
 
-def excess(capture: float, blind: float) -> float:
-    """Return (capture - blind) / (1 - blind): 0 for a blind run, 1 for everything; nan where blind holds everything."""
-    return (capture - blind) / (1 - blind) if blind < 1 else float("nan")
-
-
 @lru_cache(maxsize=64)
 def _linear_gram(rule: UpdateRule, gradient_rms: float, start_rms: float) -> np.ndarray:
     """Return the expected Gram matrix of SGD, whose updates are linear in theta_0 and the gradients.

@@ -72,7 +72,7 @@ def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: i
         raise unknown_name("point", point, POINTS)
     files = RunFolder(run).study_files(task, seed)
     problem.parameters.write(load_file(files.damage if point == DAMAGED else files.operating_point)[point])
-    recording = files.recording
+    recording = files.recovery.recording
     return Target(problem, task, settings, seed, point, recording if finished(recording) else None)
 
 

@@ -15,7 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from lineament.measurements.basis_drift import NO_CEILING, half_life
+from lineament.measurements.basis_drift import NO_CEILING
+from lineament.measurements.crossings import crossing
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.records import Label, Quantity
 from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
@@ -191,7 +192,7 @@ def _crossing(pairs: Sequence[WindowPair], floor: float) -> tuple[float | None, 
     if not known:
         return None, 0, 0
     lags, values = zip(*known, strict=True)
-    return half_life(np.array(lags), np.array(values)), int(lags[0]), int(lags[-1])
+    return crossing(np.array(lags), np.array(values)), int(lags[0]), int(lags[-1])
 
 
 def _jackknife(pairs: Sequence[WindowPair], floor: float) -> float | None:

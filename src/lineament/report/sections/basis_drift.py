@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lineament.records import Quantity, Record
 from lineament.report.estimates import Estimate, estimate, label_integers, label_numbers, number, select
+from lineament.report.sections.retention import retention_picture
 from lineament.report.sections.section import Section, each
 from lineament.report.series import BLUE, GREY, VERMILLION, Line, Panel, Picture, Style, reference_line
 from lineament.study.points import DAMAGED, RECOVERED
@@ -160,9 +161,12 @@ SECTION = Section(
     "basis_drift",
     "How long directions last",
     "drift of the plane of gradients",
-    pictures=each(drift_picture, drift_loss_picture),
+    pictures=each(retention_picture, drift_picture, drift_loss_picture),
     nulls={
-        "overlap": "floor (two random planes) and another task's plane",
-        "rescaled_overlap": "another task's plane at the same point",
+        "overlap": "floor (two random planes) and the other tasks' planes",
+        "rescaled_overlap": "the other tasks' planes at the starting point",
+        "retention": "the other tasks' planes at the starting point",
+        "retention_at_claim_lags": "the other tasks' planes at the starting point, over what a fresh plane holds",
+        "window_overlap": "the same windows of a blind run",
     },
 )

@@ -28,8 +28,8 @@ from lineament.report.words import POINTS
 SEED_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SEED_COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY, BLACK)
 CAPTION = (
-    "One line per seed; the star marks T, the first step at which accuracy is back to its threshold and stays there. "
-    "Measurements use the steps up to T, and up to 2T where said."
+    "One line per seed; the star marks T, the number of steps after which every seed is judged. Training and recording "
+    "go on to 1.2 T."
 )
 
 
@@ -40,10 +40,15 @@ def curves_picture(records: Sequence[Record]) -> Picture | None:
         return None
     loss = _curve_panel(sources, "recovery_loss", "loss", "evaluation loss (nats per target token)")
     accuracy = _curve_panel(sources, "recovery_accuracy", "accuracy", "evaluation accuracy (fraction)")
-    steps = estimate(select(sources, "recovery_steps"), fraction=False)
-    notes = [f"T in steps, over seeds: {steps.text}{f' ({steps.reason})' if steps.mean and steps.reason else ''}."]
+    notes = [_steps_note(sources, "steps_to_recovery", "Steps until accuracy stays at its threshold")]
+    notes.append(_steps_note(sources, "loss_step", "T_loss, where 95 % of the loss gap is closed"))
     title = "How training recovered the damaged task"
     return Picture("curves", title, CAPTION, [accuracy, loss], sources, notes)
+
+
+def _steps_note(sources: Sequence[Record], name: str, what: str) -> str:
+    steps = estimate(select(sources, name), fraction=False)
+    return f"{what}: {steps.text}{f' ({steps.reason})' if steps.mean and steps.reason else ''}."
 
 
 def evaluation_table(sources: Sequence[Record]) -> Table | None:
@@ -89,11 +94,17 @@ def _curve_lines(record: Record, values: np.ndarray, index: int) -> list[Line]:
     style = Style(SEED_COLORS[index % len(SEED_COLORS)], SEED_DASHES[index % len(SEED_DASHES)], "star")
     label = f"seed {record.seed}: " + (f"T = {number(end)}" if end is not None else "not recovered")
     points = [Estimate(float(value), n_seeds=1) for value in values]
-    key = f"seed-{record.seed}"
-    lines = [Line(key, label, "seeds", style, list(range(len(values))), points, mode="plain")]
-    if end is not None and end < len(values):
-        lines.append(Line(key, f"{label} (T)", "seeds", style, [end], [points[int(end)]], mode="dots"))
+    key, steps = f"seed-{record.seed}", _evaluated(record, len(values))
+    lines = [Line(key, label, "seeds", style, steps, points, mode="plain")]
+    if end in steps:
+        lines.append(Line(key, f"{label} (T)", "seeds", style, [end], [points[steps.index(int(end))]], mode="dots"))
     return lines
+
+
+def _evaluated(record: Record, n_values: int) -> list[int]:
+    """Return the steps of a curve's values; records of schema 1 hold one for every step."""
+    steps = record.arrays.get("evaluated_steps")
+    return list(range(n_values)) if steps is None else [int(step) for step in steps]
 
 
 OPENING = Opening(

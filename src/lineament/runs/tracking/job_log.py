@@ -51,7 +51,7 @@ def job_log(job: Job, out: Path) -> JobLog:
 def _curves(job: Job) -> dict[str, tuple[float, ...]]:
     found: dict[str, tuple[float, ...]] = {}
     for target in job.settings.task.targets:
-        file = RunFolder(job.run).study_files(target, job.seed).recovery
+        file = RunFolder(job.run).study_files(target, job.seed).recovery.curve
         if file.exists():  # not where only the operating point was measured, nor where the stage stayed on its node
             body = read_json(file)
             found |= {f"recovery/{curve}/{target}": tuple(body[curve]) for curve in CURVES}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineament.records import Label, Record
-from lineament.report.estimates import Estimate, estimate, label_integers, label_texts, select
+from lineament.records import Label, Quantity, Record
+from lineament.report.estimates import Estimate, blind_of, estimate, label_integers, label_texts, select
 from lineament.report.sections.bases import basis_label, group_of, in_order, is_static, style_of
 from lineament.report.series import GREY, Line, Panel, Picture, Style
 
@@ -16,6 +16,11 @@ SHOWN = (
 BEST_STATICS_SHOWN = 2
 # Bars of every line would hide each other: these and the best fixed plane, which the verdicts compare, have them.
 WITH_BARS = ("prefix", "null_noise_prefix")
+# What the same optimizer gives on gradients that know nothing, and how its line is dashed.
+BLIND = {
+    "prefix": ("blind run: first k updates", "dot"),
+    "control_random_times": ("blind run: k updates at random times", "dash"),
+}
 DEFINED = {
     "whole": "whole recovery",
     "rest": "rest: without what the basis is made of",
@@ -23,10 +28,10 @@ DEFINED = {
 CAPTION = (
     "Share of the recovery's displacement (from the damaged to the recovered point) that lies inside a subspace of k "
     "directions: 1 means all of it. The right panel leaves out the updates that a basis was made of, because the "
-    "basis holds them by construction. The thin line k / T is what independent updates of equal length would give. "
-    "The top k directions of all updates are a reference, not a bound. Bars (95 % interval over seeds) are drawn only "
-    "for the first k updates, the best fixed plane and the updates on shuffled labels; the intervals of all other "
-    "series are in the data table and appear on hover."
+    "basis holds them by construction. The thin grey lines are a blind run: the same optimizer for as many steps on "
+    "gradients that know nothing. The top k directions of all updates are a reference, not a bound. Bars (95 % "
+    "interval over seeds) are drawn only for the first k updates, the best fixed plane and the updates on shuffled "
+    "labels; the intervals of all other series are in the data table and appear on hover."
 )
 
 
@@ -56,9 +61,16 @@ def own_rank(records: Sequence[Record], basis: str, wanted: int) -> int | None:
 def capture_at(
     records: Sequence[Record], basis: str, rank: int, definition: str, space: str = "parameters", at: str = "T"
 ) -> Estimate:
-    """Return the capture by one basis over seeds, at T or at 2T."""
+    """Return the capture by one basis over seeds, at T or at T_loss."""
+    return estimate(captures(records, basis, rank, definition, space, at), fraction=True)
+
+
+def captures(
+    records: Sequence[Record], basis: str, rank: int, definition: str, space: str = "parameters", at: str = "T"
+) -> list[Quantity]:
+    """Return the captures by one basis, one per seed."""
     labels: dict[str, Label] = {"basis": basis, "rank": rank, "definition": definition, "at": at, "space_of": space}
-    return estimate(select(records, "capture", **labels), fraction=True)
+    return list(select(records, "capture", **labels))
 
 
 def best_statics(records: Sequence[Record], rank: int) -> list[str]:
@@ -87,10 +99,15 @@ def _capture_panel(sources: Sequence[Record], definition: str, best: list[str]) 
         )
         for name in in_order(label_texts(sources, "capture", "basis"))
     ]
-    share = [estimate(select(sources, "prefix_share_of_steps", rank=rank), fraction=True) for rank in ranks]
-    lines.append(Line("share", "k / T", "reference", Style(GREY, width=1.2), ranks, share, mode="plain"))
+    lines += [_blind_line(sources, name, definition, ranks) for name in BLIND]
     x_title, y_title = "rank k (directions)", "captured (fraction)"
     return Panel(DEFINED[definition], x_title, y_title, lines, x_log=True, ticks=ranks, x_name="rank")
+
+
+def _blind_line(sources: Sequence[Record], basis: str, definition: str, ranks: list[int]) -> Line:
+    values = [blind_of(captures(sources, basis, rank, definition)) for rank in ranks]
+    label, dash = BLIND[basis]
+    return Line(f"blind-{basis}", label, "null", Style(GREY, dash, width=1.2), ranks, values, mode="plain")
 
 
 def _title(sources: Sequence[Record], rank: int, best: list[str]) -> str:

@@ -8,13 +8,14 @@ from lineament.records import Record
 from lineament.report.sections.basis_capture.captures import capture_picture
 from lineament.report.sections.basis_capture.grid import grid_pictures
 from lineament.report.sections.basis_capture.inside import recover_picture
-from lineament.report.sections.basis_capture.tables import krylov_table, later_table, space_table
+from lineament.report.sections.basis_capture.tables import blind_table, krylov_table, later_table, space_table
 from lineament.report.sections.section import Section
 from lineament.report.series import Picture, Table
 
 NULLS = {
     "capture": "for static bases another task's plane, for all others the first updates on shuffled labels",
-    "prefix_share_of_steps": "none: it is itself what independent updates would give",
+    "window_capture": "the same window of a blind run",
+    "prefix_share_of_steps": "none: it is a share of steps",
     "krylov_prefix_overlap": "the same overlap with the first updates on shuffled labels",
     "trained_inside": "random directions of the same rank",
     "projected": "random directions of the same rank",
@@ -27,7 +28,7 @@ def _pictures(sources: Sequence[Record], rank: int) -> list[Picture | None]:
 
 
 def _tables(sources: Sequence[Record], rank: int) -> list[Table | None]:
-    return [later_table(sources, rank), space_table(sources, rank), krylov_table(sources)]
+    return [blind_table(sources, rank), later_table(sources, rank), space_table(sources, rank), krylov_table(sources)]
 
 
 SECTION = Section(

@@ -1,33 +1,82 @@
-"""Tables of captures: at T and 2 T, in factors and in effective weights, and Krylov overlaps."""
+"""Tables of captures: beside a blind run, at T and T_loss, in factors and in effective weights, and Krylov overlaps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lineament.records import Record
-from lineament.report.estimates import Estimate, estimate, label_integers, label_texts, null_of, select
+from lineament.records import Label, Quantity, Record
+from lineament.report.estimates import (
+    Estimate,
+    blind_of,
+    estimate,
+    estimate_values,
+    label_integers,
+    label_texts,
+    null_of,
+    select,
+)
 from lineament.report.sections.bases import basis_label, in_order
-from lineament.report.sections.basis_capture.captures import capture_at, shown_rank
+from lineament.report.sections.basis_capture.captures import capture_at, captures, shown_rank
 from lineament.report.series import Table
 
 
-def later_table(sources: Sequence[Record], rank: int) -> Table | None:
-    """Tabulate captures at T beside those at 2 T, whole and rest; None when only T was measured."""
+def blind_table(sources: Sequence[Record], rank: int) -> Table | None:
+    """Tabulate captures by the recovery's own updates beside those of a blind run; None where there is no blind value.
+
+    A blind run is the same optimizer, step sizes and number of steps on gradients that know nothing.
+    """
     used = shown_rank(sources, "capture", rank)
-    if used is None or "2T" not in label_texts(sources, "capture", "at"):
+    rows = [
+        (basis_label(basis), definition, estimate(own, fraction=True).text, blind_of(own).value_text, _excess(own))
+        for basis in ("prefix", "control_random_times", "control_other_data")
+        for definition in ("whole", "rest", "rest_gap")
+        for own in [captures(sources, basis, used or 0, definition)]
+        if any(capture.blind is not None for capture in own)
+    ]
+    rows += [
+        (f"{used} updates {which}", "whole", estimate(own, fraction=True).text, blind_of(own).value_text, _excess(own))
+        for which, own in _windows(sources)
+    ]
+    if not rows:
         return None
-    columns = [(definition, at) for definition in ("whole", "rest") for at in ("T", "2T")]
-    captures = {
+    note = (
+        "Excess: (captured - blind) / (1 - blind), 0 for a blind run and 1 for everything. rest leaves out the updates "
+        "that a basis was made of, rest_gap the first k + 10 as well. Fractions; mean and 95 % interval over seeds."
+    )
+    columns = ("basis", "definition", "captured", "blind run", "excess")
+    return Table(f"What the recovery's updates hold beyond a blind run, rank {used}", columns, rows, note)
+
+
+def _windows(sources: Sequence[Record]) -> list[tuple[str, list[Quantity]]]:
+    """Return the first, second, middle and last windows of successive updates that every seed has, by their steps."""
+    starts = label_integers(sources, "window_capture", "from_step")
+    chosen = dict.fromkeys(starts[i] for i in (0, 1, len(starts) // 2, -1)) if len(starts) > 3 else starts
+    labels: dict[str, Label] = {"definition": "whole", "at": "T"}
+    return [(f"from step {s}", list(select(sources, "window_capture", from_step=s, **labels))) for s in chosen]
+
+
+def _excess(own: Sequence[Quantity]) -> str:
+    values = [capture.excess for capture in own if capture.excess is not None]
+    return estimate_values(values, fraction=False).text if values else "undefined"
+
+
+def later_table(sources: Sequence[Record], rank: int) -> Table | None:
+    """Tabulate captures at T beside those at T_loss, whole and rest; None when only T was measured."""
+    used = shown_rank(sources, "capture", rank)
+    if used is None or "T_loss" not in label_texts(sources, "capture", "at"):
+        return None
+    columns = [(definition, at) for definition in ("whole", "rest") for at in ("T", "T_loss")]
+    measured = {
         basis_label(basis): [capture_at(sources, basis, used, definition, at=at) for definition, at in columns]
         for basis in in_order(label_texts(sources, "capture", "basis"))
     }
-    rows = [(label, *("undefined" if e.mean is None else e.text for e in row)) for label, row in captures.items()]
-    heads = ("basis", *(f"{definition}, at {at.replace('2T', '2 T')}" for definition, at in columns))
+    rows = [(label, *("undefined" if e.mean is None else e.text for e in row)) for label, row in measured.items()]
+    heads = ("basis", *(f"{definition}, at {at}" for definition, at in columns))
     note = (
-        "At 2 T the recovery's displacement is the one after twice as many steps: updates after T keep moving the "
-        "weights although the accuracy is back. Fractions; mean and 95 % interval over seeds."
+        "T is the same for every seed; at T_loss 95 % of the loss gap to the trained model is closed. Fractions; mean "
+        "and 95 % interval over seeds."
     )
-    return Table(f"Captures at T and 2 T, rank {used}", heads, rows, " ".join([note, *_undefined(captures)]))
+    return Table(f"Captures at T and at T_loss, rank {used}", heads, rows, " ".join([note, *_undefined(measured)]))
 
 
 def space_table(sources: Sequence[Record], rank: int) -> Table | None:
