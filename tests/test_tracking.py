@@ -95,7 +95,7 @@ def test_a_log_holds_what_the_run_folder_holds(tracked: Path) -> None:
     assert log.settings["recovery.lr"] == "0.01"
     assert log.settings["seed"] == "0"
     claims = read_json(run / "claims.json")["claims"]
-    assert log.figures == {f"claims/{c['id']}/{c['task']}": c["measured"] for c in claims}
+    assert log.claim_values == {f"claims/{c['id']}/{c['task']}": c["measured"] for c in claims}
     assert set(log.curves) == {"recovery/loss/copy", "recovery/accuracy/copy"}
 
 

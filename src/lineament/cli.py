@@ -63,7 +63,7 @@ FUNCTIONS: dict[type, str] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 done, 1 the run failed, 2 bad usage or input."""
+    """Parse and carry out a command; return the exit code: 0 done, 1 the run failed, 2 bad usage or input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
         print(f"lineament {__version__}")

@@ -132,7 +132,7 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
             raise InputError(f"--log-file {self.log_file}: the folder {self.log_file.parent} does not exist.")
 
     def _start(self, file: Mapping[str, Any]) -> tuple[str, str]:
-        """Problem and preset, which the command line and a configuration file may both name, but not differently."""
+        """Find problem and preset, which the command line and the file may both name, but not differently."""
         problem, preset = (str(file[key]) if key in file else None for key in ("problem", "preset"))
         asked = self.asked_problem()
         if asked and problem not in (None, asked):

@@ -41,7 +41,7 @@ MAX_FAILURES_SHOWN = 10
 
 @contextmanager
 def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgress]:
-    """A callback that shows each job's present work on stderr, and as plain lines in `log_file`.
+    """Open a callback that shows each job's present work on stderr, and as plain lines in `log_file`.
 
     On a terminal: bars with time left. Elsewhere: sparse plain lines.
     """
@@ -124,7 +124,7 @@ def print_failures(failures: Sequence[Failure]) -> None:
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:
-    """The verdicts, readable at 80 columns; the task has a column only when there are several."""
+    """Show the verdicts, readable at 80 columns; the task has a column only when there are several."""
     tasks = sorted({claim.task for claim in claims})
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("claim", no_wrap=True)
@@ -163,7 +163,7 @@ def _number(value: float | None) -> str:
 
 
 def sweep_table(results: Mapping[str, Any]) -> Table:
-    """Claims of a sweep's cells below each other; of many cells, how often each verdict was given."""
+    """Show the claims of a sweep's cells below each other; of many cells, how often each verdict was given."""
     cells = results["cells"]
     if len(cells) > MAX_CELLS_SHOWN:
         return _verdict_counts(cells)
@@ -176,9 +176,9 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     for cell in cells:
         for claim in map(claim_from, cell["claims"]):
             by_claim.setdefault((claim.id, claim.task), []).append((cell["name"], claim))
-    for (name, task), found in by_claim.items():
+    for (name, task), in_cells in by_claim.items():
         table.add_row(f"[bold]{name}[/]{f' ({task})' if len(tasks) > 1 else ''}")
-        for where, claim in found:
+        for where, claim in in_cells:
             word = f"[{VERDICT_STYLES[claim.verdict]}]{_verdict_words(claim.verdict)}[/]"
             table.add_row(f"  {escape(where)}", _with_interval(claim), _number(claim.null), word)
     return table
@@ -191,6 +191,6 @@ def _verdict_counts(cells: Sequence[Mapping[str, Any]]) -> Table:
             counts.setdefault(claim["id"], Counter())[claim["verdict"]] += 1
     heads = map(_verdict_words, VERDICT_WORDS)
     table = Table("claim", *heads, box=SIMPLE_HEAD, title=f"verdicts over {len(cells)} cells")
-    for name, found in counts.items():
-        table.add_row(name, *(str(found[verdict]) for verdict in VERDICT_WORDS))
+    for name, counted in counts.items():
+        table.add_row(name, *(str(counted[verdict]) for verdict in VERDICT_WORDS))
     return table

@@ -98,7 +98,7 @@ class RunFolder:
         return self.path / "stages"
 
     def settings(self) -> Settings:
-        """The settings the run was made with; `InputError` if this is no run folder."""
+        """Read the settings the run was made with; `InputError` if this is no run folder."""
         if not self.config.exists():
             raise InputError(f"{self.path} is no run folder: it has no config.toml.")
         body = from_file(self.config)
@@ -178,11 +178,11 @@ class RunFolder:
             )
 
     def _extended(self, settings: Settings) -> Settings:
-        """These settings with the seeds and measurements that the folder's configuration has already."""
+        """Return these settings with the seeds and measurements that the folder's configuration has already."""
         return spanned(self.settings(), settings, self.path) if self.config.exists() else settings
 
     def _provenance(self, settings: Settings) -> Mapping[str, Any]:
-        """Of the first start, with those of later ones under `resumed`, numbered from 1."""
+        """Return the first start's provenance, with those of later starts under `resumed`, numbered from 1."""
         path, now = self.path / "provenance.json", provenance(settings)
         if not path.exists():
             return now
@@ -192,7 +192,7 @@ class RunFolder:
 
 
 def spanned(held: Settings, more: Settings, path: Path) -> Settings:
-    """`more` with the seeds and measurements of `held` too; a configuration says `seed` and `seeds`: one range.
+    """Return `more` with the seeds and measurements of `held` too; the seeds of a configuration are one range.
 
     Raises:
         InputError: a gap between the seeds of both.
@@ -208,7 +208,7 @@ def spanned(held: Settings, more: Settings, path: Path) -> Settings:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first few keys of `new` that are otherwise in `old`, in words; empty when there are none."""
+    """Name the first few keys of `new` that differ in `old`; empty when there are none."""
     changed = [key for key in new if old.get(key) != new[key]]
     shown = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in changed[:MAX_DIFFERENCES_SHOWN]]
     more = len(changed) - len(shown)
@@ -216,13 +216,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def require_unused(folder: Path, option: str = "--out") -> None:
-    """`InputError` if the folder, given by `option`, exists and holds anything but a run that is only starting."""
+    """Raise `InputError` if the folder, given by `option`, holds anything but a run that is only starting."""
     if folder.is_dir() and not all(_is_of_a_start(path) for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no run. Choose another {option}.")
 
 
 def require_writable(folder: Path, option: str = "--out") -> None:
-    """`InputError` unless the folder, or the one that it would be made in, is a folder that may be written to."""
+    """Raise `InputError` unless the folder, or the nearest one that exists above it, may be written to."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise InputError(f"{nearest} is a file; {option} names a folder.")
@@ -231,7 +231,7 @@ def require_writable(folder: Path, option: str = "--out") -> None:
 
 
 def _is_of_a_start(path: Path) -> bool:
-    """Our lock is an empty file, and a run killed at its first write leaves an unfinished one."""
+    """Return whether a starting run may have left this: its empty lock, or an unfinished file of a killed write."""
     unfinished = path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(TEMPORARY_SUFFIX)
     return path.is_file() and (unfinished or (path.name == LOCK and path.stat().st_size == 0))
 
@@ -241,7 +241,7 @@ def _seed_range(settings: Settings) -> str:
 
 
 def provenance(settings: Settings) -> Mapping[str, Any]:
-    """Everything that may differ between two equal runs: versions, commit, machine, threads, time."""
+    """Return everything that may differ between two equal runs: versions, commit, machine, threads, time."""
     return {
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -255,7 +255,7 @@ def provenance(settings: Settings) -> Mapping[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """Installed version of a package, if it is there."""
+    """Return the installed version of a package, if there is one."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -263,9 +263,9 @@ def version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree, when this is one."""
+    """Return the commit of the source tree, if this is one."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return revision.stdout.strip() or None

@@ -88,7 +88,7 @@ def missing_measurements(settings: Settings, target: str, seed: int, run: Path) 
 
 
 def is_finished(settings: Settings, seed: int, run: Path) -> bool:
-    """Whether the run folder has every record of a seed: what a job writes says more than what it said of itself."""
+    """Return whether the run folder has every record of a seed; records are trusted, not the job's noted state."""
     return not any(missing_measurements(settings, target, seed, run) for target in settings.task.targets)
 
 

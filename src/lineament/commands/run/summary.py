@@ -37,7 +37,7 @@ def print_summary(out: Path, claims: Sequence[Claim], settings: Settings) -> Non
 
 
 def _effects_table(records: Sequence[Record], target: str) -> Table:
-    """Accuracy of every task at the three points of the target's study, mean over the seeds that reached each."""
+    """Show every task's accuracy at the three points of the target's study, mean over the seeds that reached each."""
     n_recovered = len(_accuracies(records, target, "recovered"))
     some = "" if n_recovered == len(records) else f" ({n_recovered} of {len(records)} seeds)"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -53,7 +53,7 @@ def _effects_table(records: Sequence[Record], target: str) -> Table:
 
 
 def _warn_of_weak_damage(records: Sequence[Record], target: str, threshold: float) -> None:
-    """A target that damage left above the threshold "recovers" at the first step, and captures then say little."""
+    """Warn of a target that damage left above the threshold: it "recovers" at once, and captures say little."""
     pairs = [(_accuracies([r], target, "star"), _accuracies([r], target, "broken")) for r in records]
     weak = [broken for star, broken in pairs if star and broken and broken[0] >= threshold * star[0]]
     if weak:

@@ -93,11 +93,11 @@ class MemberChunk:
         write_json(self.file, losses_body(losses))
 
     def elsewhere(self, folder: Path) -> MemberChunk:
-        """The same piece with both of its files in another folder."""
+        """Return the same piece with both of its files in another folder."""
         return replace(self, needs=folder / self.needs.name, file=folder / self.file.name)
 
     def files(self) -> Mapping[str, bytes]:
-        """The one file."""
+        """Return the one file, if it is there."""
         return {self.file.name: self.file.read_bytes()} if self.file.exists() else {}
 
     def keep(self, files: Mapping[str, bytes]) -> None:
@@ -106,7 +106,7 @@ class MemberChunk:
             write_bytes(self.file, content)
 
     def note(self, status: str, message: str | None = None, details: str | None = None, **more: float) -> None:
-        """Into the search's log, and only what went wrong."""
+        """Write into the search's log, and only what went wrong."""
         folder = RunFolder(self.file.parents[1])
         if message:
             folder.log(f"{self.label} {status}: {message}")
@@ -115,12 +115,12 @@ class MemberChunk:
 
 
 def losses_body(losses: np.ndarray) -> dict[str, object]:
-    """What a file of losses holds, a failed member as null."""
+    """Return what a file of losses holds; a failed member is null."""
     return {"schema": 1, "losses": [float(x) if np.isfinite(x) else None for x in losses]}
 
 
 def read_losses(file: Path) -> np.ndarray:
-    """Losses of such a file, nan for a failed member."""
+    """Read the losses of such a file; a failed member is nan."""
     return np.array([np.nan if x is None else x for x in read_json(file)["losses"]], dtype=float)
 
 
@@ -162,9 +162,9 @@ def _desk(place: Place, point: Path, progress: Progress) -> _Desk:
 def _made(place: Place, point: Path, progress: Progress) -> _Desk:
     problem, stored = make_problem(place.settings, place.seed, progress), load_file(point)
     problem.parameters.write(stored["theta"])
-    if (found := problem.model_hash()) != place.weights:
+    if (made := problem.model_hash()) != place.weights:
         raise LineamentError(
-            f"a worker made another model (hash {found}) than the one that is searched (hash {place.weights}): every "
+            f"a worker made another model (hash {made}) than the one that is searched (hash {place.weights}): every "
             "node needs the same model files."
         )
     columns = stored.get("columns")

@@ -153,7 +153,7 @@ def _require_same(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
 
 
 def _choice(out: Path, make: Callable[[], tuple[Choice, list[Probe]]]) -> tuple[Choice, list[Probe]]:
-    """The choice of an interrupted search, or a new one."""
+    """Read the choice of an interrupted search, or make one."""
     file = out / "choice.json"
     if file.exists():
         body = read_json(file)
@@ -164,7 +164,7 @@ def _choice(out: Path, make: Callable[[], tuple[Choice, list[Probe]]]) -> tuple[
 
 
 def _save_member(target: Target, delta: Tensor, folder: Path) -> None:
-    """A member's weights, made again from its few numbers, as a PEFT folder or, of all weights, as tensors."""
+    """Save a member's weights as a PEFT folder or, where all weights are searched, as tensors."""
     theta = target.problem.parameters.read()
     moved = theta + delta.to(theta)
     if target.problem.parameters.space.kind == "lora_factors":

@@ -49,7 +49,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found.
+    """Result of a search.
 
     Attributes:
         gain: of the winner on the scored batch, nats per target token.
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def plan_locally(target: Target, regions: Sequence[Region], batch: Batch, options: SearchOptions) -> list[LocalPlan]:
-    """Gradient and curvature of every region at the point, and what the best of `budget` draws should gain there."""
+    """Measure gradient and curvature of every region, and predict the gain of the best of `budget` draws there."""
     streams = target.streams
     operator = HessianOperator(target.problem, batch)
     fresh = mean_gradient(target.problem, target.problem.fixed(target.task, "validation"))
@@ -89,7 +89,7 @@ def choose(
     options: SearchOptions,
     progress: Progress,
 ) -> tuple[Choice, list[Probe]]:
-    """Region and sigma with the largest predicted gain: by the probe, or by the local plan where nothing is probed."""
+    """Choose region and sigma of the largest predicted gain: by the probe, or by the local plan without one."""
     by_name = {plan.space.name: plan for plan in plans}
     left = options.budget - probe_cost(regions, options)
     probes: list[Probe] = []
@@ -99,8 +99,8 @@ def choose(
     for place, region in enumerate(regions):
         progress(f"probing {region.name}", place, len(regions))
         sigmas = [options.sigma] if options.sigma else probe_sigmas(region, by_name.get(region.name))
-        found = [probe(population, region, target.streams, sigma, numbers, left) for sigma in sigmas]
-        probes += [item for item in found if item is not None]
+        tried = [probe(population, region, target.streams, sigma, numbers, left) for sigma in sigmas]
+        probes += [item for item in tried if item is not None]
     if not probes:
         raise NonFiniteError("every probed member failed: the objective is not finite anywhere near this point.")
     best = max(probes, key=lambda item: item.gain)
@@ -112,7 +112,7 @@ def choose(
 
 
 def probe_cost(regions: Sequence[Region], options: SearchOptions) -> int:
-    """Evaluations that the probe spends: every region and sigma once, the chosen one twice."""
+    """Count the evaluations that the probe spends: every region and sigma once, the chosen one twice."""
     return options.probe * (1 + len(regions) * (1 if options.sigma else len(PROBE_FACTORS)))
 
 
@@ -160,15 +160,15 @@ def run_search(
 
 
 def vote_accuracy(target: Target, deltas: Tensor, batch: Batch) -> float:
-    """Accuracy of the members' majority answer per target token; ties go to the answer of the better member."""
+    """Return the accuracy of the members' majority answer per target token; ties go to the better member's answer."""
     problem, theta, votes = target.problem, target.problem.parameters.read(), []
     for delta in deltas:
-        found = []
+        answered = []
         with problem.parameters.temporarily(theta + delta.to(theta)), torch.no_grad():
             for part in batch.chunks(problem.chunk):
                 part = part.to(problem.device)
-                found.append(answers(problem.logits(part), batch.choices)[part.targets != IGNORED])
-        votes.append(torch.cat(found))
+                answered.append(answers(problem.logits(part), batch.choices)[part.targets != IGNORED])
+        votes.append(torch.cat(answered))
     ballots = torch.stack(votes)
     # How many members agree with each member's answer; the first of the most popular ones wins.
     agreement = (ballots[:, None] == ballots[None]).sum(dim=1)
@@ -212,17 +212,17 @@ def _spend(
 
 
 def _counted(progress: Progress, before: int, n: int) -> Callable[[int], None]:
-    """Where a generation reports how many of its members are scored, `before` others having been."""
+    """Return a callback for the count of members that are scored, `before` others having been scored earlier."""
     return lambda done: progress("searching", before + done, n)
 
 
-def _probed(found: Probe, plan: LocalPlan | None, n: int) -> Choice:
-    fresh = found.gain * plan.transfer if plan else None
-    return Choice(found.region, found.sigma, n, "probe", found.gain, found.low, found.high, fresh)
+def _probed(best: Probe, plan: LocalPlan | None, n: int) -> Choice:
+    fresh = best.gain * plan.transfer if plan else None
+    return Choice(best.region, best.sigma, n, "probe", best.gain, best.low, best.high, fresh)
 
 
 def _planned(plans: Sequence[LocalPlan], regions: Sequence[Region], options: SearchOptions) -> Choice:
-    """Without a probe: the largest second-order gain, at the given sigma or at each region's own best."""
+    """Choose the largest second-order gain without a probe, at the given sigma or at each region's own best."""
     n = options.budget
     known = [
         (theory.second_order_gain(sigma, plan.space.at, n), sigma, plan)
@@ -238,7 +238,7 @@ def _planned(plans: Sequence[LocalPlan], regions: Sequence[Region], options: Sea
 
 
 def saved(outcome: Outcome, plans: Sequence[LocalPlan], probes: Sequence[Probe]) -> dict[str, Any]:
-    """The JSON of a finished search: plan, probe, choice, outcome and the kept members in numbers."""
+    """Return the JSON of a finished search: plan, probe, choice, outcome and the kept members in numbers."""
     return {
         "schema": 1,
         "plans": [

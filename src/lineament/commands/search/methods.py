@@ -38,11 +38,11 @@ class Position:
     coefficients: tuple[float, ...] = ()
 
     def moved(self, number: int, weight: float) -> Position:
-        """This point plus weight z_number."""
+        """Return this point plus weight z_number."""
         return Position((*self.draws, (number, weight)), self.coefficients)
 
     def delta(self, region: Region, streams: Streams) -> Tensor:
-        """theta - theta_0, (n_params,) float32."""
+        """Return theta - theta_0, (n_params,) float32."""
         total = torch.zeros(region.parameters.n_params)
         for number, weight in self.draws:
             total += weight * region.members(streams, [number], 1.0).deltas(0, 1)[0]
@@ -68,7 +68,7 @@ class Shifted:
         return len(self.members)
 
     def deltas(self, start: int, stop: int) -> Tensor:
-        """centre + delta of members start .. stop - 1."""
+        """Return centre + delta of members start .. stop - 1."""
         return self.members.deltas(start, stop) + self.centre
 
 
@@ -89,7 +89,7 @@ class MemberMaker:
         self._vector = torch.zeros(region.parameters.n_params)
 
     def centre(self, moves: tuple[Move, ...]) -> Tensor:
-        """The centre less theta_0 after these moves, (n_params,) float32; only moves that are new are added."""
+        """Return the centre less theta_0 after these moves, (n_params,) float32; only new moves are added."""
         if moves[: len(self._moves)] != self._moves:
             self._moves, self._vector = (), torch.zeros(self.region.parameters.n_params)
         for move in moves[len(self._moves) :]:
@@ -117,11 +117,11 @@ class Draws:
         return len(self.rows or self.numbers)
 
     def part(self, start: int, stop: int) -> Draws:
-        """Members start .. stop - 1."""
+        """Return members start .. stop - 1."""
         return replace(self, numbers=self.numbers[start:stop], rows=self.rows[start:stop])
 
     def members(self, maker: MemberMaker) -> Members:
-        """The members as perturbations of theta_0."""
+        """Return the members as perturbations of theta_0."""
         region = maker.region
         if self.rows:
             assert region.basis is not None
@@ -148,10 +148,10 @@ class Method(Protocol):
     """Proposes generations of members."""
 
     def ask(self, size: int) -> Generation:
-        """The next at most `size` members."""
+        """Return the next members, at most `size`."""
 
     def tell(self, losses: np.ndarray) -> None:
-        """Losses of the members last asked for, nan for failed ones."""
+        """Take the losses of the members last asked for; failed ones are nan."""
 
 
 @dataclass
@@ -168,14 +168,14 @@ class OneShot:
         self._maker = MemberMaker(self.region, self.streams)
 
     def ask(self, size: int) -> Generation:
-        """Draws in the order of their numbers."""
+        """Return draws in the order of their numbers."""
         numbers = tuple(range(self._asked, self._asked + size))
         self._asked += size
         positions = [Position(((number, self.sigma),)) for number in numbers]
         return Generation(Draws(numbers, self.sigma), positions, self._maker)
 
     def tell(self, losses: np.ndarray) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
 
 @dataclass
@@ -195,7 +195,7 @@ class Centred:
         self._maker = MemberMaker(self.region, self.streams)
 
     def ask(self, size: int) -> Generation:
-        """Fresh draws around the centre."""
+        """Return fresh draws around the centre."""
         self._numbers = tuple(range(self._asked, self._asked + size))
         self._asked += size
         positions = [self.centre.moved(number, self.sigma) for number in self._numbers]
@@ -253,7 +253,7 @@ class CmaEs:
         self._rows: list[np.ndarray] = []
 
     def ask(self, size: int) -> Generation:
-        """One population; the last may be cut short by the budget and is then not learned from."""
+        """Return one population; nothing is learned from a last one that the budget cuts short."""
         if self._cma is None:
             self._cma = self._make(max(2, size))
         self._rows = [self._cma.ask() for _ in range(size)]

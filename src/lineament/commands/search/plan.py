@@ -51,7 +51,7 @@ class LocalPlan:
 
 
 def local_plan(space: SearchSpace, fresh_gradient: Tensor, n: int) -> LocalPlan:
-    """Predictions for the best of n draws of one region.
+    """Predict the gain of the best of n draws of one region.
 
     Args:
         fresh_gradient: gradient on data disjoint from the selecting batch, (n_params,) float64.
@@ -112,7 +112,7 @@ def probe(
 
 
 def probe_sigmas(region: Region, plan: LocalPlan | None) -> list[float]:
-    """Where to probe a region: around the local plan's scale, or the parameters' own without one."""
+    """Choose where to probe a region: around the local plan's scale, or the parameters' own without one."""
     reference = plan.reference_sigma if plan else None
     if reference is None:
         theta = region.parameters.read()

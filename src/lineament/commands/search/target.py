@@ -49,12 +49,12 @@ class Target:
         return Streams(self.seed).child("search tool", self.task, self.point)
 
     def batch(self, n: int, stream: str) -> Batch:
-        """n training examples of the task from a named stream."""
+        """Draw n training examples of the task from a named stream."""
         return self.problem.sample(self.task, n, self.streams.generator(stream))
 
 
 def run_settings(run: Path, task: str | None, seed: int | None) -> tuple[Settings, str, int]:
-    """Settings, task and seed that a run folder stands for; `InputError` for what the run does not hold."""
+    """Return settings, task and seed that a run folder stands for; `InputError` for what the run does not hold."""
     settings = RunFolder(run).settings()
     task, seed = task or settings.task.targets[0], settings.seed if seed is None else seed
     if task not in settings.task.targets:
@@ -67,7 +67,7 @@ def run_settings(run: Path, task: str | None, seed: int | None) -> tuple[Setting
 
 
 def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: int, point: str) -> Target:
-    """A target at a point of a run: `broken`, `star` or `start`."""
+    """Return a target at a point of a run: `broken`, `star` or `start`."""
     if point not in POINTS:
         raise unknown_name("point", point, POINTS)
     files = RunFolder(run).study_files(task, seed)
@@ -77,7 +77,7 @@ def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: i
 
 
 def from_adapter(settings: Settings, problem: Problem, task: str, adapter: Path) -> Target:
-    """A target at the point of a PEFT adapter folder."""
+    """Return a target at the point of a PEFT adapter folder."""
     problem.require_task(task)
     assert problem.operating_point is not None
     problem.parameters.write(problem.operating_point)
@@ -85,7 +85,7 @@ def from_adapter(settings: Settings, problem: Problem, task: str, adapter: Path)
 
 
 def make_regions(target: Target, names: Sequence[str], rank: int, *, gradients: bool) -> list[Region]:
-    """Regions by name, or from a basis file; those that need gradients are refused without them."""
+    """Make regions by name, or from a basis file; those that need gradients are refused without them."""
     regions = []
     for name in names:
         if name not in BASES and not Path(name).suffix == ".safetensors":
@@ -98,7 +98,7 @@ def make_regions(target: Target, names: Sequence[str], rank: int, *, gradients: 
 
 
 def default_bases(target: Target, *, gradients: bool) -> tuple[str, ...]:
-    """Every basis that the target allows, except krylov, which costs a Hessian product per direction."""
+    """Name every basis that the target allows, except krylov, which costs a Hessian product per direction."""
     names = ["full", "random"]
     if gradients:
         names.append("gradient")
@@ -117,9 +117,9 @@ def _basis(target: Target, name: str, rank: int) -> Basis:
         return top_directions(rows, rank, "gradient")
     if name == "krylov":
         operator = HessianOperator(problem, target.batch(target.settings.measurement.curvature_batch, "krylov basis"))
-        found = krylov(operator.__matmul__, operator.gradient, rank, space)
+        basis = krylov(operator.__matmul__, operator.gradient, rank, space)
         operator.release()
-        return found
+        return basis
     if name == "prefix":
         if target.recording is None:
             raise InputError("basis 'prefix' needs a run with a recorded recovery; give a run folder.")
@@ -129,7 +129,7 @@ def _basis(target: Target, name: str, rank: int) -> Basis:
 
 
 def load_basis(path: Path, space: Space, target: Target) -> Basis:
-    """A basis file of this space; `InputError` naming both where it is another's."""
+    """Read a basis file of this space; `InputError` names both spaces if they differ."""
     if not path.exists():
         raise InputError(f"the basis file {path} does not exist.")
     try:
@@ -146,7 +146,7 @@ def load_basis(path: Path, space: Space, target: Target) -> Basis:
 
 
 def _start_hash(target: Target) -> str | None:
-    """The model's hash at theta_start, as basis files carry it; None where theta_start is not known."""
+    """Return the model's hash at theta_start, as basis files carry it; None where theta_start is not known."""
     file = target.recording and RunFolder(target.recording.parents[1]).operating_point(target.seed)
     if not file or not file.exists():
         return None

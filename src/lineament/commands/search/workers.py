@@ -48,7 +48,7 @@ class Workers:
     size: int
 
     def score(self, number: int, generation: Generation, report: Callable[[int], None]) -> np.ndarray:
-        """Losses of a generation's members, nan for failed ones.
+        """Score a generation's members; the losses of failed ones are nan.
 
         Args:
             report: called with the count of members that are scored.
@@ -86,14 +86,14 @@ class Workers:
 
 
 def pieces(n: int, per_pass: int, most: int) -> Sequence[tuple[int, int]]:
-    """(start, stop) of at most `most` pieces of n members, each a whole number of passes, as equal as that allows."""
+    """Cut n members into at most `most` (start, stop), each a whole number of passes, as equal as that allows."""
     n_passes = -(-n // per_pass)
     cuts = [per_pass * round(n_passes * i / min(most, n_passes)) for i in range(min(most, n_passes))]
     return list(zip(cuts, [*cuts[1:], n], strict=True))
 
 
 def workers_settings(target: Target) -> Settings:
-    """The target's settings as any worker can take them: on the target's own device, with paths from the root on."""
+    """Return settings that any worker can take: the target's, on its own device, with absolute paths."""
     model, data = target.settings.model, target.settings.task.data
     paths = {"model.adapter": model.adapter, "model.adapter_start": model.adapter_start, "task.data": data}
     if "/" in model.name:  # other names may be those of packaged models
@@ -106,7 +106,7 @@ def workers_settings(target: Target) -> Settings:
 def spread(
     pool: Pool, executor: ExecutorOptions, target: Target, region: Region, population: Population, out: Path
 ) -> Iterator[Workers]:
-    """The pool's workers for a search in folder `out`; what only they need is deleted when the block ends.
+    """Lend the pool's workers to a search in folder `out`; what only they need is deleted when the block ends.
 
     Args:
         population: scores members in this process; pieces are cut where it cuts passes.
@@ -139,4 +139,4 @@ def _tidy(point: Path, generations: Path) -> None:
 
 
 def _unseen(label: str, what: str, done: int, total: int) -> None:
-    """A piece's own progress is not shown: the count of scored members is."""
+    """Show nothing of a piece's own progress: the count of scored members is shown."""

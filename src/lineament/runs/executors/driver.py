@@ -17,7 +17,7 @@ from lineament.runs.executors.tasks import Job, Outcome, Preparation, Task
 JobProgress = Callable[[str, str, int, int], None]
 # The label under which the count of finished jobs is reported.
 ALL_JOBS = "all jobs"
-# What is said of a job last, however it went.
+# Final progress message of a job, whatever its outcome.
 ENDED = "ended"
 POLL_S = 0.3
 T = TypeVar("T", bound=Task)
@@ -38,7 +38,7 @@ class _Running:
 
 
 def nothing(task: Task) -> None:
-    """A hook that does nothing."""
+    """Do nothing: the default of a hook."""
 
 
 def settle_finished(jobs: Iterable[Job], after: Callable[[Job], None] = nothing) -> None:
@@ -76,9 +76,9 @@ class Driver(Generic[T]):
         self.failures: list[Failure] = []
 
     def progress(self, task: Task, what: str, done: int, total: int) -> None:
-        """Where a pool reports a task's work; a task's time runs from its first report on."""
-        if (found := self.running.get(task.key)) is not None:
-            found.began = found.began or time.monotonic()
+        """Take a pool's report on a task; the task's time runs from its first report."""
+        if (running := self.running.get(task.key)) is not None:
+            running.began = running.began or time.monotonic()
             self.show(task.label, what, done, total)
 
     def run(self, pool: Pool) -> list[Failure]:
@@ -99,7 +99,7 @@ class Driver(Generic[T]):
                 self._settle(Outcome(late, message, again=True))
 
     def _next(self, size: int) -> Task | None:
-        """The next task that can be started: the making of an operating point before any job.
+        """Return the next task that can be started: the making of an operating point before any job.
 
         Jobs wait for operating points, so these are begun while there is other work: when fewer than two jobs per
         worker can be started, and no more of them at a time than workers.

@@ -16,7 +16,7 @@ from lineament.settings.settings import Settings
 
 @contextmanager
 def open_pool(options: ExecutorOptions, out: Path, settings: Settings, ready: Problem | None = None) -> Iterator[Pool]:
-    """A pool that is closed, with all its workers, when the block ends; nothing is written before a task starts.
+    """Open a pool that is closed, with all its workers, when the block ends; nothing is written before a task starts.
 
     Args:
         out: the folder that all run folders are, or lie in.

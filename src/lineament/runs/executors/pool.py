@@ -15,13 +15,13 @@ SECONDS_BETWEEN_REPORTS = 0.2
 
 
 def unseen(task: Task, what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Report to nobody."""
 
 
 def seldom(
     send: Callable[[str, int, int], None], seconds: float = SECONDS_BETWEEN_REPORTS
 ) -> Callable[[str, int, int], None]:
-    """Progress that is passed on when the work changes, and otherwise a few times a second."""
+    """Pass progress on when the work changes, and otherwise a few times a second."""
     last: tuple[str, float] = ("", 0.0)
 
     def report(what: str, done: int, total: int) -> None:
@@ -44,7 +44,7 @@ class Pool(Protocol):
     progress: TaskProgress
 
     def free(self) -> int:
-        """How many more tasks may be started now."""
+        """Count the tasks that may still be started now."""
         ...
 
     def start(self, task: Task) -> None:
@@ -52,7 +52,7 @@ class Pool(Protocol):
         ...
 
     def outcomes(self, timeout_s: float) -> Sequence[Outcome]:
-        """Tasks that have ended since, waiting at most `timeout_s` for the first; passes progress on.
+        """Return tasks that have ended since, waiting at most `timeout_s` for the first; pass progress on.
 
         A worker that died gives an outcome that says so and may be tried again.
         """

@@ -39,7 +39,7 @@ class ProcessPool:
         self.workers: list[_Worker] = []
 
     def free(self) -> int:
-        """Slots without a task."""
+        """Count the slots without a task."""
         return self.size - sum(worker.task is not None for worker in self.workers)
 
     def start(self, task: Task) -> None:
@@ -114,7 +114,7 @@ class ProcessPool:
 
 
 def _how(code: int | None) -> str:
-    """An exit code in words; the kernel kills with SIGKILL when memory runs out."""
+    """Put an exit code into words; the kernel kills with SIGKILL when memory runs out."""
     if code is None or code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
@@ -135,7 +135,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _work(pipe: Connection) -> None:
-    """A worker's life: take a task, carry it out, say how it ended."""
+    """Work until told to stop: take a task, carry it out, say how it ended."""
     Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:

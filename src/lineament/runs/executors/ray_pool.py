@@ -33,7 +33,7 @@ VERSIONS_S = 60.0
 CANCEL_S = 20.0
 SECONDS_BETWEEN_ROOM = 20.0
 # How many operating points the object store holds for jobs to come; the driver's disk has all of them.
-MOST_SHARED = 32
+MAX_SHARED = 32
 
 
 class RayPool:
@@ -68,7 +68,7 @@ class RayPool:
             raise
 
     def free(self) -> int:
-        """Slots without a task; Ray itself waits when a node has gone and there is no room."""
+        """Count the slots without a task; Ray itself waits when a node has gone and there is no room."""
         return self.size - len(self.running)
 
     def start(self, task: Task) -> None:
@@ -83,7 +83,7 @@ class RayPool:
         self.running[ref], self.names[ref] = task, name
 
     def outcomes(self, timeout_s: float) -> Sequence[Outcome]:
-        """Tasks that have ended; a worker or node that died gives an outcome that may be tried again."""
+        """Return tasks that have ended; a worker or node that died gives an outcome that may be tried again."""
         self._pass_progress_on()
         refs = list(self.running)
         first, _ = self.ray.wait(refs, num_returns=1, timeout=timeout_s)
@@ -111,7 +111,7 @@ class RayPool:
         return self.running.pop(ref)
 
     def _without_room(self) -> list[Outcome]:
-        """Tasks that no node has room for any more, now and then looked for: Ray would wait for one without a word."""
+        """Look now and then for tasks that no node has room for any more: Ray would wait without a word."""
         if time.monotonic() - self.room_seen < SECONDS_BETWEEN_ROOM:
             return []
         self.room_seen, ended = time.monotonic(), []
@@ -127,7 +127,7 @@ class RayPool:
         return max(1, int(self.ray.cluster_resources().get("CPU", 1)) // settings.threads)
 
     def _board(self) -> Any:
-        """Where workers write their progress; it lives beside this process, whose end is the run's end anyway."""
+        """Start the board for workers' progress beside this process, whose end is the run's end anyway."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
@@ -149,10 +149,10 @@ class RayPool:
                 self.progress(by_name[name], *step)
 
     def _shared_by(self, task: Task) -> Any:
-        """A reference to the operating point and base model, put into the object store once for all tasks."""
+        """Return a reference to operating point and base model, put into the object store once for all tasks."""
         key = (task.needs, base_of(task))
         if key not in self.shared:
-            while len(self.shared) >= MOST_SHARED:
+            while len(self.shared) >= MAX_SHARED:
                 del self.shared[next(iter(self.shared))]  # tasks that were given it keep it alive
             self.shared[key] = self.ray.put(read_shared(*key))
         return self.shared[key]
@@ -246,7 +246,7 @@ def _require_room(ray: ModuleType, settings: Settings) -> None:
 
 
 def missing_room(ray: ModuleType, settings: Settings) -> str | None:
-    """Why no living node can take a job of these settings, if none can."""
+    """Say why no living node can take a job of these settings, if none can."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = max((node.get("CPU", 0) for node in nodes), default=0)
     if settings.threads > most:
@@ -257,7 +257,7 @@ def missing_room(ray: ModuleType, settings: Settings) -> str | None:
 
 
 def _require_same_versions(ray: ModuleType) -> None:
-    """Equal records need equal packages on every node."""
+    """Refuse a cluster whose nodes have other packages: equal records need equal ones."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = versions()
@@ -281,5 +281,5 @@ def _require_same_versions(ray: ModuleType) -> None:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of what decides records, in this process."""
+    """Return the versions of what decides records, in this process."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -54,7 +54,7 @@ class Board:
         self.steps[name] = (what, done, total)
 
     def take(self) -> dict[str, tuple[str, int, int]]:
-        """All steps since the last call."""
+        """Return all steps since the last call."""
         taken, self.steps = self.steps, {}
         return taken
 
@@ -82,7 +82,7 @@ def carry_out(task: Task, shared: Shared, token: Path, board: Any, name: str, fo
 
 
 def read_shared(needs: Path | None, base: Path | None) -> Shared:
-    """Contents of what a task needs and of its cached base model, where they are."""
+    """Read what a task needs and its cached base model, where they exist."""
     needed = needs.read_bytes() if needs and needs.exists() else None
     return Shared(needed, base.name if base else None, base.read_bytes() if base and base.exists() else None)
 
@@ -107,7 +107,7 @@ def _result(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> Result:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder that is deleted afterwards, by the next attempt on this node if this worker is killed."""
+    """Make a folder that is deleted afterwards, by the next attempt on this node if this worker is killed."""
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{IN_USE}"):
         # Refused (a Timeout, which is an OSError) while its worker lives.
         with suppress(OSError), FileLock(left, timeout=0, fallback_to_soft=False):

@@ -22,7 +22,7 @@ class SerialPool:
         self.waiting: list[Task] = []
 
     def free(self) -> int:
-        """One, unless a task waits."""
+        """Return 1, unless a task waits."""
         return 1 - len(self.waiting)
 
     def start(self, task: Task) -> None:
@@ -39,8 +39,8 @@ class SerialPool:
         return done
 
     def stop(self, task: Task) -> None:
-        """A task here cannot be stopped from outside; `ExecutorOptions` allows no time limit."""
+        """Refuse: a task here cannot be stopped from outside, so `ExecutorOptions` allows no time limit."""
         raise NotImplementedError("a serial task has nobody to stop it")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""

@@ -29,7 +29,7 @@ class Standing:
 
 
 def standing(jobs: Sequence[Job]) -> Standing:
-    """What is on disk of these jobs."""
+    """Find out how far these jobs are from what is on disk."""
     missing, done = list[Job](), list[Job]()
     for job in jobs:
         (done if is_finished(job.settings, job.seed, job.run) else missing).append(job)
@@ -41,5 +41,5 @@ def standing(jobs: Sequence[Job]) -> Standing:
 
 
 def _states(folder: RunFolder) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = read_json(folder.state)["jobs"] if folder.state.exists() else {}
-    return found
+    jobs: dict[str, dict[str, Any]] = read_json(folder.state)["jobs"] if folder.state.exists() else {}
+    return jobs

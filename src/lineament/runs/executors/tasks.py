@@ -66,11 +66,11 @@ class Task(Protocol):
         ...
 
     def elsewhere(self, folder: Path) -> Self:
-        """The same task with all its files below another folder."""
+        """Return the same task with all its files below another folder."""
         ...
 
     def files(self) -> Mapping[str, bytes]:
-        """Of a task that was carried out elsewhere: what `keep` takes."""
+        """Return what `keep` takes, of a task that was carried out elsewhere."""
         ...
 
     def keep(self, files: Mapping[str, bytes]) -> None:
@@ -115,18 +115,18 @@ class Job:
             run_job(self.settings, self.seed, self.run, progress, ready)
 
     def elsewhere(self, folder: Path) -> Job:
-        """The same job in a run folder below another folder, with what it needs beside it."""
+        """Return the same job in a run folder below another folder, with what it needs beside it."""
         return replace(self, run=folder / "run", needs=self.needs and folder / self.needs.name)
 
     def files(self) -> Mapping[str, bytes]:
-        """The run's files: relative path -> content.
+        """Return the run's files: relative path -> content.
 
         Recordings stay behind, since they are far larger than all else, and with them the note that recovery is done:
         a later extension of the job makes its recovery again, to the same numbers.
         """
         left = {path for kind in STAY_BEHIND for path in self.run.glob(kind)}
-        found = [path for path in self.run.rglob("*") if path.is_file() and path not in left]
-        return {str(path.relative_to(self.run)): path.read_bytes() for path in found}
+        brought = [path for path in self.run.rglob("*") if path.is_file() and path not in left]
+        return {str(path.relative_to(self.run)): path.read_bytes() for path in brought}
 
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write files that are not there yet: records last, after their arrays, since what has them is complete."""
@@ -135,7 +135,7 @@ class Job:
                 write_bytes(self.run / name, files[name])
 
     def note(self, status: str, message: str | None = None, details: str | None = None, **more: float) -> None:
-        """Into the run's state and log."""
+        """Write into the run's state and log."""
         folder = RunFolder(self.run)
         folder.mark(self.name, status, message, **more)
         if status != "running":
@@ -166,11 +166,11 @@ class Preparation:
                 make_operating_point(problem, self.settings, self.seed, self.key, progress)
 
     def elsewhere(self, folder: Path) -> Preparation:
-        """The same, to a file in another folder."""
+        """Return the same preparation with its file in another folder."""
         return replace(self, key=folder / self.key.name)
 
     def files(self) -> Mapping[str, bytes]:
-        """The one file."""
+        """Return the one file, if it is there."""
         return {self.key.name: self.key.read_bytes()} if self.key.exists() else {}
 
     def keep(self, files: Mapping[str, bytes]) -> None:
@@ -179,7 +179,7 @@ class Preparation:
             write_bytes(self.key, content)
 
     def note(self, status: str, message: str | None = None, details: str | None = None, **more: float) -> None:
-        """Nothing: the jobs that wait for it have their own notes."""
+        """Write nothing: the jobs that wait for it have their own notes."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def attempt(task: Task, progress: Progress, ready: Problem | None = None) -> Out
 
 
 def operating_key(settings: Settings) -> str:
-    """Equal for exactly the configurations whose operating points, seed by seed, are the same."""
+    """Return a hash shared by exactly the configurations with the same operating points, seed by seed."""
     body = {key: value for key, value in to_dict(settings).items() if key in BEFORE_DAMAGE}
     body["task"] = {key: value for key, value in body["task"].items() if key != "targets"}
     body["space"] = settings.recovery.space
@@ -223,13 +223,13 @@ def operating_key(settings: Settings) -> str:
 
 
 def trains_operating_point(settings: Settings) -> bool:
-    """Whether there is training before the damage; a given adapter and a pretrained model's weights need none."""
+    """Return whether there is training before the damage; a given adapter and pretrained weights need none."""
     adapts = settings.recovery.space == "lora" and not settings.model.adapter
     return adapts or kind_named(settings.problem).trains_base
 
 
 def base_of(task: Task) -> Path | None:
-    """Where a task's trained base model is cached; None where it has none."""
+    """Return where a task's trained base model is cached; None where it has none."""
     if not kind_named(task.settings.problem).trains_base:
         return None  # nor is its module imported, which takes seconds
     return factory_of(task.settings).base_file(task.settings, task.seed)
@@ -248,7 +248,7 @@ def _only_writer(lock: Path) -> Iterator[None]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system has no links."""
+    """Give a file a second name; copy it where the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

@@ -44,7 +44,7 @@ class SweepFolder:
 
     @property
     def records_table(self) -> Path:
-        """Every figure of every record, one row each."""
+        """Every quantity of every record, one row each."""
         return self.path / "records.parquet"
 
     @property
@@ -58,11 +58,11 @@ class SweepFolder:
         return self.path / "sweep.json"
 
     def run(self, cell: Cell) -> RunFolder:
-        """The run folder of one cell."""
+        """Return the run folder of one cell."""
         return RunFolder(self.path / CELLS / cell.name)
 
     def grid(self) -> Grid:
-        """The grid the sweep was made with; `InputError` if this is no sweep."""
+        """Read the grid the sweep was made with; `InputError` if this is no sweep."""
         if not self.config.exists():
             raise InputError(f"{self.path} is no sweep: it has no sweep.toml.")
         return read_grid(self.config)
@@ -117,6 +117,6 @@ class SweepFolder:
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a sweep.toml that a sweep wrote: every key is there."""
+    """Read the grid of a sweep.toml that a sweep wrote: every key is there."""
     base, vary = grid_file(path)
     return make_grid(updated(Settings(), base, str(path)), vary, str(path))

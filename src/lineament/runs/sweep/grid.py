@@ -54,20 +54,20 @@ class Grid:
     vary: Mapping[str, tuple[Any, ...]]
 
     def __len__(self) -> int:
-        """How many cells there are."""
+        """Count the cells."""
         n = 1
         for values in self.vary.values():
             n *= len(values)
         return n
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell; the key given last changes fastest."""
+        """Yield every cell; the key given last changes fastest."""
         for combination in itertools.product(*self.vary.values()):
             values = dict(zip(self.vary, combination, strict=True))
             yield Cell(cell_name(values), values, updated(self.base, values, "the grid"))
 
     def to_dict(self) -> dict[str, Any]:
-        """As written to sweep.toml: the base configuration with a table `vary` of dotted keys."""
+        """Return the base configuration with a table `vary` of dotted keys, as sweep.toml has it."""
         return {
             **to_dict(self.base),
             "vary": {key: [plain_value(value) for value in values] for key, values in self.vary.items()},
@@ -75,7 +75,7 @@ class Grid:
 
 
 def make_grid(base: Settings, vary: Mapping[str, Sequence[Any]], source: str) -> Grid:
-    """A grid with its keys and values checked and typed.
+    """Make a grid; keys and values are checked and typed.
 
     Args:
         vary: dotted key -> values. Of a key that is a list, each value is a list, or a text with `+` between parts.
@@ -90,7 +90,7 @@ def make_grid(base: Settings, vary: Mapping[str, Sequence[Any]], source: str) ->
 
 
 def grid_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Dotted keys of a TOML file with a grid: (those of the base configuration, those of its table `vary`)."""
+    """Read a TOML file with a grid: dotted keys of the base configuration, and those of its table `vary`."""
     body = from_file(path)
     vary = {key.removeprefix("vary."): values for key, values in body.items() if key.startswith("vary.")}
     return {key: value for key, value in body.items() if not key.startswith("vary.")}, vary

@@ -12,7 +12,7 @@ from lineament.runs.sweep.grid import Cell
 
 
 def jobs_of(folder: SweepFolder, cells: Sequence[Cell]) -> list[Job]:
-    """All jobs, seed by seed: a sweep that is ended early has whole grids of fewer seeds."""
+    """List all jobs, seed by seed: a sweep that is ended early has whole grids of fewer seeds."""
     keys = [operating_key(cell.settings) if trains_operating_point(cell.settings) else None for cell in cells]
     counts = Counter(keys)
     shared = [key if key and counts[key] > 1 else None for key in keys]

@@ -1,4 +1,4 @@
-"""What a sweep found: the claims of every cell over its seeds, what each key changes, and which jobs failed."""
+"""Results of a sweep: the claims of every cell over its seeds, what each key changes, and which jobs failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lineament.settings.keys import KEYS
 from lineament.settings.plain import plain_value
 
 SCHEMA_VERSION = 2
-# (task, claim) -> seed -> the claim's figure from that seed alone.
+# (task, claim) -> seed -> the claim's value from that seed alone.
 PerSeed = Mapping[tuple[str, str], Mapping[int, float]]
 
 
@@ -107,20 +107,20 @@ def _cell_body(
 
 
 def _claim_body(claim: Claim, per_seed: PerSeed) -> dict[str, Any]:
-    """A claim without its details, which are long and stay in the cell's claims.json."""
+    """Return a claim without its details, which are long and stay in the cell's claims.json."""
     body = asdict(claim)
     n_seeds = body.pop("details")["n_seeds"]
-    found = per_seed.get((claim.task, claim.id), {})
-    return {**body, "n_seeds": n_seeds, "per_seed": {str(seed): value for seed, value in found.items()}}
+    values = per_seed.get((claim.task, claim.id), {})
+    return {**body, "n_seeds": n_seeds, "per_seed": {str(seed): value for seed, value in values.items()}}
 
 
 def _not_recovered(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Seeds without a recovery have no capture and no drift: why a cell may lack claims though its jobs ended."""
+    """List seeds that did not recover: they have no capture and no drift, so a finished cell may lack claims."""
     return [
-        {"task": record.target, "seed": record.seed, "reason": figure.reason or "not recovered"}
+        {"task": record.target, "seed": record.seed, "reason": steps.reason or "not recovered"}
         for record in records
-        for figure in record.select("recovery_steps")
-        if record.measurement == "basis_capture" and figure.value is None
+        for steps in record.select("recovery_steps")
+        if record.measurement == "basis_capture" and steps.value is None
     ]
 
 
@@ -128,12 +128,12 @@ def _per_seed(records: Sequence[Record], rank: int) -> PerSeed:
     by_seed: dict[int, list[Record]] = {}
     for record in records:
         by_seed.setdefault(record.seed, []).append(record)
-    found: dict[tuple[str, str], dict[int, float]] = {}
+    per_seed: dict[tuple[str, str], dict[int, float]] = {}
     for seed, own in sorted(by_seed.items()):
         for claim in evaluate_claims(own, rank):
             if claim.measured is not None:
-                found.setdefault((claim.task, claim.id), {})[seed] = claim.measured
-    return found
+                per_seed.setdefault((claim.task, claim.id), {})[seed] = claim.measured
+    return per_seed
 
 
 def _failures(cell: Cell, run: RunFolder, done: Sequence[int]) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ def _failures(cell: Cell, run: RunFolder, done: Sequence[int]) -> list[dict[str,
 def _differences(
     grid: Grid, values: Mapping[tuple[Any, ...], tuple[str, PerSeed]], units: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Every other value of a key minus its first one, all other keys held fixed: tasks and settings are columns."""
+    """Subtract a key's first value from every other one, all other keys held fixed."""
     keys = list(grid.vary)
     for place, key in enumerate(keys):
         first, *others = grid.vary[key]
@@ -162,24 +162,24 @@ def _differences(
             )
             for other in others:
                 names = {"key": key, "first": plain_value(first), "other": plain_value(other), "fixed": fixed}
-                found = _cell_differences(values[*head, first, *tail], values[*head, other, *tail], units)
-                yield from ({**names, **body} for body in found)
+                differences = _cell_differences(values[*head, first, *tail], values[*head, other, *tail], units)
+                yield from ({**names, **body} for body in differences)
 
 
 def _cell_differences(
     first: tuple[str, PerSeed], other: tuple[str, PerSeed], units: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Paired by seed, over the seeds that both cells have; a claim that no seed has in both is left out."""
+    """Pair two cells by seed, over the seeds that both have; a claim that no seed has in both is left out."""
     (first_cell, old), (other_cell, new) = first, other
     for task, claim in old:
-        found = paired_by_seed(new.get((task, claim), {}), old[task, claim])
-        if found.n_seeds:
+        difference = paired_by_seed(new.get((task, claim), {}), old[task, claim])
+        if difference.n_seeds:
             yield {
                 "first_cell": first_cell,
                 "other_cell": other_cell,
                 "task": task,
                 "claim": claim,
                 "unit": units[claim],
-                **asdict(found),
-                "reason": "one seed" if found.n_seeds == 1 else None,
+                **asdict(difference),
+                "reason": "one seed" if difference.n_seeds == 1 else None,
             }

@@ -1,4 +1,4 @@
-"""A sweep as two Parquet tables that data frames read: every figure of every record, and every claim of every cell."""
+"""A sweep as two Parquet tables that data frames read: every quantity of a record, and every claim of a cell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECORD_COLUMNS = {
     "n_params": WHOLE,
     "quantity": TEXT,
 }
-FIGURE_COLUMNS = {
+QUANTITY_COLUMNS = {
     "value": REAL,
     "stderr": REAL,
     "low": REAL,
@@ -69,7 +69,7 @@ def write_tables(folder: SweepFolder) -> None:
     grid = folder.grid()
     varied = {"cell": TEXT, **{key: _varied_type(key) for key in grid.vary}}
     labels = {f"label.{name}": kind for name, kind in sorted(_label_types(folder, grid).items())}
-    columns = {**varied, **RECORD_COLUMNS, **labels, **FIGURE_COLUMNS}
+    columns = {**varied, **RECORD_COLUMNS, **labels, **QUANTITY_COLUMNS}
     _write(folder.records_table, columns, (_record_rows(folder, cell, labels) for cell in grid.cells()))
     claims = {cell["name"]: cell["claims"] for cell in read_json(folder.results)["cells"]}
     rows = [row for cell in grid.cells() for row in _claim_rows(cell, claims.get(cell.name, ()))]
@@ -78,7 +78,7 @@ def write_tables(folder: SweepFolder) -> None:
 
 
 def _write(path: Path, columns: Mapping[str, Any], groups: Iterable[Iterable[Row]]) -> None:
-    """One row group for each of `groups` that has rows."""
+    """Write one row group for each of `groups` that has rows."""
     schema = pa.schema(list(columns.items()))
     with written_whole(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         for rows in groups:
@@ -94,20 +94,20 @@ def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, Any]) -> 
             **varied,
             **{name: getattr(record, name) for name in (*RECORD_COLUMNS, "config_hash") if name != "quantity"},
         }
-        for figure in record.quantities:
-            arm = None if figure.stderr is None or figure.value is None else NORMAL_HALF * figure.stderr
-            named = {f"label.{name}": value for name, value in figure.labels.items()}
+        for quantity in record.quantities:
+            arm = None if quantity.stderr is None or quantity.value is None else NORMAL_HALF * quantity.stderr
+            named = {f"label.{name}": value for name, value in quantity.labels.items()}
             yield {
                 **shared,
                 **{name: _as_text(value) if labels[name] == TEXT else value for name, value in named.items()},
-                "quantity": figure.name,
-                "value": figure.value,
-                "stderr": figure.stderr,
-                "low": None if arm is None or figure.value is None else figure.value - arm,
-                "high": None if arm is None or figure.value is None else figure.value + arm,
-                "null_value": figure.null,
-                "unit": figure.unit,
-                "reason": figure.reason,
+                "quantity": quantity.name,
+                "value": quantity.value,
+                "stderr": quantity.stderr,
+                "low": None if arm is None or quantity.value is None else quantity.value - arm,
+                "high": None if arm is None or quantity.value is None else quantity.value + arm,
+                "null_value": quantity.null,
+                "unit": quantity.unit,
+                "reason": quantity.reason,
             }
 
 
@@ -130,21 +130,21 @@ def _varied_value(value: Any) -> Any:
 
 
 def _varied_type(key: str) -> Any:
-    """Column type of a settings key: lists and named choices are texts."""
+    """Return the column type of a settings key: lists and named choices are texts."""
     kind = KEYS[key].type
     types: dict[Any, Callable[[], Any]] = {bool: pa.bool_, int: pa.int64, float: pa.float64}
     return TEXT if get_origin(kind) is not None else types.get(kind, pa.string)()
 
 
 def _label_types(folder: SweepFolder, grid: Grid) -> dict[str, Any]:
-    """Label name -> column type that holds all its values: whole numbers, numbers, or texts."""
+    """Return label name -> column type that holds all its values: whole numbers, numbers, or texts."""
     kinds: dict[str, set[type]] = {}
     for cell in grid.cells():
         for record in _records(folder, cell):
-            for figure in record.quantities:
-                for name, value in figure.labels.items():
+            for quantity in record.quantities:
+                for name, value in quantity.labels.items():
                     kinds.setdefault(name, set()).add(type(value))
-    return {name: WHOLE if found == {int} else REAL if found <= {int, float} else TEXT for name, found in kinds.items()}
+    return {name: WHOLE if types == {int} else REAL if types <= {int, float} else TEXT for name, types in kinds.items()}
 
 
 def _as_text(value: Any) -> str:

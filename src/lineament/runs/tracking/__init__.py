@@ -22,7 +22,7 @@ TRACKERS = {"tensorboard": "lineament.runs.tracking.tensorboard", "mlflow": "lin
 
 @contextmanager
 def tracking(names: Sequence[str], out: Path) -> Iterator[Callable[[Job], None]]:
-    """A hook for finished jobs that logs each to every named tracker; trackers are opened when a job comes.
+    """Open a hook that logs each finished job to every named tracker; trackers are opened when a job comes.
 
     A tracker that fails is named on stderr once and left out from then on: the run goes on.
 

@@ -23,18 +23,18 @@ class JobLog:
     Attributes:
         name: distinct within the run or sweep, with `/` between folders, e.g. `cells/optimizer=sgd/seed3`.
         settings: dotted key -> value as --set takes it.
-        figures: `claims/ID/TASK` -> the seed's value of the claim.
+        claim_values: `claims/ID/TASK` -> the seed's value of the claim.
         curves: `recovery/loss/TASK`, `recovery/accuracy/TASK` -> value at every step, from step 0.
     """
 
     name: str
     settings: Mapping[str, str]
-    figures: Mapping[str, float]
+    claim_values: Mapping[str, float]
     curves: Mapping[str, tuple[float, ...]]
 
 
 def job_log(job: Job, out: Path) -> JobLog:
-    """The log of a job whose records are complete.
+    """Return the log of a job whose records are complete.
 
     Args:
         out: the run or sweep that the job belongs to.
@@ -43,16 +43,16 @@ def job_log(job: Job, out: Path) -> JobLog:
     settings["seed"] = str(job.seed)
     records = [Record.load(path) for path in sorted(RunFolder(job.run).records.glob(f"*-{job.name}.json"))]
     claims = evaluate_claims(records, job.settings.measurement.headline_rank)
-    figures = {f"claims/{c.id}/{c.task}": c.measured for c in claims if c.measured is not None}
+    values = {f"claims/{c.id}/{c.task}": c.measured for c in claims if c.measured is not None}
     name = (job.run.relative_to(out) / job.name).as_posix()
-    return JobLog(name, settings, figures, _curves(job))
+    return JobLog(name, settings, values, _curves(job))
 
 
 def _curves(job: Job) -> dict[str, tuple[float, ...]]:
-    found: dict[str, tuple[float, ...]] = {}
+    curves: dict[str, tuple[float, ...]] = {}
     for target in job.settings.task.targets:
         file = RunFolder(job.run).study_files(target, job.seed).recovery.curve
         if file.exists():  # not where only the operating point was measured, nor where the stage stayed on its node
             body = read_json(file)
-            found |= {f"recovery/{curve}/{target}": tuple(body[curve]) for curve in CURVES}
-    return found
+            curves |= {f"recovery/{curve}/{target}": tuple(body[curve]) for curve in CURVES}
+    return curves

@@ -19,13 +19,13 @@ BATCH = 1000
 
 
 def require_installed() -> None:
-    """`InputError` without MLflow."""
+    """Raise `InputError` without MLflow."""
     if importlib.util.find_spec("mlflow") is None:
         raise InputError("--track mlflow needs MLflow: `pip install mlflow`.")
 
 
 def open_tracker(out: Path) -> Callable[[JobLog], None]:
-    """A function that logs a job as one MLflow run, in place of an earlier one of the same job."""
+    """Return a function that logs a job as one MLflow run, in place of an earlier one of the same job."""
     # by default a server that does not answer would hold the run for minutes at every job
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -34,8 +34,8 @@ def open_tracker(out: Path) -> Callable[[JobLog], None]:
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.absolute() / 'mlflow.db'}"
     client = MlflowClient(uri)
-    found = client.get_experiment_by_name(EXPERIMENT)
-    experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+    existing = client.get_experiment_by_name(EXPERIMENT)
+    experiment = existing.experiment_id if existing else client.create_experiment(EXPERIMENT)
 
     def log(job: JobLog) -> None:
         tags = {JOB_TAG: job.name, OUT_TAG: str(out.absolute())}
@@ -46,7 +46,7 @@ def open_tracker(out: Path) -> Callable[[JobLog], None]:
         params = [Param(key, value) for key, value in job.settings.items()]
         client.log_batch(run, params=params)
         now = int(1000 * time.time())
-        metrics = [Metric(name, value, now, 0) for name, value in job.figures.items()]
+        metrics = [Metric(name, value, now, 0) for name, value in job.claim_values.items()]
         metrics += [Metric(name, v, now, step) for name, values in job.curves.items() for step, v in enumerate(values)]
         for start in range(0, len(metrics), BATCH):
             client.log_batch(run, metrics=metrics[start : start + BATCH])

@@ -12,13 +12,13 @@ from lineament.runs.tracking.job_log import JobLog
 
 
 def require_installed() -> None:
-    """`InputError` without TensorBoard."""
+    """Raise `InputError` without TensorBoard."""
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("--track tensorboard needs TensorBoard: `pip install tensorboard`.")
 
 
 def open_tracker(out: Path) -> Callable[[JobLog], None]:
-    """A function that writes a job's event file below OUT/tensorboard, in place of an earlier one."""
+    """Return a function that writes a job's event file below OUT/tensorboard, in place of an earlier one."""
     from torch.utils.tensorboard import SummaryWriter
 
     def log(job: JobLog) -> None:
@@ -28,9 +28,8 @@ def open_tracker(out: Path) -> Callable[[JobLog], None]:
             for name, values in job.curves.items():
                 for step, value in enumerate(values):
                     writer.add_scalar(name, value, step)
-            for name, value in job.figures.items():
+            for name, value in job.claim_values.items():
                 writer.add_scalar(name, value, 0)
-            figures = dict(job.figures)
-            writer.add_hparams(dict(job.settings), figures, run_name=".")
+            writer.add_hparams(dict(job.settings), dict(job.claim_values), run_name=".")
 
     return log
