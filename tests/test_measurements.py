@@ -148,6 +148,7 @@ def test_every_capture_carries_its_structured_null(captures: Record) -> None:
     for figure in captures.select("capture", **WHOLE, rank=5):
         name = str(figure.labels["basis"])
         null = "null_other_task" if name.startswith(("static", "task_vectors")) else "null_noise_prefix"
+        null = "null_preconditioned_shuffled" if name == "control_preconditioned" else null
         assert figure.null == captures.value("capture", **WHOLE, basis=null, rank=5), name
 
 
@@ -211,6 +212,39 @@ def test_preconditioned_plane_is_the_svd_after_the_metric(study: Study) -> None:
     right = np.linalg.svd(dense_static(study, "broken", "copy") / metric, full_matrices=False)[2][:2]
     found = bases["control_preconditioned"].leading(2).columns.numpy()
     assert oracles.dense_overlap(found, right.T) > 1 - 1e-3
+
+
+def test_the_null_of_the_preconditioned_plane_has_shuffled_labels_in_plane_and_metric(study: Study) -> None:
+    recovery, m = study.settings.recovery, study.settings.measurement
+    sets = (("metric shuffled", 16, recovery.batch), ("preconditioned shuffled", m.gradients, m.minibatch))
+    with study.problem.parameters.temporarily(study.points["broken"]):
+        fresh, rows = (
+            oracles.dense_gradients(study.problem, study.gradient_batch("copy", n, size, name, "shuffled"), size)
+            for name, n, size in sets
+        )
+    right = np.linalg.svd(rows / (np.sqrt((fresh**2).mean(axis=0)) + recovery.eps), full_matrices=False)[2][:2]
+    found = make_bases(study, ["null_preconditioned_shuffled"])["null_preconditioned_shuffled"].leading(2)
+    assert oracles.dense_overlap(found.columns.numpy(), right.T) > 1 - 1e-3
+
+
+def test_the_mean_free_prefix_is_adam_on_gradients_without_the_mean_where_it_stands(study: Study) -> None:
+    recovery, streams = study.settings.recovery, study.streams.child("mean-free run")
+    theta = study.points["broken"].double().numpy()
+    first, second, rows = 0.0, 0.0, []
+    for step in range(2):
+        batch = study.problem.sample("copy", recovery.batch, streams.generator("copy", step))
+        fresh = study.problem.sample("copy", 4 * recovery.batch, streams.child("mean").generator("copy", step))
+        with study.problem.parameters.temporarily(torch.from_numpy(theta)):
+            g = oracles.dense_gradients(study.problem, batch, len(batch))[0]
+            g = g - oracles.dense_gradients(study.problem, fresh, len(fresh))[0]
+        first = recovery.momentum * first + (1 - recovery.momentum) * g
+        second = recovery.beta2 * second + (1 - recovery.beta2) * g**2
+        unbiased = first / (1 - recovery.momentum ** (step + 1)), second / (1 - recovery.beta2 ** (step + 1))
+        step_taken = recovery.lr * (unbiased[0] / (np.sqrt(unbiased[1]) + recovery.eps) + recovery.weight_decay * theta)
+        rows.append(-step_taken)
+        theta = theta - step_taken
+    found = make_bases(study, ["null_mean_free_prefix"])["null_mean_free_prefix"].leading(2).columns.numpy()
+    assert oracles.dense_overlap(found, oracles.orthonormal(np.stack(rows))) > 0.99
 
 
 def test_projection_on_a_basis_that_holds_everything_is_the_recovered_point(study: Study) -> None:

@@ -4,8 +4,8 @@ Quantity: capture(U, D) = |U^T D|^2 / |D|^2, D = theta_recovered - theta_broken,
 recovery. Unit: fraction. Three definitions: `whole` (D), `rest` (D less the updates the basis was built from, or less
 u_1 .. u_k for a basis built from none), `rest_gap` (less u_1 .. u_(k+10) as well). Captures by updates stand
 beside those of a blind run (`blind`), at T and at T_loss.
-Null: `null_noise_prefix` for the prefix, `null_other_task` for static planes; the
-random subspace passes anything and decides nothing.
+Null: `null_other_task` for static planes, `null_preconditioned_shuffled` for the plane in the optimizer's metric,
+`null_noise_prefix` for the prefix and all others; the random subspace passes anything and decides nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 from lineament.bases import Basis, overlap
 from lineament.measurements.capture_bases import (
     BASES,
+    MEAN_BATCHES,
+    METRIC_BATCHES,
     compared_ranks,
     make_bases,
     usable_ranks,
@@ -47,6 +49,9 @@ from lineament.vectors.effective import update_gram
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
 NAME = "basis_capture"
+# basis -> the basis whose capture is its null.
+NULL_OF = {**dict.fromkeys(STATIC, "null_other_task"), "control_preconditioned": "null_preconditioned_shuffled"}
+NULL_OF_OTHERS = "null_noise_prefix"
 DEFINITIONS = {
     "capture": "|U^T d|^2 / |d|^2; definition whole: d = D; rest: D less the updates that U was built from (for a "
     "basis built from none, less u_1..u_k); rest_gap: less u_1..u_(k+10) too (protocol 2)",
@@ -198,7 +203,7 @@ def _krylov_overlap(
 
 
 def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
-    """Put beside each capture its null: another task's plane for static bases, the noise prefix for others."""
+    """Put beside each capture its null, which is made as its basis is; the noise prefix where none is named."""
 
     def key(figure: Quantity) -> tuple[object, ...]:
         return tuple(figure.labels.get(k) for k in ("rank", "definition", "at", "space_of"))
@@ -206,15 +211,14 @@ def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
     captures = [f for f in figures if f.name == "capture"]
     nulls = {
         name: {key(f): f.value for f in captures if f.labels["basis"] == name}
-        for name in ("null_noise_prefix", "null_other_task")
+        for name in {NULL_OF_OTHERS, *NULL_OF.values()}
     }
 
     def with_null(figure: Quantity) -> Quantity:
         if figure.name != "capture":
             return figure
-        name = "null_other_task" if figure.labels["basis"] in STATIC else "null_noise_prefix"
-        null = nulls[name].get(key(figure))
-        return replace(figure, null=null)
+        null_of_basis = NULL_OF.get(str(figure.labels["basis"]), NULL_OF_OTHERS)
+        return replace(figure, null=nulls[null_of_basis].get(key(figure)))
 
     return [with_null(figure) for figure in figures]
 
@@ -223,9 +227,9 @@ def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
     """Count the example passes of one target, with those of the grid of damage kinds and step sizes if it is made."""
     m, batch = settings.measurement, settings.recovery.batch
     curvature = m.curvature_batch * HESSIAN_PASSES * (m.lanczos_steps + 2 * max(m.ranks))
-    others = max(m.ranks) * 3 * batch + n_tasks * m.task_vector_steps * batch
+    others = max(m.ranks) * (3 + 1 + MEAN_BATCHES) * batch + n_tasks * m.task_vector_steps * batch
     inside = (len(BASES) * len(m.ranks) if m.inside_all else 5) * 3 * m.inside_steps * m.inside_batch
-    bases = m.gradients * m.minibatch * (2 + n_tasks) + curvature + others + 16 * batch
+    bases = m.gradients * m.minibatch * (3 + n_tasks) + curvature + others + 2 * METRIC_BATCHES * batch
     passes = {"bases and captures": bases, "training inside": float(inside)}
     if m.grid:
         passes["step size by damage grid"] = N_CELLS * (damage_passes(settings) + recovery_passes(settings))

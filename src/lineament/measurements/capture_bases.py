@@ -38,6 +38,10 @@ from lineament.study.training import (
 from lineament.vectors.gradients import group_gradients, mean_gradient
 from lineament.vectors.hessian import HessianOperator
 
+METRIC_BATCHES = 16
+# The mean gradient that `null_mean_free_prefix` takes away comes from so many batches' examples.
+MEAN_BATCHES = 4
+
 
 @dataclass(frozen=True)
 class Workbench:
@@ -71,10 +75,14 @@ class Workbench:
 
         v = mean squared gradient of 16 fresh batches at frozen theta_broken, none of them from the recovery.
         """
+        return self.metric_of("metric", None)
+
+    def metric_of(self, stream: str, labels: Corruption | None) -> Tensor:
+        """Compute the metric's diagonal, (n_params,), from batches of a named stream with true or corrupted labels."""
         recovery = self.study.settings.recovery
         if recovery.optimizer != "adamw":
             return torch.ones(self.study.problem.parameters.n_params, dtype=torch.float64)
-        batch = self.study.gradient_batch(self.study.target, 16, recovery.batch, "metric")
+        batch = self.study.gradient_batch(self.study.target, METRIC_BATCHES, recovery.batch, stream, labels)
         with self.study.problem.parameters.temporarily(self.study.points[DAMAGED]):
             rows = group_gradients(self.study.problem, batch, recovery.batch).rows.double()
         return rows.square().mean(dim=0).sqrt() + recovery.eps
@@ -185,17 +193,10 @@ def control_preconditioned(bench: Workbench) -> Basis:
 
 def control_frozen_run(bench: Workbench) -> Basis:
     """Updates of the same optimizer fed gradients at frozen theta_broken on fresh batches."""
-    study = bench.study
-    batches = _recovery_batches(study, "frozen run")
-    shadow = nn.Parameter(study.points[DAMAGED].clone())
-    optimizer = make_optimizer([shadow], study.settings.recovery)
-    rows = []
-    for step in range(bench.rank):
-        before = shadow.detach().double().clone()
-        shadow.grad = mean_gradient(study.problem, batches(step)).to(shadow)
-        optimizer.step()
-        rows.append(shadow.detach().double() - before)
-    return from_vectors(Vectors(torch.stack(rows), study.problem.parameters.space), "control_frozen_run")
+    batches = _recovery_batches(bench.study, "frozen run")
+    return _fed_prefix(
+        bench, lambda step, theta: mean_gradient(bench.study.problem, batches(step)), "control_frozen_run"
+    )
 
 
 def control_other_data(bench: Workbench) -> Basis:
@@ -209,6 +210,31 @@ def null_noise_prefix(bench: Workbench) -> Basis:
     how: Corruption = "shuffled"
     batches = corrupted_batches(_recovery_batches(study, "noise"), how, study.streams.child("noise labels"))
     return _second_prefix(bench, batches, "null_noise_prefix")
+
+
+def null_mean_free_prefix(bench: Workbench) -> Basis:
+    """Prefix of the same optimizer fed what sampling adds: batch gradient minus the mean gradient where it stands.
+
+    Shuffled labels still say "unlearn" at a point that wrong labels have damaged; these gradients say nothing on
+    average. The mean comes from a fresh batch of 4 times as many examples at every step.
+    """
+    study, problem = bench.study, bench.study.problem
+    batches, size = _recovery_batches(study, "mean-free run"), MEAN_BATCHES * study.settings.recovery.batch
+    fresh = task_batches(problem, study.target, size, study.streams.child("mean-free run", "mean"))
+
+    def gradient_at(step: int, theta: Tensor) -> Tensor:
+        problem.parameters.write(theta)
+        return mean_gradient(problem, batches(step)) - mean_gradient(problem, fresh(step))
+
+    with problem.parameters.restored():
+        return _fed_prefix(bench, gradient_at, "null_mean_free_prefix")
+
+
+def null_preconditioned_shuffled(bench: Workbench) -> Basis:
+    """Plane of shuffled-label gradients in their own optimizer's metric: the null of `control_preconditioned`."""
+    shuffled = bench.study.minibatch_gradients(DAMAGED, bench.study.target, "preconditioned shuffled", "shuffled")
+    rows = shuffled.rows.double() / bench.metric_of("metric shuffled", "shuffled")
+    return top_directions(Vectors(rows, shuffled.space), bench.rank, "null_preconditioned_shuffled")
 
 
 def null_other_task(bench: Workbench) -> Basis:
@@ -237,6 +263,8 @@ BASES: dict[str, Callable[[Workbench], Basis]] = {
     "control_frozen_run": control_frozen_run,
     "control_other_data": control_other_data,
     "null_noise_prefix": null_noise_prefix,
+    "null_mean_free_prefix": null_mean_free_prefix,
+    "null_preconditioned_shuffled": null_preconditioned_shuffled,
     "null_other_task": null_other_task,
     "random": random,
 }
@@ -269,6 +297,23 @@ def _static(bench: Workbench, point: str, label: str) -> Basis:
 def _recovery_batches(study: Study, stream: str) -> BatchAt:
     size = study.settings.recovery.batch
     return task_batches(study.problem, study.target, size, study.streams.child(stream))
+
+
+def _fed_prefix(bench: Workbench, gradient_at: Callable[[int, Tensor], Tensor], label: str) -> Basis:
+    """Prefix basis of the recovery's optimizer fed gradient_at(step, theta) from theta_broken.
+
+    Only `theta` moves, not the model.
+    """
+    study = bench.study
+    theta = nn.Parameter(study.points[DAMAGED].clone())
+    optimizer = make_optimizer([theta], study.settings.recovery)
+    rows = []
+    for step in range(bench.rank):
+        before = theta.detach().double().clone()
+        theta.grad = gradient_at(step, theta.detach()).to(theta)
+        optimizer.step()
+        rows.append(theta.detach().double() - before)
+    return from_vectors(Vectors(torch.stack(rows), study.problem.parameters.space), label)
 
 
 def _second_prefix(bench: Workbench, batches: BatchAt, label: str) -> Basis:

@@ -39,6 +39,10 @@ BASES = {
         "first k updates, other data order", Style(GREEN, "dashdot", "triangle-down", open=True)
     ),
     "null_noise_prefix": Basis("first k updates, shuffled labels", Style(ORANGE, "dash", "x")),
+    "null_mean_free_prefix": Basis("first k updates, mean gradient taken away", Style(ORANGE, "solid", "triangle-up")),
+    "null_preconditioned_shuffled": Basis(
+        "shuffled-label plane, optimizer's metric", Style(ORANGE, "dashdot", "square", open=True)
+    ),
     "null_other_task": Basis("another task's plane", Style(ORANGE, "dot", "diamond", open=True)),
     "random": Basis("random directions", Style(GREY, "dot", "circle", open=True)),
 }
