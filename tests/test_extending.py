@@ -22,7 +22,6 @@ SMALL = {
     "damage.steps": "5",
     "recovery.steps": "10",
     "recovery.threshold": "0.1",
-    "recovery.stay": "2",
     "measurement.ranks": "1",
     "measurement.headline_rank": "1",
     "measurement.gradients": "4",
