@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from problems_table import trained_settings
 
 from lineament.bases import Basis, random_basis
 from lineament.measurements import basis_capture, basis_drift, gradient_rank
-from lineament.measurements.capture_bases import BASES, Workbench, make_bases
+from lineament.measurements.capture_bases import BASES, Workbench, make_bases, why_left_out
 from lineament.measurements.gradient_rank import spectrum_statistics
 from lineament.parameters import Space, Vectors
 from lineament.problems.synthetic import SyntheticProblem
@@ -200,6 +201,36 @@ def test_krylov_overlap_with_the_prefix_is_that_of_explicit_powers(study: Study,
     prefix = oracles.orthonormal(updates(study)[:2])
     found = captures.value("krylov_prefix_overlap", basis="krylov", rank=2)
     assert found == pytest.approx(oracles.dense_overlap(powers, prefix), abs=1e-3)
+
+
+def test_the_ceiling_of_a_krylov_overlap_is_what_two_other_data_orders_share(study: Study, captures: Record) -> None:
+    bases = make_bases(study, ["control_other_data", "control_other_data_2", "null_noise_prefix"])
+    first, second, noise = (bases[name].leading(2).columns.numpy() for name in bases)
+    (found,) = captures.select("krylov_prefix_overlap", basis="krylov_preconditioned", rank=2)
+    truth = oracles.dense_overlap(first, second)
+    assert 0 < truth < 1
+    assert found.ceiling == pytest.approx(truth, abs=1e-6)
+    assert found.null != found.ceiling
+    assert oracles.dense_overlap(first, noise) < truth
+
+
+def test_another_task_means_all_other_tasks(study: Study, captures: Record) -> None:
+    rows, end = updates(study), study.recovered_at
+    others = [task for task in study.problem.tasks if task != "copy"]
+    assert len(others) > 1
+    planes = [np.linalg.svd(dense_static(study, "broken", task), full_matrices=False)[2][:2] for task in others]
+    found = [oracles.dense_capture(plane, rows[:end].sum(axis=0)) for plane in planes]
+    value = captures.value("capture", **WHOLE, basis="null_other_task", rank=2)
+    assert value == pytest.approx(np.mean(found), rel=1e-3, abs=1e-5)
+    assert abs(found[0] - np.mean(found)) > 1e-3 * abs(found[0]), "one task would do as well"
+
+
+def test_a_problem_of_one_task_has_no_other_task_s_plane(study: Study) -> None:
+    alone = replace(study, problem=copy(study.problem))
+    alone.problem.tasks = ("copy",)
+    assert why_left_out(alone, "null_other_task") == "the problem has one task alone"
+    assert make_bases(alone, ["null_other_task"]) == {}
+    assert why_left_out(study, "null_other_task") is None
 
 
 def test_preconditioned_plane_is_the_svd_after_the_metric(study: Study) -> None:

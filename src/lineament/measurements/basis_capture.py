@@ -21,6 +21,7 @@ from lineament.measurements.capture_bases import (
     MEAN_BATCHES,
     METRIC_BATCHES,
     compared_ranks,
+    further_task_planes,
     make_bases,
     usable_ranks,
     why_left_out,
@@ -56,7 +57,8 @@ DEFINITIONS = {
     "capture": "|U^T d|^2 / |d|^2; definition whole: d = D; rest: D less the updates that U was built from (for a "
     "basis built from none, less u_1..u_k); rest_gap: less u_1..u_(k+10) too (protocol 2)",
     "prefix_share_of_steps": "k / T, the share of steps in the prefix; no null: a blind run with momentum holds more",
-    "krylov_prefix_overlap": "|U^T V|_F^2 / k of K_k(P^-1 H, P^-1 g) with span(u_1..u_k); null: with the noise prefix",
+    "krylov_prefix_overlap": "|U^T V|_F^2 / k of K_k(P^-1 H, P^-1 g) with span(u_1..u_k); null: with the noise prefix; "
+    "ceiling: the overlap of two prefixes on other data with each other",
     "start_basis_share": "share of the static_start basis in the factors A and in B: squared norm of its columns there "
     "over k; taken after 10 steps, since a fresh adapter has no gradient for A (protocol 0); null: that factor's share "
     "of the parameters",
@@ -120,15 +122,20 @@ def _curves(study: Study) -> dict[str, np.ndarray]:
 
 
 def _fixed_bases(study: Study, bases: Mapping[str, Basis]) -> dict[str, CandidatesAt]:
-    """Return the bases that are made of something else than the recovery's own updates."""
-    return {name: _fixed(study.trajectory.coefficients(bases[name]) if name in bases else None) for name in BASES}
+    """Return the bases that are made of something else than the recovery's own updates.
+
+    `null_other_task` is one plane per other task, whose captures are averaged.
+    """
+    found = {name: [study.trajectory.coefficients(bases[name])] if name in bases else [] for name in BASES}
+    if "null_other_task" in bases:
+        planes = further_task_planes(study, max(usable_ranks(study)))
+        found["null_other_task"] += [study.trajectory.coefficients(plane) for plane in planes]
+    return {name: _fixed(coefficients) for name, coefficients in found.items()}
 
 
-def _fixed(coefficients: Coefficients | None) -> CandidatesAt:
+def _fixed(found: Sequence[Coefficients]) -> CandidatesAt:
     def at(rank: int) -> list[Candidate]:
-        if coefficients is None or coefficients.rank < rank:
-            return []
-        return [Candidate(coefficients.leading(rank), None)]
+        return [Candidate(coefficients.leading(rank), None) for coefficients in found if coefficients.rank >= rank]
 
     return at
 
@@ -180,26 +187,28 @@ def _krylov_overlaps(study: Study, bases: Mapping[str, Basis]) -> list[Quantity]
     figures = []
     for rank in study.settings.measurement.ranks:
         for name in ("krylov", "krylov_preconditioned"):
-            value, null, reason = _krylov_overlap(study, bases, name, rank)
-            labels: dict[str, Label] = {"basis": name, "rank": rank}
-            figures.append(
-                Quantity("krylov_prefix_overlap", value, "fraction", null=null, labels=labels, reason=reason)
-            )
+            figures.append(_krylov_overlap(study, bases, name, rank))
     return figures
 
 
-def _krylov_overlap(
-    study: Study, bases: Mapping[str, Basis], name: str, rank: int
-) -> tuple[float | None, float | None, str | None]:
-    """Return value, null and the reason why there is none."""
+def _krylov_overlap(study: Study, bases: Mapping[str, Basis], name: str, rank: int) -> Quantity:
+    """Return the overlap of a Krylov space with the prefix, beside that with the noise prefix and the ceiling.
+
+    The ceiling is what two prefixes on different data share: more cannot be asked of a space that knows no order.
+    """
+
+    def quantity(value: float | None, reason: str | None = None, **beside: float) -> Quantity:
+        labels: dict[str, Label] = {"basis": name, "rank": rank}
+        return Quantity("krylov_prefix_overlap", value, "fraction", labels=labels, reason=reason, **beside)
+
     if rank > study.recovered_at:
-        return None, None, why_unusable(study, rank)
-    basis, noise = bases[name], bases["null_noise_prefix"]
-    if basis.rank < rank or noise.rank < rank:
-        return None, None, "the basis has fewer directions than this rank"
-    coefficients = study.trajectory.coefficients(basis.leading(rank))
-    value = study.gram.overlap(coefficients, study.gram.prefix(rank))
-    return value, overlap(basis.leading(rank), noise.leading(rank)), None
+        return quantity(None, why_unusable(study, rank))
+    compared = [bases[n] for n in (name, "null_noise_prefix", "control_other_data", "control_other_data_2")]
+    if min(basis.rank for basis in compared) < rank:
+        return quantity(None, "the basis has fewer directions than this rank")
+    space, noise, *others = (basis.leading(rank) for basis in compared)
+    value = study.gram.overlap(study.trajectory.coefficients(space), study.gram.prefix(rank))
+    return quantity(value, null=overlap(space, noise), ceiling=overlap(*others))
 
 
 def _with_nulls(figures: list[Quantity]) -> list[Quantity]:
@@ -227,9 +236,9 @@ def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
     """Count the example passes of one target, with those of the grid of damage kinds and step sizes if it is made."""
     m, batch = settings.measurement, settings.recovery.batch
     curvature = m.curvature_batch * HESSIAN_PASSES * (m.lanczos_steps + 2 * max(m.ranks))
-    others = max(m.ranks) * (3 + 1 + MEAN_BATCHES) * batch + n_tasks * m.task_vector_steps * batch
+    others = max(m.ranks) * (4 + 1 + MEAN_BATCHES) * batch + n_tasks * m.task_vector_steps * batch
     inside = (len(BASES) * len(m.ranks) if m.inside_all else 5) * 3 * m.inside_steps * m.inside_batch
-    bases = m.gradients * m.minibatch * (3 + n_tasks) + curvature + others + 2 * METRIC_BATCHES * batch
+    bases = m.gradients * m.minibatch * (2 + 2 * n_tasks) + curvature + others + 2 * METRIC_BATCHES * batch
     passes = {"bases and captures": bases, "training inside": float(inside)}
     if m.grid:
         passes["step size by damage grid"] = N_CELLS * (damage_passes(settings) + recovery_passes(settings))

@@ -6,7 +6,8 @@ built from. To add a basis, write one function `(Workbench) -> Basis` and one li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -204,6 +205,11 @@ def control_other_data(bench: Workbench) -> Basis:
     return _second_prefix(bench, _recovery_batches(bench.study, "other data"), "control_other_data")
 
 
+def control_other_data_2(bench: Workbench) -> Basis:
+    """Prefix of a third data order: its overlap with `control_other_data` is the most that a prefix's can be."""
+    return _second_prefix(bench, _recovery_batches(bench.study, "other data 2"), "control_other_data_2")
+
+
 def null_noise_prefix(bench: Workbench) -> Basis:
     """Prefix of the same optimizer fed shuffled-label gradients from theta_broken."""
     study = bench.study
@@ -238,11 +244,15 @@ def null_preconditioned_shuffled(bench: Workbench) -> Basis:
 
 
 def null_other_task(bench: Workbench) -> Basis:
-    """The task plane of another task at theta_broken: the structured null of the static bases."""
-    study = bench.study
-    others = [task for task in study.problem.tasks if task != study.target]
-    task = others[0] if others else study.target
-    return top_directions(study.minibatch_gradients(DAMAGED, task), bench.rank, "null_other_task")
+    """The task plane of the first other task at theta_broken; captures are the mean over all other tasks."""
+    return _task_plane(bench.study, _other_tasks(bench.study)[0], bench.rank)
+
+
+def further_task_planes(study: Study, rank: int) -> Iterator[Basis]:
+    """Yield the planes of all other tasks but the first, one at a time; a task without gradient has none."""
+    for task in _other_tasks(study)[1:]:
+        with suppress(InputError):
+            yield _task_plane(study, task, rank)
 
 
 def random(bench: Workbench) -> Basis:
@@ -262,6 +272,7 @@ BASES: dict[str, Callable[[Workbench], Basis]] = {
     "control_preconditioned": control_preconditioned,
     "control_frozen_run": control_frozen_run,
     "control_other_data": control_other_data,
+    "control_other_data_2": control_other_data_2,
     "null_noise_prefix": null_noise_prefix,
     "null_mean_free_prefix": null_mean_free_prefix,
     "null_preconditioned_shuffled": null_preconditioned_shuffled,
@@ -274,6 +285,8 @@ def why_left_out(study: Study, name: str) -> str | None:
     """Say why a basis cannot be made in this study; None if it can."""
     if name == "static_start" and EARLY not in study.points:
         return "theta_start of the adapter is not known (model.adapter_start)"
+    if name == "null_other_task" and not _other_tasks(study):
+        return "the problem has one task alone"
     return None
 
 
@@ -288,6 +301,14 @@ def make_bases(study: Study, names: Iterable[str] | None = None) -> dict[str, Ba
             bench.release_graph()
     study.forget_gradients()
     return bases
+
+
+def _other_tasks(study: Study) -> list[str]:
+    return [task for task in study.problem.tasks if task != study.target]
+
+
+def _task_plane(study: Study, task: str, rank: int) -> Basis:
+    return top_directions(study.minibatch_gradients(DAMAGED, task), rank, "null_other_task")
 
 
 def _static(bench: Workbench, point: str, label: str) -> Basis:

@@ -23,7 +23,13 @@ WINDOW_DEFINITION = (
     "capture by k successive updates from step s = 1, k + 1, 2 k + 1, ...; blind: of a blind run (protocol 2)"
 )
 # Made of the updates of other runs: for a blind one they are random directions, which hold k / n_params of D.
-OTHER_RUNS = ("control_frozen_run", "control_other_data", "null_noise_prefix", "null_mean_free_prefix")
+OTHER_RUNS = (
+    "control_frozen_run",
+    "control_other_data",
+    "control_other_data_2",
+    "null_noise_prefix",
+    "null_mean_free_prefix",
+)
 LOSS_GAP_OPEN = "95 % of the loss gap was not closed by T"
 # rank -> candidates of one basis; several are draws to be averaged.
 CandidatesAt = Callable[[int], list[Candidate]]

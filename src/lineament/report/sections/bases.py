@@ -38,6 +38,9 @@ BASES = {
     "control_other_data": Basis(
         "first k updates, other data order", Style(GREEN, "dashdot", "triangle-down", open=True)
     ),
+    "control_other_data_2": Basis(
+        "first k updates, third data order", Style(GREEN, "longdash", "triangle-down", open=True)
+    ),
     "null_noise_prefix": Basis("first k updates, shuffled labels", Style(ORANGE, "dash", "x")),
     "null_mean_free_prefix": Basis("first k updates, mean gradient taken away", Style(ORANGE, "solid", "triangle-up")),
     "null_preconditioned_shuffled": Basis(
