@@ -76,7 +76,12 @@ def gradient_rank(true: Values, shuffled: Values, smaller: float = 0.9) -> list[
             figure("k90_share", value, point="broken", labels=labels, n=n, **which)
             for labels, n, value in (("true", 64, t), ("shuffled", 64, s), ("true", 32, smaller))
         ]
-        others = ({"centred": "True"}, {"unit_norm": "True"}, {"gradients": "example"})
+        centred: dict[str, Label] = {**which, "centred": "True"}
+        found += [
+            figure("k90_share", value, point="broken", labels=labels, n=64, **centred)
+            for labels, value in (("true", t), ("shuffled", s))
+        ]
+        others = ({"unit_norm": "True"}, {"gradients": "example"})
         found += [
             figure("k90_share", smaller, **{"point": "broken", "labels": "true", "n": 64, **which, **o}) for o in others
         ]
@@ -85,15 +90,28 @@ def gradient_rank(true: Values, shuffled: Values, smaller: float = 0.9) -> list[
     return made(per_seed(figures, true, shuffled), "gradient_rank")
 
 
+# Bases that stand beside others in every record.
+TWINS = {
+    "prefix": ("control_other_data",),
+    "null_noise_prefix": ("null_mean_free_prefix",),
+    "control_preconditioned": ("null_preconditioned_shuffled",),
+}
+
+
 @dataclass
 class Captures:
-    """Capture records of three seeds: basis -> level or values, whole; `rest` likewise; anything else in `more`."""
+    """Capture records of three seeds: basis -> level or values, whole; `rest` likewise; anything else in `more`.
+
+    Another run's prefix holds what the prefix does, and a blind run's as much less as `above_blind` says; a prefix
+    without the mean gradient holds what the noise prefix does, and a preconditioned plane of shuffled labels 0.05.
+    """
 
     whole: Mapping[str, Any]
     rest: Mapping[str, Any] = field(default_factory=dict)
     more: Callable[[int], list[Quantity]] = lambda seed: []
     steps: Values = (40.0, 40.0, 40.0)
     space: str = "lora_factors"
+    above_blind: Values = (0.3, 0.3, 0.3)
 
     def records(self) -> list[Record]:
         return made([self._figures(seed) for seed in range(len(self.steps))], "basis_capture", self.space)
@@ -108,7 +126,14 @@ class Captures:
                 basis, _, rank = name.partition(" at ")
                 values = near(level) if isinstance(level, float) else level
                 which: dict[str, Label] = {"basis": basis, "rank": int(rank or RANK), "definition": definition}
-                found.append(figure("capture", values[seed], 0.05, at="T", space_of="parameters", **which))
+                own = figure("capture", values[seed], 0.05, at="T", space_of="parameters", **which)
+                found.append(
+                    replace(own, blind=values[seed] - (self.above_blind[seed] or 0.0)) if basis == "prefix" else own
+                )
+                for twin in TWINS.get(basis, ()):
+                    level = 0.05 if twin == "null_preconditioned_shuffled" else values[seed]
+                    labels = {**which, "basis": twin}
+                    found.append(figure("capture", level, at="T", space_of="parameters", **labels))
                 # Neither of these may be taken for it.
                 found.append(figure("capture", 0.5, at="2T", space_of="parameters", **which))
                 found.append(figure("capture", 0.5, at="T", space_of="lora_effective", **which))
@@ -128,8 +153,8 @@ def random_search(ratio: Values = (), slope: Values = (), correlation: Values = 
         found = [figure("departure_sigma", 0.1, 0.1, space="full", n=64)]
         if ratio:
             for labels in ({"cost": 0.1}, {"n": 32}, {"space": "prefix"}):
-                found.append(figure("ratio_linear", 5.0, **{"space": "full", "cost": 0.01, "n": 64, **labels}))
-            found.append(figure("ratio_linear", ratio[seed], 2.5, space="full", cost=0.01, n=64))
+                found.append(figure("ratio_second_order", 5.0, **{"space": "full", "cost": 0.25, "n": 64, **labels}))
+            found.append(figure("ratio_second_order", ratio[seed], 2.5, space="full", cost=0.25, n=64))
         if slope:
             found.append(figure("dimension_slope", 3.0, costs="0.5"))
             found.append(figure("dimension_slope", slope[seed], -0.5, costs="all"))
@@ -183,13 +208,17 @@ def rates(before: Values, after: Values) -> list[Record]:
 def krylov(preconditioned: Values, raw: Values = (0.5, 0.5, 0.5)) -> list[Record]:
     def more(seed: int) -> list[Quantity]:
         levels = {"krylov_preconditioned": preconditioned[seed], "krylov": raw[seed]}
-        found = [figure("krylov_prefix_overlap", v, 0.1, basis=name, rank=RANK) for name, v in levels.items()]
-        return [*found, figure("krylov_prefix_overlap", 0.5, basis="krylov_preconditioned", rank=5)]
+        found = [figure("krylov_prefix_overlap", v, 0.05, basis=name, rank=RANK) for name, v in levels.items()]
+        found.append(figure("krylov_prefix_overlap", 0.5, basis="krylov_preconditioned", rank=5))
+        return [replace(overlap, ceiling=1.0) for overlap in found]
 
     return Captures({}, more=more).records()
 
 
-ORDER = ("prefix", "control_random_times", "control_preconditioned", "random", "static_star", "static_broken")
+ORDER = (
+    "prefix", "control_random_times", "control_frozen_run", "static_star", "static_broken", "krylov", "task_vectors",
+    "static_start",
+)  # fmt: skip
 
 
 def inside(losses: Sequence[Sequence[float]]) -> list[Record]:
@@ -205,20 +234,32 @@ def inside(losses: Sequence[Sequence[float]]) -> list[Record]:
     return Captures({name: 0.9 - 0.1 * i for i, name in enumerate(ORDER)}, more=more).records()
 
 
-RISING, FALLING = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
-MIDDLING = (2.0, 1.0, 6.0, 3.0, 4.0, 5.0)  # rank correlation 0.54
-LOOSE = (1.0, 2.0, 6.0, 5.0, 4.0, 3.0)  # rank correlation 0.43
+RISING = tuple(map(float, range(1, 9)))
+FALLING = RISING[::-1]
+MIDDLING = (4.0, 3.0, 2.0, 1.0, 8.0, 6.0, 7.0, 5.0)  # rank correlation 0.55
+LOOSE = (5.0, 4.0, 3.0, 2.0, 1.0, 8.0, 7.0, 6.0)  # rank correlation 0.43
 WIDE = (0.1, 0.5, 0.9)
 
 
-def privileged(prefix: Any, random: Any, rest: Any, random_rest: Any) -> list[Record]:
-    name = "control_random_times"
-    whole = {"prefix": prefix, name: random, "null_noise_prefix": 0.1}
-    return Captures(whole, {"prefix": rest, name: random_rest}).records()
+def windows(first: Values, later: Values) -> list[Record]:
+    """Windows of updates from step 1, 11 and 21; beside them others that nothing is judged by."""
+
+    def more(seed: int) -> list[Quantity]:
+        which: dict[str, Label] = {"basis": "control_windows", "rank": RANK, "definition": "whole", "at": "T"}
+        levels = {1: first[seed], 11: later[seed], 21: later[seed]}
+        found = [figure("window_capture", value, **{**which, "from_step": s}) for s, value in levels.items()]
+        found.append(figure("window_capture", 0.9, **{**which, "from_step": 1, "definition": "rest"}))
+        return [replace(window, blind=0.1) for window in found]
+
+    return Captures({}, more=more).records()
 
 
 def prefix(level: Any, static: Any, noise: Any, **more: Any) -> list[Record]:
     return Captures({"prefix": level, **statics(static), "null_noise_prefix": noise}, **more).records()
+
+
+def blind(above: Values) -> list[Record]:
+    return Captures({"prefix": 0.7, **statics(0.2), "null_noise_prefix": 0.1}, above_blind=above).records()
 
 
 def gap(preconditioned: Any, prefix: Any = 0.6, static: Any = 0.2) -> list[Record]:
@@ -289,6 +330,14 @@ TABLE: dict[str, dict[str, tuple[list[Record], str]]] = {
             NO,
         ),
         "no noise prefix": (Captures({"prefix": 0.7, **statics(0.2)}).records(), OPEN),
+    },
+    "paper_figure_is_blind": {
+        "as a blind run": (blind(near(0.0)), YES),
+        "a little above": (blind((0.02, 0.03, 0.025)), YES),
+        "far above": (blind(near(0.3)), NO),
+        "far below": (blind(near(-0.3)), NO),
+        "around the bound": (blind(near(0.05)), OPEN),
+        "wide": (blind((-0.2, 0.0, 0.2)), OPEN),
     },
     "basis_drifts": {
         "low": (drift(near(0.2)), YES),
@@ -367,12 +416,10 @@ TABLE: dict[str, dict[str, tuple[list[Record], str]]] = {
         "no reference layer": (steering((None, None, None)), OPEN),
     },
     "prefix_is_privileged": {
-        "both": (privileged(0.7, 0.5, 0.4, 0.2), YES),
-        "whole only": (privileged(0.7, 0.5, 0.2, 0.4), NO),
-        "rest only": (privileged(0.5, 0.7, 0.4, 0.2), NO),
-        "neither": (privileged(0.5, 0.7, 0.2, 0.4), NO),
-        "whole straddles": (privileged(near(0.5), near(0.5)[::-1], 0.4, 0.2), OPEN),
-        "rest straddles": (privileged(0.7, 0.5, near(0.3), near(0.3)[::-1]), OPEN),
+        "first above later": (windows(near(0.7), near(0.4)), YES),
+        "later above first": (windows(near(0.4), near(0.7)), NO),
+        "equal": (windows(near(0.5), near(0.5)[::-1]), OPEN),
+        "pairing decides": (windows((0.3, 0.5, 0.9), (0.28, 0.47, 0.87)), YES),
     },
     "static_gap_is_metric": {
         "half of the gap": (gap(0.4), YES),
@@ -399,7 +446,7 @@ TABLE: dict[str, dict[str, tuple[list[Record], str]]] = {
     "capture_predicts_recovery": {
         "less capture, more loss": (inside([RISING] * 2 + [(2.0, 1.0, *RISING[2:])]), YES),
         "less capture, less loss": (inside([FALLING] * 2 + [RISING[::-1]]), NO),
-        "about half": (inside([MIDDLING, RISING, (3.0, 1.0, 6.0, 2.0, 5.0, 4.0)]), OPEN),
+        "about half": (inside([MIDDLING, RISING, LOOSE]), OPEN),
         "contradicting seeds": (inside([RISING, FALLING, RISING]), OPEN),
         "just above half in every seed": (inside([MIDDLING] * 3), YES),
         "just below half in every seed": (inside([LOOSE] * 3), NO),
@@ -621,10 +668,10 @@ def test_seeds_that_did_not_recover_are_counted_in_the_reason() -> None:
     assert claims["prefix_captures"].details["n_seeds"] == 1
 
 
-def test_two_seeds_that_recovered_decide_without_the_third() -> None:
+def test_two_seeds_that_recovered_do_not_decide_without_the_third() -> None:
     claim = claim_of(prefix(0.7, 0.2, 0.1, steps=(40.0, None, 40.0)), "prefix_captures")
     assert claim is not None
-    assert (claim.verdict, claim.details["n_seeds"]) == (YES, 2)
+    assert (claim.verdict, claim.reason, claim.details["n_seeds"]) == (OPEN, "this figure in 2 of 3 seeds", 2)
 
 
 def test_a_figure_that_two_of_three_seeds_lack_is_named_as_that() -> None:
@@ -670,20 +717,20 @@ def test_seeds_without_a_gap_are_listed() -> None:
         ("static_plane_misses", "high", 0.6, None),
         ("prefix_captures", "above both", 0.7, 0.1),
         ("basis_drifts", "low", 0.2, 0.1),
-        ("krylov_prefix", "high", 0.8, 0.1),
+        ("krylov_prefix", "high", 0.8, 0.05),
         ("step_matches_caa", "above every null draw", 0.6, 0.2),
         ("step_matches_caa", "opposite, though long", -0.8, 0.2),
         ("step_steers", "as the vector does", 0.9, 0.1),
-        ("prefix_is_privileged", "both", 0.2, -0.4),
-        ("static_gap_is_metric", "half of the gap", 0.5, -0.25),
-        ("capture_predicts_recovery", "less capture, less loss", -1.0, 0.0),
-        ("drift_follows_loss", "faster before", 0.08, 0.0),
+        ("prefix_is_privileged", "first above later", 1 / 3, None),
+        ("static_gap_is_metric", "half of the gap", 0.5, -0.375),
+        ("capture_predicts_recovery", "less capture, less loss", -1.0, None),
+        ("drift_follows_loss", "faster before", 0.08, None),
     ],
 )
 def test_measured_and_null_are_means_over_seeds(id: str, case: str, measured: float, null: float | None) -> None:
     claim = claim_of(TABLE[id][case][0], id)
     assert claim is not None
-    assert claim.measured == pytest.approx(measured)
+    assert claim.measured == pytest.approx(measured, rel=1e-3)  # a logit mean is no arithmetic one
     assert claim.null == (null if null is None else pytest.approx(null))
 
 
@@ -693,7 +740,7 @@ def test_measured_and_null_are_means_over_seeds(id: str, case: str, measured: fl
         ("gradient_low_rank", gradient_rank((0.02, 0.5, 0.98), near(0.99)), True),
         ("static_plane_misses", Captures(statics((0.02, 0.5, 0.98))).records(), True),
         ("prefix_captures", prefix((0.02, 0.5, 0.98), 0.2, 0.1), True),
-        ("krylov_prefix", krylov((0.02, 0.5, 0.98)), True),
+        ("krylov_prefix", krylov((0.02, 0.5, 0.98)), False),
         ("basis_drifts", drift((0.02, 0.5, 0.98)), False),  # noise may put a rescaled overlap above 1
         ("capture_predicts_recovery", inside([RISING, FALLING, RISING]), None),
         ("step_matches_caa", steering((-0.9, 0.0, 0.9)), None),

@@ -110,7 +110,9 @@ def test_a_recovery_shorter_than_the_headline_rank_says_why_claims_are_absent(st
     assert record.value("trained_inside", basis="prefix", rank=2, statistic="loss") is not None
     assert record.value("trained_inside", role="best_static", for_rank=2, statistic="loss") is not None
     assert not {claim.id for claim in evaluate_claims([record], end + 1)} & CAPTURE_CLAIMS
-    assert {claim.id for claim in evaluate_claims([record], 2)} >= CAPTURE_CLAIMS
+    # windows are taken, and Krylov spaces compared, at the headline rank of the measurement alone
+    elsewhere = {"prefix_is_privileged", "krylov_prefix", "capture_predicts_recovery"}
+    assert {claim.id for claim in evaluate_claims([record], 2)} >= CAPTURE_CLAIMS - elsewhere
     require_valid(record, tmp_path)
     picture, inside = capture_picture([record], end + 1), recover_picture([record], end + 1)
     assert picture is not None

@@ -95,11 +95,11 @@ def claim(id: str, verdict: Verdict, *ends: tuple[float, float]) -> Claim:
 
 
 def test_an_undecided_claim_names_the_condition_that_straddles() -> None:
-    text = meaning(claim("prefix_captures", "inconclusive", (0.2, 0.6), (-0.1, 0.5)))
+    text = meaning(claim("prefix_captures", "inconclusive", (0.2, 0.6), (-0.1, 0.5), (0.3, 0.5)))
     undecided, holds = text.split("Holds: ")
-    assert "shuffled labels, 0.2 [-0.1, 0.5], reaches both sides of 0" in undecided
-    assert "best fixed plane, 0.4 [0.2, 0.6], is above 0" in holds
-    assert "Holds" not in meaning(claim("prefix_captures", "inconclusive", (-0.1, 0.5), (-0.5, 0.5)))
+    assert "fixed plane, 0.2 [-0.1, 0.5], reaches both sides of 0" in undecided
+    assert "first updates minus a blind run's, 0.4 [0.2, 0.6], is above 0" in holds
+    assert "Holds" not in meaning(claim("prefix_captures", "inconclusive", (-0.1, 0.5), (-0.5, 0.5), (-0.1, 0.3)))
 
 
 def test_a_rule_with_two_bounds_names_the_one_that_is_crossed() -> None:
@@ -114,18 +114,18 @@ def test_a_slope_that_is_small_but_not_zero_is_open_for_that_reason() -> None:
 
 
 def test_a_failed_claim_names_the_condition_that_fails() -> None:
-    text = meaning(claim("prefix_is_privileged", "not_supported", (0.1, 0.2), (-0.4, -0.2)))
-    assert text.endswith("Fails: first updates minus random times (rest), -0.3 [-0.4, -0.2], is not above 0.")
+    text = meaning(claim("static_gap_is_metric", "not_supported", (0.3, 0.4), (-0.4, -0.2)))
+    assert text.endswith("Fails: rescaled plane minus that of shuffled labels, -0.3 [-0.4, -0.2], is not above 0.")
 
 
 def test_without_conditions_the_whole_rule_is_named() -> None:
-    old = replace(claim("krylov_prefix", "inconclusive", (0.4, 0.9)), conditions=())
+    old = replace(claim("krylov_prefix", "inconclusive", (0.4, 0.9), (0.1, 0.2)), conditions=())
     assert "a rule" in meaning(old)
     assert "One seed" in meaning(replace(old, reason="one seed"))
 
 
 def test_a_claim_that_this_version_does_not_know_keeps_its_identifier() -> None:
-    unknown = replace(claim("krylov_prefix", "supported", (0.6, 0.9)), id="something_else")
+    unknown = replace(claim("krylov_prefix", "supported", (0.6, 0.9), (0.1, 0.2)), id="something_else")
     row = verdict_row(unknown)
     assert (row["title"], row["meaning"]) == ("something else", "")
 

@@ -25,7 +25,10 @@ CAPTURES = {
     "prefix": 0.7,
     "control_random_times": 0.5,
     "control_preconditioned": 0.4,
+    "control_other_data": 0.65,
     "null_noise_prefix": 0.1,
+    "null_mean_free_prefix": 0.05,
+    "null_preconditioned_shuffled": 0.2,
 }
 
 
@@ -69,11 +72,18 @@ def basis_capture(seed: int) -> Record:
     for definition in ("whole", "rest"):
         for basis, value in CAPTURES.items():
             labels = {"basis": basis, "rank": RANK, "definition": definition, "at": "T", "space_of": "parameters"}
-            figures.append(Quantity("capture", value + 0.01 * seed, "fraction", stderr=0.01, null=0.1, labels=labels))
+            blind = 0.2 if basis == "prefix" else None
+            level = value + 0.01 * seed
+            figures.append(Quantity("capture", level, "fraction", stderr=0.01, null=0.1, blind=blind, labels=labels))
+    for start in (1, 11, 21):
+        labels = {"basis": "control_windows", "rank": RANK, "definition": "whole", "at": "T", "from_step": start}
+        level = 0.3 + 0.01 * seed + 0.1 / start
+        figures.append(Quantity("window_capture", level, "fraction", blind=0.1, labels=labels))
     for basis in ("krylov", "krylov_preconditioned"):
         labels = {"basis": basis, "rank": RANK}
-        figures.append(Quantity("krylov_prefix_overlap", 0.6 + 0.01 * seed, "fraction", null=0.1, labels=labels))
-    for loss, basis in enumerate(("prefix", "control_random_times", "static_star", "control_preconditioned")):
+        overlap = 0.6 + 0.01 * seed
+        figures.append(Quantity("krylov_prefix_overlap", overlap, "fraction", null=0.1, ceiling=0.9, labels=labels))
+    for loss, basis in enumerate(list(CAPTURES)[:9]):
         labels = {"basis": basis, "rank": RANK, "statistic": "loss"}
         figures.append(Quantity("trained_inside", loss + 0.1 * seed, "nats per target token", labels=labels))
     figures.append(Quantity("capture", float("nan"), "fraction", labels={"basis": "task_vectors", "rank": 20}))
@@ -102,12 +112,12 @@ def random_search(seed: int) -> Record:
     which = {"space": "full", "n": 64}
     figures = [
         Quantity(
-            "ratio_linear",
+            "ratio_second_order",
             0.99 + 0.001 * seed,
             "ratio",
             stderr=0.01,
             null=2.5,
-            labels={**which, "cost": 0.01, "sigma": 1e-3},
+            labels={**which, "cost": 0.25, "sigma": 1e-3},
         ),
         Quantity("departure_sigma", 0.01, "per parameter", null=0.01, labels=which),
         Quantity("dimension_slope", 0.01 * (seed - 1), "per log parameter", null=-0.5, labels={"costs": "all"}),

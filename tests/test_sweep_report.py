@@ -135,6 +135,9 @@ def test_numbers_stand_on_an_axis_and_names_do_not(drift: ClaimGrid) -> None:
 
 
 def test_a_null_that_is_the_same_everywhere_is_one_line(body: dict[str, Any]) -> None:
+    for cell in body["cells"]:
+        for claim in cell["claims"]:
+            claim["null"] = 0.0
     grid = next(grid for grid in claim_grids(body) if grid.claim == "drift_follows_loss")
     for panel in claim_pictures(grid)[0].panels:
         (line,) = [line for line in panel.lines if line.key == "null"]

@@ -10,7 +10,9 @@ from scipy import stats
 from lineament.claims.evidence import WHOLE, Evidence
 from lineament.records import Record
 
-MIN_BASES = 4
+# Fewer bases rank as they like; random directions are left out, since every basis beats them.
+MIN_BASES = 8
+NOT_COMPARED = ("random",)
 
 
 def rank_correlation(record: Record, rank: int) -> float | None:
@@ -21,7 +23,7 @@ def rank_correlation(record: Record, rank: int) -> float | None:
     captures, losses = [], []
     for trained in record.select("trained_inside", rank=rank, statistic="loss"):
         value = record.value("capture", **WHOLE, basis=trained.labels["basis"], rank=rank)
-        if value is not None and trained.value is not None:
+        if value is not None and trained.value is not None and trained.labels["basis"] not in NOT_COMPARED:
             captures.append(value)
             losses.append(trained.value)
     if len(captures) < MIN_BASES:

@@ -38,6 +38,8 @@ BASIS_DRIFTS = ClaimRule(
     "lags of T / 4 to T / 2",
     requirements=(Requirement("share of a fresh plane's gradient energy", Bounds(below=0.5)),),
     measure=_measure_drift,
+    measurement=NAME,
+    needs_lost_task=True,
 )
 
 
@@ -47,7 +49,7 @@ def _measure_drift_rates(e: Evidence) -> Measured | None:
     if not difference.n_seeds:
         return None
     details = {"before": mean_or_none(before.values()), "after": mean_or_none(after.values())}
-    return Measured(difference, null=0.0, details=details)
+    return Measured(difference, details=details)
 
 
 DRIFT_FOLLOWS_LOSS = ClaimRule(
@@ -58,5 +60,7 @@ DRIFT_FOLLOWS_LOSS = ClaimRule(
     definition="drift rate before minus after 90 % of the loss is recovered",
     requirements=(Requirement("drift rate before minus after", Bounds(above=0.0)),),
     measure=_measure_drift_rates,
+    measurement=NAME,
+    needs_lost_task=True,
     unit="per step",
 )

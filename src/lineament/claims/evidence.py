@@ -10,6 +10,8 @@ import numpy as np
 from lineament.claims.intervals import Interval, paired
 from lineament.measurements.families import Static, best_static
 from lineament.records import Label, Record
+from lineament.study.horizon import why_not_a_task
+from lineament.study.points import DAMAGED, TRAINED
 
 WHOLE: dict[str, Label] = {"definition": "whole", "at": "T", "space_of": "parameters"}
 
@@ -60,6 +62,22 @@ class Evidence:
         """Return the structured null's values over seeds."""
         quantities = (q for record in self.of(measurement).values() for q in record.select(quantity, **labels))
         return [q.null for q in quantities if q.null is not None]
+
+    def blinds(self, measurement: str, quantity: str, **labels: Label) -> dict[int, float]:
+        """Return seed -> what a blind run gives."""
+        found = {seed: [q.blind for q in r.select(quantity, **labels)] for seed, r in self.of(measurement).items()}
+        return {seed: values[0] for seed, values in found.items() if values and values[0] is not None}
+
+    def why_no_task(self) -> str | None:
+        """Say in which seeds the task was not learned or not lost, or return None: nothing is decided there."""
+        reasons: dict[str, list[str]] = {}
+        for seed, record in self.of("basis_capture").items():
+            where: dict[str, Label] = {"task": self.task, "statistic": "accuracy"}
+            trained, damaged = (record.value("evaluation", point=point, **where) for point in (TRAINED, DAMAGED))
+            why = None if trained is None or damaged is None else why_not_a_task(trained, damaged)
+            if why:
+                reasons.setdefault(why, []).append(str(seed))
+        return "; ".join(f"seed {', '.join(seeds)}: {why}" for why, seeds in reasons.items()) or None
 
     def capture(self, basis: str, rank: int | None = None, **labels: Label) -> dict[int, float]:
         """Return seed -> capture by a basis at the headline rank, whole unless labelled otherwise."""

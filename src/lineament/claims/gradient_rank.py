@@ -9,7 +9,8 @@ from lineament.claims.verdict import Bounds
 from lineament.records import Label
 
 NAME = "gradient_rank"
-LABELS: dict[str, Label] = {"point": "broken", "gradients": "minibatch", "centred": "False", "unit_norm": "False"}
+WHERE: dict[str, Label] = {"point": "broken", "gradients": "minibatch", "unit_norm": "False"}
+LABELS: dict[str, Label] = {**WHERE, "centred": "False"}
 
 
 def _largest_sample(e: Evidence) -> int:
@@ -18,12 +19,13 @@ def _largest_sample(e: Evidence) -> int:
     return max((int(q.labels["n"]) for q in shares), default=0)
 
 
-def _shares(e: Evidence, labels: str) -> dict[int, float]:
-    return e.per_seed(NAME, "k90_share", labels=labels, n=_largest_sample(e), **LABELS)
+def _shares(e: Evidence, labels: str, centred: str = "False") -> dict[int, float]:
+    return e.per_seed(NAME, "k90_share", labels=labels, n=_largest_sample(e), centred=centred, **WHERE)
 
 
-def _minus_shuffled(e: Evidence) -> Interval:
-    return paired_by_seed(_shares(e, "true"), _shares(e, "shuffled"))
+def _centred_minus_shuffled(e: Evidence) -> Interval:
+    """Return the difference of centred shares: uncentred ones mostly measure the mean gradient."""
+    return paired_by_seed(_shares(e, "true", "True"), _shares(e, "shuffled", "True"))
 
 
 def _measure_low_rank(e: Evidence) -> Measured | None:
@@ -34,7 +36,7 @@ def _measure_low_rank(e: Evidence) -> Measured | None:
         over_seeds(shares.values(), fraction=True),
         null=mean_or_none(_shares(e, "shuffled").values()),
         setting=f"n = {n}",
-        details={"n": n, "difference_to_shuffled": interval_body(_minus_shuffled(e))},
+        details={"n": n, "centred_minus_shuffled": interval_body(_centred_minus_shuffled(e))},
     )
 
 
@@ -43,10 +45,11 @@ GRADIENT_LOW_RANK = ClaimRule(
     title="The task's gradients lie in few directions",
     holds="Few directions hold 90 % of the gradients' energy, fewer than when the labels are shuffled.",
     fails="The gradients need many directions, or no fewer than gradients for shuffled labels do.",
+    measurement=NAME,
     definition="k90 / n of uncentred minibatch gradients at theta_broken",
     requirements=(
         Requirement("share of directions k90 / n", Bounds(below=0.5)),
-        Requirement("that share minus the share for shuffled labels", Bounds(below=0.0), _minus_shuffled),
+        Requirement("centred share minus the one for shuffled labels", Bounds(below=0.0), _centred_minus_shuffled),
     ),
     measure=_measure_low_rank,
 )

@@ -11,8 +11,9 @@ import numpy as np
 from scipy import special, stats
 
 LEVEL = 0.95
-# A fraction of exactly 0 or 1 has no finite logit; it is moved this far inside before the transform.
-LOGIT_MARGIN = 1e-6
+# A fraction of exactly 0 or 1 has no finite logit. It counts as half as far from that end as the nearest other seed,
+# at most this far, so that no constant decides the interval.
+MAX_END_DISTANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,30 @@ def over_seeds(values: Iterable[float], *, fraction: bool = False, level: float 
         level: coverage.
 
     Returns:
-        The arithmetic mean, and the interval (of the mean, or of the logit mean mapped back).
+        Point and interval of one parameter: the arithmetic mean, or for fractions the logit mean mapped back.
     """
     x = np.fromiter(values, dtype=np.float64)
-    mean = float(x.mean()) if len(x) else math.nan
     if len(x) < 2:
-        return Interval(mean, None, None, len(x), level)
-    y = special.logit(np.clip(x, LOGIT_MARGIN, 1 - LOGIT_MARGIN)) if fraction else x
+        return Interval(float(x.mean()) if len(x) else math.nan, None, None, len(x), level)
+    if fraction and np.ptp(x) == 0:  # a logit of 0 or 1 is not finite, and equal seeds need no interval
+        return Interval(float(x[0]), float(x[0]), float(x[0]), len(x), level)
+    y = special.logit(_off_the_ends(x)) if fraction else x
+    mean = float(special.expit(y.mean())) if fraction else float(x.mean())
     half = float(stats.t.ppf(0.5 + level / 2, len(y) - 1) * y.std(ddof=1) / math.sqrt(len(y)))
     ends = float(y.mean()) - half, float(y.mean()) + half
     low, high = (float(special.expit(end)) if fraction else end for end in ends)
     return Interval(mean, low, high, len(x), level)
+
+
+def _off_the_ends(x: np.ndarray) -> np.ndarray:
+    """Move fractions of exactly 0 and 1 inside, by half the distance of the nearest other value from that end."""
+    inside = x.copy()
+    for end in (0.0, 1.0):
+        distances = np.abs(x - end)
+        others = distances[distances > 0]
+        nearest = float(others.min()) / 2 if len(others) else MAX_END_DISTANCE
+        inside[distances == 0] = abs(end - min(nearest, MAX_END_DISTANCE))
+    return np.asarray(np.clip(inside, np.finfo(float).tiny, 1 - np.finfo(float).eps))
 
 
 def paired(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Interval:

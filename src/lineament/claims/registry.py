@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from lineament.claims.capture import (
     CAPTURE_PREDICTS_RECOVERY,
     KRYLOV_PREFIX,
+    PAPER_FIGURE_IS_BLIND,
     PREFIX_CAPTURES,
     PREFIX_IS_PRIVILEGED,
     STATIC_GAP_IS_METRIC,
@@ -31,6 +32,7 @@ CLAIMS: dict[str, ClaimRule] = {
         GRADIENT_LOW_RANK,
         STATIC_PLANE_MISSES,
         PREFIX_CAPTURES,
+        PAPER_FIGURE_IS_BLIND,
         BASIS_DRIFTS,
         KRYLOV_PREFIX,
         BEST_OF_N_THEOREM,

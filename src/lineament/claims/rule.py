@@ -18,6 +18,8 @@ class Measured:
     Attributes:
         interval: the claim's quantity over seeds.
         null: mean of the structured null, where it is a number.
+        blind: mean of the blind run's value, where there is one.
+        ceiling: mean of the largest value that the comparison allows, where there is one.
         setting: what the definition leaves to the run, e.g. `n = 64`.
         undecided: why there can be no verdict, other than too few seeds.
         details: what stands behind the interval.
@@ -25,6 +27,8 @@ class Measured:
 
     interval: Interval
     null: float | None = None
+    blind: float | None = None
+    ceiling: float | None = None
     setting: str | None = None
     undecided: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +64,8 @@ class ClaimRule:
         requirements: the parts of the rule; every one must hold.
         measure: what the records say; None if they do not measure this claim.
         paper: the published value, where there is one.
+        measurement: whose records must have the quantity in every seed: one without leaves the verdict open.
+        needs_lost_task: whether the verdict is open, too, where the task was not learned or not lost.
         paper_space: the only space that value applies to; None is every space.
         at_rank: whether the quantity is taken at the headline rank.
     """
@@ -71,6 +77,8 @@ class ClaimRule:
     definition: str
     requirements: tuple[Requirement, ...]
     measure: Callable[[Evidence], Measured | None]
+    measurement: str | None = None
+    needs_lost_task: bool = False
     unit: str = "fraction"
     paper: float | None = None
     paper_space: str | None = None
@@ -90,7 +98,9 @@ class ClaimRule:
         conditions = tuple(part.judge(e, interval) for part in self.requirements)
         fewest = min(interval.n_seeds, *(condition.n_seeds for condition in conditions))
         few = e.why_few(fewest) if fewest < 2 else None
-        verdict = "inconclusive" if measured.undecided or interval.n_seeds < 2 else verdict_of(conditions)
+        open_seeds = self._why_open(e, interval.n_seeds)
+        undecided = measured.undecided or open_seeds
+        verdict = "inconclusive" if undecided or interval.n_seeds < 2 else verdict_of(conditions)
         return Claim(
             id=self.id,
             task=e.task,
@@ -102,10 +112,19 @@ class ClaimRule:
             low=interval.low,
             high=interval.high,
             null=measured.null,
+            blind=measured.blind,
+            ceiling=measured.ceiling,
             unit=self.unit,
             rule=self.text,
             verdict=verdict,
-            reason=(measured.undecided or few) if verdict == "inconclusive" else None,
+            reason=(measured.undecided or few or open_seeds) if verdict == "inconclusive" else None,
             conditions=conditions,
             details={"n_seeds": interval.n_seeds, **measured.details},
         )
+
+    def _why_open(self, e: Evidence, n_seeds: int) -> str | None:
+        """Say which seeds keep the verdict open: to leave seeds out because of their result is to select on it."""
+        if self.needs_lost_task and (reason := e.why_no_task()):
+            return reason
+        ran = len(e.of(self.measurement)) if self.measurement else n_seeds
+        return f"this figure in {n_seeds} of {ran} seeds" if n_seeds < ran else None

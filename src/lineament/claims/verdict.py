@@ -97,7 +97,13 @@ def verdict_of(conditions: Sequence[Condition]) -> Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """One verdict with what it rests on; fields as in claims.json."""
+    """One verdict with what it rests on; fields as in claims.json.
+
+    Attributes:
+        null: what the structured null gives, e.g. shuffled labels or another task.
+        blind: what the same optimizer gives on gradients that know nothing.
+        ceiling: the largest value that the comparison allows.
+    """
 
     id: str
     task: str
@@ -114,5 +120,7 @@ class Claim:
     verdict: Verdict
     level: float = LEVEL
     reason: str | None = None
+    blind: float | None = None
+    ceiling: float | None = None
     conditions: tuple[Condition, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -131,16 +131,17 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     if len(tasks) > 1:
         table.add_column("task", no_wrap=True)
     table.add_column("measured [95 %]", no_wrap=True)
-    table.add_column("null", justify="right", no_wrap=True)
-    table.add_column("paper", justify="right", no_wrap=True)
+    # blind and paper have a column only where a claim has one: wider tables do not fit 80 columns
+    beside = [name for name in ("null", "blind", "paper") if name == "null" or any(getattr(c, name) for c in claims)]
+    for name in beside:
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for claim in claims:
         table.add_row(
             claim.id,
             *([claim.task] if len(tasks) > 1 else []),
             _with_interval(claim),
-            _number(claim.null),
-            _number(claim.paper),
+            *(_number(getattr(claim, name)) for name in beside),
             f"[{VERDICT_STYLES[claim.verdict]}]{_verdict_words(claim.verdict)}[/]",
         )
     return table

@@ -1,0 +1,256 @@
+"""Every rule of a capture or drift claim can hold, can fail, and never holds for a blind run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lineament.claims.intervals import over_seeds
+from lineament.claims.registry import CLAIMS, evaluate_claims
+from lineament.measurements.captures import definitions, own_candidates
+from lineament.records import Label, Quantity, Record
+from lineament.streams import Streams
+from lineament.vectors.blind import UpdateRule, blind_gram
+
+RANK, SEEDS, N_PARAMS = 10, range(5), 18_432
+ADAMW = UpdateRule("adamw", momentum=0.9)
+
+
+def record(measurement: str, seed: int, quantities: list[Quantity]) -> Record:
+    return Record(
+        measurement, "sort", seed, "synthetic", "toy", "lora_factors", N_PARAMS, "0" * 16, tuple(quantities), {}
+    )
+
+
+def wobble(seed: int, size: float = 0.01) -> float:
+    return size * (seed - 2)
+
+
+def capture(basis: str, value: float, blind: float | None = None, **labels: Label) -> Quantity:
+    which: dict[str, Label] = {"basis": basis, "rank": RANK, "definition": "whole", "at": "T", "space_of": "parameters"}
+    return Quantity("capture", value, "fraction", blind=blind, labels={**which, **labels})
+
+
+CAPTURES = {
+    "prefix": 0.7,
+    "control_other_data": 0.7,
+    "static_broken": 0.2,
+    "control_preconditioned": 0.5,
+    "null_preconditioned_shuffled": 0.3,
+    "null_noise_prefix": 0.3,
+    "null_mean_free_prefix": 0.05,
+}
+
+
+def captures(seed: int, values: Mapping[str, float], blind: float = 0.2) -> list[Quantity]:
+    own = {**CAPTURES, **values}
+    found = [capture(name, value + wobble(seed), blind if name == "prefix" else None) for name, value in own.items()]
+    return [Quantity("recovery_steps", 100.0, "steps"), *found]
+
+
+def windows(seed: int, first: float, later: float) -> list[Quantity]:
+    labels: dict[str, Label] = {"basis": "control_windows", "rank": RANK, "definition": "whole", "at": "T"}
+    values = {1: first, 11: later, 21: later}
+    return [
+        Quantity("window_capture", v + wobble(seed), "fraction", blind=0.1, labels={**labels, "from_step": s})
+        for s, v in values.items()
+    ]
+
+
+def krylov(seed: int, overlap: float, null: float) -> list[Quantity]:
+    labels: dict[str, Label] = {"basis": "krylov_preconditioned", "rank": RANK}
+    value = overlap + wobble(seed)
+    return [Quantity("krylov_prefix_overlap", value, "fraction", null=null, ceiling=0.2, labels=labels)]
+
+
+def drift(kept: float) -> Callable[[int], list[Quantity]]:
+    return lambda seed: [
+        Quantity("retention_at_claim_lags", kept + wobble(seed), "fraction", null=0.1, labels={"from": "broken"})
+    ]
+
+
+def rates(before: float, after: float) -> Callable[[int], list[Quantity]]:
+    return lambda seed: [
+        Quantity("drift_rate", value + wobble(seed, 1e-4), "per step", labels={"phase": phase})
+        for phase, value in (("before", before), ("after", after + wobble(seed, 2e-4)))
+    ]
+
+
+def spectrum(uncentred: float, centred: float, shuffled: float) -> Callable[[int], list[Quantity]]:
+    def at(seed: int) -> list[Quantity]:
+        where: dict[str, Label] = {"point": "broken", "gradients": "minibatch", "unit_norm": "False", "n": 64}
+        values = {("True", "true"): centred, ("True", "shuffled"): shuffled, ("False", "true"): uncentred}
+        return [
+            Quantity("k90_share", v + wobble(seed), "fraction", labels={**where, "centred": c, "labels": labels})
+            for (c, labels), v in values.items()
+        ]
+
+    return at
+
+
+def trained_inside(sign: float) -> Callable[[int], list[Quantity]]:
+    def at(seed: int) -> list[Quantity]:
+        found = []
+        for number in range(9):
+            name = f"basis_{number}"
+            labels: dict[str, Label] = {"basis": name, "rank": RANK, "statistic": "loss"}
+            swapped = number + 0.6 * ((number + seed) % 2)
+            found.append(capture(name, 0.1 * number))
+            found.append(Quantity("trained_inside", -sign * swapped, "nats per target token", labels=labels))
+        return found
+
+    return at
+
+
+Make = Callable[[int], list[Quantity]]
+# claim -> measurement, records of a truth, records of a falsehood
+CASES: dict[str, tuple[str, Make, Make]] = {
+    "gradient_low_rank": ("gradient_rank", spectrum(0.1, 0.3, 0.5), spectrum(0.1, 0.5, 0.4)),
+    "static_plane_misses": (
+        "basis_capture",
+        lambda seed: captures(seed, {}),
+        lambda seed: captures(seed, {"static_broken": 0.6}),
+    ),
+    "prefix_captures": (
+        "basis_capture",
+        lambda seed: captures(seed, {}),
+        lambda seed: captures(seed, {"control_other_data": 0.1}),
+    ),
+    "paper_figure_is_blind": (
+        "basis_capture",
+        lambda seed: captures(seed, {"prefix": 0.7}, blind=0.69),
+        lambda seed: captures(seed, {"prefix": 0.7}, blind=0.2),
+    ),
+    "krylov_prefix": ("basis_capture", lambda seed: krylov(seed, 0.15, 0.05), lambda seed: krylov(seed, 0.05, 0.01)),
+    "prefix_is_privileged": (
+        "basis_capture",
+        lambda seed: windows(seed, 0.6, 0.3),
+        lambda seed: windows(seed, 0.3, 0.4),
+    ),
+    "static_gap_is_metric": (
+        "basis_capture",
+        lambda seed: captures(seed, {}),
+        lambda seed: captures(seed, {"null_preconditioned_shuffled": 0.6}),
+    ),
+    "capture_predicts_recovery": ("basis_capture", trained_inside(1.0), trained_inside(-1.0)),
+    "basis_drifts": ("basis_drift", drift(0.2), drift(0.8)),
+    "drift_follows_loss": ("basis_drift", rates(0.02, 0.005), rates(0.005, 0.02)),
+}
+
+
+def verdict(id: str, measurement: str, make: Make) -> str:
+    found = {c.id: c for c in evaluate_claims([record(measurement, seed, make(seed)) for seed in SEEDS], RANK)}
+    return found[id].verdict
+
+
+@pytest.mark.parametrize("id", CASES)
+def test_a_truth_is_supported_and_a_falsehood_is_not(id: str) -> None:
+    measurement, truth, falsehood = CASES[id]
+    assert verdict(id, measurement, truth) == "supported"
+    assert verdict(id, measurement, falsehood) == "not_supported"
+
+
+def test_every_claim_on_captures_drift_and_ranks_has_its_cases() -> None:
+    others = {"best_of_n_theorem", "dimension_free", "signal_density", "step_matches_caa", "step_steers"}
+    assert set(CASES) == set(CLAIMS) - others
+
+
+# --- blind runs ---
+
+
+def blind_record(n_steps: int, seed: int) -> Record:
+    """What basis_capture records of an AdamW run on noise: real captures of its Gram matrix, and chance elsewhere."""
+    run, expected = (blind_gram(ADAMW, n_steps, n_coordinates=N_PARAMS, seed=s) for s in (seed + 1, 0))
+    generator = np.random.default_rng(seed)
+    quantities = [Quantity("recovery_steps", float(n_steps), "steps")]
+    both = [own_candidates(g, n_steps, 5, lambda k: Streams(seed).generator("t", k)) for g in (run, expected)]
+    for name in ("prefix", "control_random_times"):
+        values = []
+        for gram, made in zip((run, expected), both, strict=True):
+            labels, weights_of = next(iter(definitions(gram, RANK, {"T": n_steps})))
+            values.append(np.mean([gram.capture(c.coefficients, weights_of(c)) for c in made[name](RANK)]))
+        quantities.append(capture(name, float(values[0]), float(values[1])))
+    # bases that are not made of this run's updates are random directions to it
+    chance = RANK / N_PARAMS
+    for name in ("control_other_data", "static_broken", "control_preconditioned", "null_preconditioned_shuffled",
+                 "null_noise_prefix", "null_mean_free_prefix"):  # fmt: skip
+        quantities.append(capture(name, chance * generator.uniform(0.5, 1.5)))
+    whole = run.displacement(1, n_steps)
+    for start in range(1, n_steps - RANK + 2, RANK):
+        steps = range(start, start + RANK)
+        labels = {"basis": "control_windows", "rank": RANK, "definition": "whole", "at": "T", "from_step": start}
+        value, blind = (g.capture(g.span(steps), whole) for g in (run, expected))
+        quantities.append(Quantity("window_capture", value, "fraction", blind=blind, labels=labels))
+    labels = {"basis": "krylov_preconditioned", "rank": RANK}
+    draws = [chance * generator.uniform(0.5, 1.5) for _ in range(3)]
+    quantities.append(
+        Quantity("krylov_prefix_overlap", draws[0], "fraction", null=draws[1], ceiling=draws[2], labels=labels)
+    )
+    return record("basis_capture", seed, quantities)
+
+
+@pytest.mark.parametrize("n_steps", [35, 100])
+def test_a_blind_run_supports_nothing_but_its_blindness(n_steps: int) -> None:
+    claims = {c.id: c for c in evaluate_claims([blind_record(n_steps, seed) for seed in SEEDS], RANK)}
+    assert {"prefix_captures", "paper_figure_is_blind", "prefix_is_privileged", "krylov_prefix"} <= set(claims)
+    assert claims["paper_figure_is_blind"].verdict == "supported"
+    # a fixed plane does miss a path of noise: that is no sign of structure, and says so of noise as of anything
+    harmless = {"paper_figure_is_blind", "static_plane_misses"}
+    assert {c.id for c in claims.values() if c.verdict == "supported"} <= harmless
+    assert claims["prefix_captures"].blind == pytest.approx(claims["prefix_captures"].measured, abs=0.03)
+
+
+# --- seeds that drop out, tasks that decide nothing ---
+
+
+def test_a_seed_without_a_figure_leaves_the_verdict_open() -> None:
+    records = [record("basis_capture", seed, captures(seed, {})) for seed in SEEDS]
+    lost = [q for q in records[3].quantities if q.labels.get("basis") != "prefix"]
+    records[3] = replace(records[3], quantities=tuple(lost))
+    claim = next(c for c in evaluate_claims(records, RANK) if c.id == "prefix_captures")
+    assert claim.verdict == "inconclusive"
+    assert claim.reason == "this figure in 4 of 5 seeds"
+
+
+@pytest.mark.parametrize(("trained", "damaged", "words"), [(0.7, 0.1, "not learned"), (0.9, 0.8, "not lost")])
+def test_a_task_that_was_not_learned_or_not_lost_decides_nothing(trained: float, damaged: float, words: str) -> None:
+    where: dict[str, Label] = {"task": "sort", "statistic": "accuracy"}
+    accuracy = [
+        Quantity("evaluation", value, "fraction", labels={**where, "point": point})
+        for point, value in (("star", trained), ("broken", damaged))
+    ]
+    records = [record("basis_capture", seed, [*captures(seed, {}), *accuracy]) for seed in SEEDS]
+    claim = next(c for c in evaluate_claims(records, RANK) if c.id == "prefix_captures")
+    assert claim.verdict == "inconclusive"
+    assert words in str(claim.reason)
+
+
+# --- point and interval of one parameter ---
+
+
+def test_point_and_interval_of_a_fraction_are_of_its_logit_mean() -> None:
+    interval = over_seeds([0.9, 0.99, 0.999], fraction=True)
+    logits = np.log(np.array([0.9, 0.99, 0.999]) / np.array([0.1, 0.01, 0.001]))
+    assert interval.mean == pytest.approx(1 / (1 + np.exp(-logits.mean())))
+
+
+@pytest.mark.parametrize("smallest", [1e-2, 1e-4])
+def test_an_exact_end_follows_the_other_seeds_and_no_constant(smallest: float) -> None:
+    nearest = min(smallest / 2, 1e-3)
+    expected = over_seeds([nearest, smallest, 2 * smallest], fraction=True)
+    assert over_seeds([0.0, smallest, 2 * smallest], fraction=True) == expected
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5, 8])
+@pytest.mark.parametrize("center", [0.05, 0.5, 0.95])
+def test_intervals_cover_the_parameter_that_they_are_printed_with(n_seeds: int, center: float) -> None:
+    """Seeds drawn on the logit scale, and as clipped normals: at least 93 % of intervals hold what they estimate."""
+    generator = np.random.default_rng(n_seeds)
+    logit = np.log(center / (1 - center))
+    for spread in (0.3, 1.0):
+        draws = 1 / (1 + np.exp(-(logit + spread * generator.standard_normal((2000, n_seeds)))))
+        held = [(i := over_seeds(row, fraction=True)).low <= center <= i.high for row in draws]  # type: ignore[operator]
+        assert np.mean(held) >= 0.93
