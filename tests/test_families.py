@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,12 @@ from lineament.errors import InputError
 from lineament.problems.adapters import USUAL_TARGETS, attach_lora, usual_targets
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.loading import load_model
-from lineament.problems.problem import Batch
+from lineament.problems.problem import Batch, corrupted
 from lineament.settings.model import LoraSettings
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
+from lineament.streams import Streams
+from lineament.study.training import minibatches
 from lineament.vectors.gradients import gradient_gram, group_gradients
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -60,6 +63,29 @@ def problem_of(model: Path, data: Path, **changes: object) -> LanguageModelProbl
     theta = problem.parameters.read()
     problem.parameters.write(theta + 0.05 * torch.randn(theta.shape, generator=generator))
     return problem
+
+
+@pytest.mark.parametrize("labels", [None, "shuffled"])
+def test_every_minibatch_has_as_many_true_as_false_statements(folder_of: Folder, data: Path, labels: Any) -> None:
+    problem = problem_of(folder_of("gpt2"), data)
+
+    def counts(batch: Batch) -> set[int]:
+        return {int((part.targets == batch.choices[0]).sum()) for part in batch.chunks(8)}
+
+    assert counts(minibatches(problem, "mine", (12, 8), Streams(0), labels)) == {4}
+    pieces = problem.sample("mine", 12 * 8, Streams(0).generator("mine"))
+    assert len(counts(pieces)) > 1, "pieces of one balanced sample are balanced too: nothing is tested"
+
+
+def test_shuffled_labels_of_a_minibatch_come_from_another(folder_of: Folder, data: Path) -> None:
+    """Of its own eight labels each example would keep its own with probability 1 / 8."""
+    problem = problem_of(folder_of("gpt2"), data)
+    true, shuffled = (minibatches(problem, "mine", (3, 8), Streams(0), how) for how in (None, "shuffled"))
+    numbered = replace(true, targets=torch.arange(24)[:, None])
+    given = corrupted(numbered, "shuffled", Streams(0).generator("labels"), group=8).targets.view(3, 8)
+    assert [set(row.tolist()) for row in given] == [set(range(8, 16)), set(range(16, 24)), set(range(8))]
+    assert torch.equal(true.input_ids, shuffled.input_ids)
+    assert not torch.equal(true.targets, shuffled.targets)
 
 
 def test_the_families_are_those_of_the_documentation() -> None:

@@ -89,6 +89,14 @@ def dense_static(study: Study, point: str, task: str, stream: str = "static") ->
         return oracles.dense_gradients(study.problem, batch, m.minibatch)
 
 
+def test_gradient_sets_are_drawn_minibatch_by_minibatch(study: Study) -> None:
+    """As training draws its batches, so that each is balanced where the problem balances labels."""
+    found = study.gradient_batch("copy", 3, 8, "static")
+    generator = study.streams.child("gradients", "static").generator("copy")
+    for part in found.chunks(8):
+        assert torch.equal(part.targets, study.problem.sample("copy", 8, generator).targets)
+
+
 # --- capture ---
 
 

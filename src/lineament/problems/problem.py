@@ -232,7 +232,9 @@ def answers(logits: Tensor, choices: Sequence[int]) -> Tensor:
     return allowed[logits[..., allowed].argmax(dim=-1)]
 
 
-def corrupted(batch: Batch, how: Corruption, generator: np.random.Generator, shift: int = 1) -> Batch:
+def corrupted(
+    batch: Batch, how: Corruption, generator: np.random.Generator, shift: int = 1, group: int | None = None
+) -> Batch:
     """Return the same inputs with other targets; inputs, teacher-forced answers included, stay as they are.
 
     Args:
@@ -240,10 +242,12 @@ def corrupted(batch: Batch, how: Corruption, generator: np.random.Generator, shi
             `uniform`: answers drawn uniformly from `choices`; `shuffled`: targets permuted between examples, or, where
             examples have different numbers of them, between all places that count.
         shift: 1 .. len(choices) - 1.
+        group: where rows are alike, each `group` examples get the `shuffled` targets of the next `group`, so that a
+            balanced group stays balanced; by default the targets of the whole batch are permuted.
     """
     counted = batch.targets != IGNORED
     if how == "shuffled":
-        return replace(batch, targets=_shuffled(batch.targets, counted, generator))
+        return replace(batch, targets=_shuffled(batch.targets, counted, generator, group))
     n_choices, device = len(batch.choices), batch.targets.device
     if how == "uniform":
         place = torch.from_numpy(generator.integers(n_choices, size=tuple(batch.targets.shape))).to(device)
@@ -259,9 +263,12 @@ def _tokens(choices: Sequence[int], place: Tensor) -> Tensor:
     return torch.tensor(choices, device=place.device)[place]
 
 
-def _shuffled(targets: Tensor, counted: Tensor, generator: np.random.Generator) -> Tensor:
+def _shuffled(targets: Tensor, counted: Tensor, generator: np.random.Generator, group: int | None = None) -> Tensor:
     if bool((counted == counted[:1]).all()):  # rows of one kind stay whole
-        return targets[torch.from_numpy(generator.permutation(len(targets))).to(targets.device)]
+        size = group or len(targets)
+        inside = [start + generator.permutation(size) for start in range(0, len(targets), size)]
+        order = np.concatenate([*inside[1:], inside[0]])
+        return targets[torch.from_numpy(order).to(targets.device)]
     found, order = targets.clone(), generator.permutation(int(counted.sum()))
     found[counted] = targets[counted][torch.from_numpy(order).to(targets.device)]
     return found

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lineament.parameters import Vectors
-from lineament.problems.problem import Batch, Corruption, Problem, corrupted
+from lineament.problems.problem import Batch, Corruption, Problem
 from lineament.problems.progress import Progress, silent
 from lineament.records import read_json, write_bytes, write_json
 from lineament.settings.settings import Settings
@@ -30,6 +30,7 @@ from lineament.study.points import DAMAGED, EARLY, EVALUATED, RECOVERED, START, 
 from lineament.study.training import (
     OnStep,
     damage,
+    minibatches,
     reach_operating_point,
     recover,
     update_rule,
@@ -118,10 +119,8 @@ class Study(OperatingStudy):
         return self.curve.recovered_at
 
     def gradient_batch(self, task: str, n: int, size: int, stream: str, labels: Corruption | None = None) -> Batch:
-        """Draw n * size training examples of a task from a named stream, with true or corrupted labels."""
-        streams = self.streams.child("gradients", stream)
-        batch = self.problem.sample(task, n * size, streams.generator(task))
-        return corrupted(batch, labels, streams.generator("labels", task)) if labels else batch
+        """Draw n minibatches of a task from a named stream, joined; see `minibatches`. Of size 1: one batch of n."""
+        return minibatches(self.problem, task, (n, size), self.streams.child("gradients", stream), labels)
 
     def minibatch_gradients(
         self, point: str, task: str, stream: str = "static", labels: Corruption | None = None

@@ -96,6 +96,24 @@ def mixed_batches(problem: Problem, tasks: Iterable[str], size: int, streams: St
     return lambda step: Batch.join([part(step) for part in parts])
 
 
+def minibatches(
+    problem: Problem, task: str, shape: tuple[int, int], streams: Streams, labels: Corruption | None = None
+) -> Batch:
+    """Draw minibatches as training draws its batches, each balanced by itself, and join them.
+
+    One large sample cut into pieces leaves each piece with a chance majority of one label, which training batches do
+    not have: its direction then leads every plane, and cannot appear in a recovery.
+
+    Args:
+        shape: number of minibatches and examples in each; minibatches of one example are one sample of so many.
+        labels: how labels are corrupted; `shuffled` keeps every minibatch balanced.
+    """
+    n, size = shape if shape[1] > 1 else (1, shape[0])
+    generator = streams.generator(task)
+    batch = Batch.join([problem.sample(task, size, generator) for _ in range(n)])
+    return corrupted(batch, labels, streams.generator("labels", task), group=size) if labels else batch
+
+
 def corrupted_batches(batches: BatchAt, how: Corruption, streams: Streams, shift: int = 1) -> BatchAt:
     """Return the same inputs with corrupted targets."""
     return lambda step: corrupted(batches(step), how, streams.generator("labels", step), shift)
