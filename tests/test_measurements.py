@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from problems_table import trained_settings
 
 from lineament.bases import Basis, random_basis
-from lineament.measurements import basis_capture, basis_drift, gradient_rank
+from lineament.measurements import basis_capture, basis_drift, capture_bases, gradient_rank, random_search
 from lineament.measurements.capture_bases import BASES, Workbench, make_bases, why_left_out
 from lineament.measurements.gradient_rank import spectrum_statistics
 from lineament.parameters import Space, Vectors
@@ -239,6 +239,59 @@ def test_a_problem_of_one_task_has_no_other_task_s_plane(study: Study) -> None:
     assert why_left_out(alone, "null_other_task") == "the problem has one task alone"
     assert make_bases(alone, ["null_other_task"]) == {}
     assert why_left_out(study, "null_other_task") is None
+
+
+def test_directions_that_lanczos_has_not_found_are_no_hessian_eigenvectors(study: Study, captures: Record) -> None:
+    recorded = [f.value for f in captures.select("hessian_top_residual")]
+    assert len(recorded) == max(RANKS)
+    few = replace(study.settings.measurement, lanczos_steps=5)
+    short = replace(study, settings=replace(study.settings, measurement=few))
+    for case in (study, short):
+        bench = Workbench(case)
+        basis = make_bases(case, ["static_hessian_top"], bench).get("static_hessian_top")
+        kept = [size for size in bench.hessian_residuals if size <= 0.1]
+        assert (basis.rank if basis else 0) == len(kept)
+        with case.problem.parameters.temporarily(case.points["broken"]):
+            for i, size in enumerate(kept):
+                v = basis.columns[:, i]
+                image = bench.hessian @ v
+                assert float((image - v * (v @ image)).norm() / abs(v @ image)) == pytest.approx(size, rel=1e-2)
+    assert len(kept) < max(RANKS), "five steps find every direction: nothing is tested"
+
+
+def test_a_basis_that_lanczos_has_not_found_says_so(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_bases, "MOST_RESIDUAL", 0.0)
+    record = basis_capture.measure(with_few_figures(study))
+    found = list(record.select("capture", **WHOLE, basis="static_hessian_top"))
+    assert [f.value for f in found] == [None]
+    assert "no Hessian direction" in str(found[0].reason)
+
+
+def test_random_search_goes_on_without_a_basis_that_lanczos_has_not_found(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_bases, "MOST_RESIDUAL", 0.0)
+    monkeypatch.setattr(random_search, "dimension_figures", lambda study: [])
+    search = replace(
+        study.settings.search,
+        spaces=("full", "static_hessian_top"),
+        informed=("static_hessian_top", "static_broken"),
+        examples=8,
+        draws=16,
+        density_draws=16,
+        counts=(1, 4),
+        headline_count=4,
+        costs=(0.25,),
+        most_probes=4,
+    )
+    record = random_search.measure(replace(study, settings=replace(study.settings, search=search)))
+    assert {f.labels["space"] for f in record.quantities if "space" in f.labels} >= {"full"}
+    assert not [f for f in record.quantities if "static_hessian_top" in f.labels.values()]
+
+
+def with_few_figures(study: Study) -> Study:
+    small = replace(study.settings.measurement, ranks=(1,), headline_rank=1, inside_steps=1, inside_all=False)
+    return replace(study, settings=replace(study.settings, measurement=small))
 
 
 def test_preconditioned_plane_is_the_svd_after_the_metric(study: Study) -> None:

@@ -20,6 +20,9 @@ from lineament.measurements.capture_bases import (
     BASES,
     MEAN_BATCHES,
     METRIC_BATCHES,
+    MOST_RESIDUAL,
+    NOT_CONVERGED,
+    Workbench,
     compared_ranks,
     further_task_planes,
     make_bases,
@@ -59,6 +62,8 @@ DEFINITIONS = {
     "prefix_share_of_steps": "k / T, the share of steps in the prefix; no null: a blind run with momentum holds more",
     "krylov_prefix_overlap": "|U^T V|_F^2 / k of K_k(P^-1 H, P^-1 g) with span(u_1..u_k); null: with the noise prefix; "
     "ceiling: the overlap of two prefixes on other data with each other",
+    "hessian_top_residual": "|H v - value v| / |value| of each direction that Lanczos gives for static_hessian_top; "
+    f"directions above {MOST_RESIDUAL:g} are left out of the basis",
     "start_basis_share": "share of the static_start basis in the factors A and in B: squared norm of its columns there "
     "over k; taken after 10 steps, since a fresh adapter has no gradient for A (protocol 0); null: that factor's share "
     "of the parameters",
@@ -83,10 +88,11 @@ def measure(study: Study) -> Record:
         figures.append(Quantity("recovery_steps", None, "steps", reason=not_recovered))
         return make_record(study, NAME, figures, DEFINITIONS, _curves(study))
     figures += step_counts(study.curve)
-    bases = make_bases(study) if usable_ranks(study) else {}
+    bench = Workbench(study)
+    bases = make_bases(study, bench=bench) if usable_ranks(study) else {}
     ranks, draws = compared_ranks(study, bases), study.settings.measurement.random_draws
     figures += _shares_of_steps(study, ranks)
-    missing = {name: why for name in BASES if (why := why_left_out(study, name))}
+    missing = {name: why_left_out(study, name) or NOT_CONVERGED for name in BASES if bases and name not in bases}
     site = CaptureSite(study.recovery, study.gram, study.streams, draws, _fixed_bases(study, bases), missing)
     figures += site_captures(site, ranks)
     if study.settings.measurement.headline_rank <= study.recovered_at:
@@ -94,6 +100,7 @@ def measure(study: Study) -> Record:
     figures += _effective_captures(study, ranks)
     figures += _start_basis_shares(study, bases)
     figures += _krylov_overlaps(study, bases)
+    figures += _hessian_residuals(bench)
     best = best_static(figures, study.settings.measurement.headline_rank)
     figures += functional_figures(study, bases, best.basis if best else None)
     if study.settings.measurement.grid:
@@ -209,6 +216,13 @@ def _krylov_overlap(study: Study, bases: Mapping[str, Basis], name: str, rank: i
     space, noise, *others = (basis.leading(rank) for basis in compared)
     value = study.gram.overlap(study.trajectory.coefficients(space), study.gram.prefix(rank))
     return quantity(value, null=overlap(space, noise), ceiling=overlap(*others))
+
+
+def _hessian_residuals(bench: Workbench) -> list[Quantity]:
+    return [
+        Quantity("hessian_top_residual", size, "fraction", labels={"direction": number})
+        for number, size in enumerate(bench.hessian_residuals, start=1)
+    ]
 
 
 def _with_nulls(figures: list[Quantity]) -> list[Quantity]:

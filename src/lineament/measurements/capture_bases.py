@@ -1,14 +1,15 @@
 """The bases, controls and nulls of the capture measurement (protocol, section 2), all of them on one recovery.
 
 A candidate gives, at each rank, its coefficients on the recorded updates (U^T u_t) and which of those updates it was
-built from. To add a basis, write one function `(Workbench) -> Basis` and one line in `BASES`.
+built from. To add a basis, write one function `(Workbench) -> Basis` and one line in `BASES`; one that may have no
+direction in this study returns None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -42,13 +43,24 @@ from lineament.vectors.hessian import HessianOperator
 METRIC_BATCHES = 16
 # The mean gradient that `null_mean_free_prefix` takes away comes from so many batches' examples.
 MEAN_BATCHES = 4
+# A Ritz vector whose residual is a larger share of its value is no eigenvector yet.
+MOST_RESIDUAL = 0.1
+NOT_CONVERGED = (
+    f"after measurement.lanczos_steps no Hessian direction has a residual below {MOST_RESIDUAL:g} of its eigenvalue"
+)
+SMALLEST = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """A study with what several bases need; expensive parts are made once, on first use."""
+    """A study with what several bases need; expensive parts are made once, on first use.
+
+    Attributes:
+        hessian_residuals: |H v - value v| / |value| of every Hessian direction that `static_hessian_top` has tried.
+    """
 
     study: Study
+    hessian_residuals: list[float] = field(default_factory=list, init=False)
 
     @property
     def rank(self) -> int:
@@ -134,8 +146,8 @@ def static_all_tasks(bench: Workbench) -> Basis:
     return top_directions(Vectors(unit, study.problem.parameters.space), bench.rank, "static_all_tasks")
 
 
-def static_hessian_top(bench: Workbench) -> Basis:
-    """Hessian eigenvectors with the largest eigenvalues at theta_broken."""
+def static_hessian_top(bench: Workbench) -> Basis | None:
+    """Hessian eigenvectors with the largest eigenvalues at theta_broken, as far as Lanczos has found them."""
     study = bench.study
     steps = max(study.settings.measurement.lanczos_steps, bench.rank)
     generator = study.streams.generator("lanczos")
@@ -147,7 +159,12 @@ def static_hessian_top(bench: Workbench) -> Basis:
         generator,
         "static_hessian_top",
     )
-    return found.basis
+    sizes = [
+        residual / max(abs(value), SMALLEST) for residual, value in zip(found.residuals, found.values, strict=True)
+    ]
+    bench.hessian_residuals[:] = sizes
+    kept = [i for i, size in enumerate(sizes) if size <= MOST_RESIDUAL]
+    return replace(found.basis, columns=found.basis.columns[:, kept]) if kept else None
 
 
 def task_vectors(bench: Workbench) -> Basis:
@@ -260,7 +277,7 @@ def random(bench: Workbench) -> Basis:
     return random_basis(bench.study.problem.parameters.space, bench.rank, bench.study.streams.generator("random basis"))
 
 
-BASES: dict[str, Callable[[Workbench], Basis]] = {
+BASES: dict[str, Callable[[Workbench], Basis | None]] = {
     "static_start": static_start,
     "static_star": static_star,
     "static_broken": static_broken,
@@ -290,14 +307,15 @@ def why_left_out(study: Study, name: str) -> str | None:
     return None
 
 
-def make_bases(study: Study, names: Iterable[str] | None = None) -> dict[str, Basis]:
+def make_bases(study: Study, names: Iterable[str] | None = None, bench: Workbench | None = None) -> dict[str, Basis]:
     """Make bases that are not built from the recovery itself, in the order of `BASES`; default all that exist."""
     chosen = [name for name in BASES if (names is None or name in set(names)) and not why_left_out(study, name)]
-    bench, bases = Workbench(study), {}
+    bench, bases = bench or Workbench(study), {}
     with study.problem.parameters.temporarily(study.points[DAMAGED]):
         for number, name in enumerate(chosen):
             study.progress(f"basis {name}", number, len(chosen))
-            bases[name] = BASES[name](bench)
+            if (made := BASES[name](bench)) is not None:
+                bases[name] = made
             bench.release_graph()
     study.forget_gradients()
     return bases

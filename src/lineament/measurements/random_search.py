@@ -19,7 +19,7 @@ from torch import Tensor
 from lineament import theory
 from lineament.bases import Basis, from_vectors
 from lineament.errors import unknown_name
-from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks, why_left_out, why_unusable
+from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks, why_unusable
 from lineament.measurements.measurement import Measurement, make_record
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import dimension_figures
@@ -84,8 +84,8 @@ def measure(study: Study) -> Record:
         reason = why_unusable(study, study.settings.measurement.headline_rank)
         return make_record(study, NAME, [Quantity("gain", None, "nats per target token", reason=reason)], DEFINITIONS)
     s = study.settings.search
-    searched, informed = ([n for n in names if not why_left_out(study, n)] for names in (s.spaces, s.informed))
-    bases = search_bases(study, {*searched, *informed})
+    bases = search_bases(study, {*s.spaces, *s.informed})
+    searched, informed = ([n for n in names if n == "full" or n in bases] for names in (s.spaces, s.informed))
     chosen, fresh = batches(study)
     figures: list[Quantity] = []
     with study.problem.parameters.temporarily(study.points[DAMAGED]):
