@@ -32,9 +32,10 @@ def captures_in(body: dict[str, Any]) -> Iterator[tuple[dict[str, Any], float]]:
 
 
 def end_points(body: dict[str, Any]) -> dict[str, int]:
-    """T and T_loss, by the labels of captures."""
+    """T, and T_loss where the loss gap was closed, by the labels of captures."""
     names = {"recovery_steps": "T", "loss_step": "T_loss"}
-    return {names[f["quantity"]]: int(f["value"]) for f in body["figures"] if f["quantity"] in names}
+    reached = [f for f in body["figures"] if f["quantity"] in names and f["value"] is not None]
+    return {names[f["quantity"]]: int(f["value"]) for f in reached}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -54,7 +55,8 @@ def test_captures_by_updates_are_those_of_the_recorded_rows(finished: Path, seed
         values = [captured(rows, c, v) for c, v in zip(draws, vectors, strict=True) if v.any()]
         assert value == pytest.approx(np.mean(values), abs=1e-6), labels
         checked.add((labels["basis"], labels["definition"], labels["at"]))
-    assert len(checked) == 2 * 3 * 2
+    assert "T" in ends
+    assert len(checked) == 2 * 3 * len(ends)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
