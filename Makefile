@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: setup demo test check docs lint ci-deps benchmarks clean
 
 demo: setup
-	@echo "Running the main job on the embedded model: quick preset, 5 seeds over two processes (about 5 minutes)."
+	@echo "Running the main job on the embedded model: quick preset, 5 seeds over two processes (about 4 minutes)."
 	$(BIN)/lineament run synthetic --preset quick --executor processes --workers 2 --out runs/demo --resume
 
 test: setup lint

@@ -29,7 +29,7 @@ def table(run: Path) -> str:
     tasks = list(dict.fromkeys(claim["task"] for claim in body["claims"]))
     several = len(tasks) > 1
     named = ("tasks " if several else "task ") + ", ".join(f"`{task}`" for task in tasks)
-    columns = ["claim", *(["task"] if several else []), "measured", "interval", "null", "paper", "verdict"]
+    columns = ["claim", *(["task"] if several else []), "measured", "interval", "null", "blind", "paper", "verdict"]
     lines = [
         f"{body['model']}, {named}, {first['space']}, {seeds}:",
         "",
@@ -44,6 +44,7 @@ def table(run: Path) -> str:
             number(c["measured"]),
             interval,
             number(c["null"]),
+            number(c.get("blind")),
             number(c["paper"]),
             WORDS[c["verdict"]],
         ]
@@ -59,6 +60,7 @@ CAPTURE_ROWS = {
     "... at the frozen damaged point (control)": ("control_frozen_run", False),
     "task plane in the optimizer's metric (control)": ("control_preconditioned", False),
     "first updates on shuffled labels (null)": ("null_noise_prefix", True),
+    "first updates without the mean gradient (null)": ("null_mean_free_prefix", False),
     "another task's plane (null)": ("null_other_task", False),
     "random plane (null)": ("random", False),
 }
@@ -75,7 +77,7 @@ def captures_table(run: Path) -> str:
     lines = [
         f"{first.model}, {first.space}, AdamW, {n_seeds} seeds; mean and 95 % interval (Student t over seeds):",
         "",
-        f"| captured share of the way back | k | paper | {' | '.join(f'`{task}`' for task in tasks)} |",
+        f"| captured share of the recovery | k | paper | {' | '.join(f'`{task}`' for task in tasks)} |",
         "|---" * (3 + len(tasks)) + "|",
     ]
 
@@ -88,12 +90,22 @@ def captures_table(run: Path) -> str:
                 paper = "0.77" if (basis, definition, rank) == ("prefix", "whole", 10) else ""
                 words = name if definition == "whole" else f"{name}: rest"
                 row(words, str(rank), paper, lambda r, b=basis, d=definition, k=rank: _capture(r, b, d, k))  # type: ignore[misc]
-    for rank in (10, 20):
-        row("k / T, what independent updates would hold (null)", str(rank), "", lambda r, k=rank: _share(r, k))  # type: ignore[misc]
+    for definition in ("whole", "rest"):
+        for basis, words in (("prefix", "first updates"), ("control_random_times", "updates at random times")):
+            for rank in (10, 20):
+                name = f"a blind run's {words}{': rest' if definition == 'rest' else ''}"
+                row(name, str(rank), "", lambda r, b=basis, d=definition, k=rank: _blind(r, b, d, k))  # type: ignore[misc]
     row("best fixed plane", "10", "0.15", _best_static)
-    row("steps to recover, T", "", "", lambda r: _interval(_values(r, "basis_capture", "recovery_steps"), False))
+    row("T", "", "", lambda r: _interval(_values(r, "basis_capture", "recovery_steps"), False))
+    row("steps until recovered", "", "", lambda r: _interval(_values(r, "basis_capture", "steps_to_recovery"), False))
     for side in ("broken", "recovered"):
-        row(f"half-life of the gradient plane, from {side}, steps", "5", "< 100", lambda r, s=side: _half_life(r, s))  # type: ignore[misc]
+        name = {"broken": "damaged", "recovered": "recovered"}[side]
+        row(
+            f"half-life of the gradient plane, from the {name} point, steps",
+            "5",
+            "< 100",
+            lambda r, s=side: _half_life(r, s),
+        )  # type: ignore[misc]
     return "\n".join(lines)
 
 
@@ -122,8 +134,11 @@ def _capture(records: list[Record], basis: str, definition: str, rank: int) -> s
     return _interval(_values(recovered, "basis_capture", "capture", **labels), True)
 
 
-def _share(records: list[Record], rank: int) -> str:
-    return _interval(_values(records, "basis_capture", "prefix_share_of_steps", rank=rank), True)
+def _blind(records: list[Record], basis: str, definition: str, rank: int) -> str:
+    labels = {"basis": basis, "definition": definition, "rank": rank, "at": "T", "space_of": "parameters"}
+    recovered = [r for r in records if r.measurement == "basis_capture" and r.value("recovery_steps") is not None]
+    found = [q.blind for q in _figures(recovered, "basis_capture", "capture", **labels) if q.blind is not None]
+    return f"{sum(found) / len(found):.2f}" if found else "-"
 
 
 def _best_static(records: list[Record]) -> str:

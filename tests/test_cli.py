@@ -31,7 +31,7 @@ def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
     assert body["n_seeds"] == 2
     ids = {claim["id"] for claim in body["claims"]}
     assert {"static_plane_misses", "prefix_captures", "prefix_is_privileged"} <= ids
-    assert len(list((finished / "records").glob("*.json"))) == 6
+    assert len(list((finished / "records").glob("*.json"))) == 8
 
 
 def test_serial_and_processes_give_the_same_records(finished: Path, tmp_path: Path) -> None:
@@ -92,7 +92,12 @@ def test_more_seeds_extend_a_run(finished: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     config = tomllib.loads((out / "config.toml").read_text())
     assert (config["seed"], config["seeds"]) == (0, 2)
-    assert set(config["measure"]) == {"gradient_rank", "basis_capture", "basis_drift"}
+    assert set(config["measure"]) == {
+        "gradient_rank",
+        "basis_capture",
+        "capture_without_momentum",
+        "basis_drift",
+    }
     again = json.loads((out / "provenance.json").read_text())
     assert again["started"] == started["started"]
     assert len(again["resumed"]) == len(started["resumed"]) + 1
@@ -283,7 +288,7 @@ def test_log_file_gets_progress_even_when_quiet(finished: Path, tmp_path: Path) 
 
 def test_keys_says_what_every_key_means() -> None:
     lines = lineament_here("keys").stdout.splitlines()
-    assert "recovery.lr = 0.0005" in lines
+    assert "recovery.lr = 0.0002" in lines
     assert "    float, above 0: Step size of the recovery's optimizer." in lines
     meanings = [line for line in lines if line.startswith("    ")]
     assert len(meanings) >= len(KEYS)

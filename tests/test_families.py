@@ -123,7 +123,8 @@ def test_the_same_study_runs_on_every_family(
     values = {f["labels"]["basis"]: f["value"] for f in whole}
     assert {"prefix", "static_start", "static_broken", "krylov", "null_noise_prefix"} <= set(values)
     missing = {name for name, value in values.items() if value is None}
-    assert missing <= {"task_vectors"}  # one task has one task vector
+    # one task has one task vector and no other task; three Lanczos steps do not find a second eigenvector
+    assert missing <= {"task_vectors", "null_other_task", "static_hessian_top"}
     assert all(0 <= value <= 1 + 1e-9 for value in values.values() if value is not None)
     assert values["prefix"] > values["random"]
     targets = FAMILIES[family][3]

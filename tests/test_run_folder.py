@@ -101,7 +101,7 @@ def test_opening_deletes_what_killed_writers_left_at_any_depth(tmp_path: Path) -
 def test_another_configuration_is_refused_with_every_difference_counted(tmp_path: Path) -> None:
     folder = made(tmp_path)
     other = replace(QUICK, recovery=replace(QUICK.recovery, lr=7e-4))
-    with pytest.raises(InputError, match=r"recovery\.lr: 0\.0005 there, 0\.0007 now"):
+    with pytest.raises(InputError, match=r"recovery\.lr: 0\.0002 there, 0\.0007 now"):
         folder.check(other, resume=True)
     many = {str(i): i for i in range(MAX_DIFFERENCES_SHOWN + 3)}
     assert differences({}, many).endswith("; and 3 more")

@@ -26,12 +26,12 @@ class Basis:
     """Orthonormal columns in order of importance or of time.
 
     Attributes:
-        columns: (n_params, rank) float64; a lower rank is a leading part.
+        columns: (n_params, rank) float64, or float32 where a basis was kept on disk; a lower rank is a leading part.
         space: where the columns live.
         label: name shown in tables and figures.
     """
 
-    columns: Float64[Tensor, "n_params rank"]
+    columns: Float[Tensor, "n_params rank"]
     space: Space
     label: str
 
