@@ -29,6 +29,13 @@ class Candidate:
     own: np.ndarray | None
 
 
+def spanned(gram: TrajectoryGram, steps: np.ndarray) -> Candidate:
+    """Return the basis of the updates at 1-based `steps`."""
+    own = np.zeros(gram.n_steps)
+    own[steps - 1] = 1
+    return Candidate(gram.coefficients(gram.span(steps.tolist())), own)
+
+
 def own_candidates(
     gram: TrajectoryGram, end: int, draws: int, generator_at: Callable[[int], np.random.Generator]
 ) -> dict[str, Callable[[int], list[Candidate]]]:
@@ -38,17 +45,12 @@ def own_candidates(
         draws: sets of random times at each rank, drawn with `generator_at(rank)`.
     """
 
-    def spanned(steps: np.ndarray) -> Candidate:
-        own = np.zeros(gram.n_steps)
-        own[steps - 1] = 1
-        return Candidate(gram.coefficients(gram.span(steps.tolist())), own)
-
     def prefix(rank: int) -> list[Candidate]:
-        return [spanned(np.arange(1, rank + 1))]
+        return [spanned(gram, np.arange(1, rank + 1))]
 
     def random_times(rank: int) -> list[Candidate]:
         generator = generator_at(rank)
-        return [spanned(1 + generator.permutation(end)[:rank]) for _ in range(draws)]
+        return [spanned(gram, 1 + generator.permutation(end)[:rank]) for _ in range(draws)]
 
     def top(rank: int) -> list[Candidate]:
         return [Candidate(gram.coefficients(gram.top(rank, end)), gram.displacement(1, end))]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lineament.measurements.captures import DEFINED, OWN, Candidate, definitions, mean_capture, own_candidates
+from lineament.measurements.captures import DEFINED, OWN, Candidate, definitions, mean_capture, own_candidates, spanned
 from lineament.records import Label, Quantity
 from lineament.streams import Streams
 from lineament.study.horizon import RecoveryCurve
@@ -98,8 +98,8 @@ def window_captures(site: CaptureSite, rank: int) -> list[Quantity]:
         for start in range(1, (end or 0) - rank + 2, rank):
             steps = np.arange(start, start + rank)
             where: dict[str, Label] = {**site.labels(WINDOWS, rank), "from_step": start}
-            measured = _defined(site.gram, [_spanned(site.gram, steps)], rank, {at: end or 0}, where)
-            expected = _defined(blind, [_spanned(blind, steps)], rank, {at: end or 0}, where)
+            measured = _defined(site.gram, [spanned(site.gram, steps)], rank, {at: end or 0}, where)
+            expected = _defined(blind, [spanned(blind, steps)], rank, {at: end or 0}, where)
             quantities += [
                 replace(q, name="window_capture", blind=b.value) for q, b in zip(measured, expected, strict=True)
             ]
@@ -149,9 +149,3 @@ def _undefined(where: Mapping[str, Label], at: str, reason: str) -> Iterator[Qua
     for definition in DEFINED:
         labels = {**where, "definition": definition, "at": at}
         yield Quantity("capture", None, "fraction", labels=labels, reason=reason)
-
-
-def _spanned(gram: TrajectoryGram, steps: np.ndarray) -> Candidate:
-    own = np.zeros(gram.n_steps)
-    own[steps - 1] = 1
-    return Candidate(gram.coefficients(gram.span(steps.tolist())), own)
