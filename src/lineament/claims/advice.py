@@ -25,6 +25,8 @@ SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "directions": (math.log, math.exp),
     "cosine": (lambda c: math.atanh(max(COSINE_MARGIN - 1, min(1 - COSINE_MARGIN, c))), math.tanh),
 }
+# Unit -> what no value can be below or above.
+BOUNDS = {"cosine": (-1.0, 1.0), "fraction": (0.0, 1.0)}
 ONE = "one recording"
 
 
@@ -54,6 +56,11 @@ class Advice:
 SPAN = "First steps that span the run"
 REFRESH = "How long a plane of directions lasts"
 STALE = "How stale a direction of step t is later"
+STALE_WORDS = {
+    "task_vector_cosine": "task vector",
+    "direction_cosine": "weight step",
+    "direction_cosine_corrected": "weight step, less its noise,",
+}
 RANK = "Rank that the updates used"
 
 
@@ -92,7 +99,7 @@ def _refresh(half_life: Advice) -> Advice:
 
 
 def _stale(records: Sequence[Record]) -> Iterator[Advice]:
-    for quantity, words in (("task_vector_cosine", "task vector"), ("direction_cosine", "weight step")):
+    for quantity, words in STALE_WORDS.items():
         times: dict[tuple[Label, Label], set[tuple[Label, Label]]] = {}
         for cosine in (cosine for record in records for cosine in record.select(quantity)):
             of = cosine.labels
@@ -158,7 +165,8 @@ def _within(quantities: Sequence[Quantity]) -> tuple[float | None, float | None,
     if len(known) != 1 or known[0].stderr is None or known[0].value is None:
         return None, None, ONE
     half = NORMAL_95 * known[0].stderr
-    return max(0.0, known[0].value - half), known[0].value + half, "within the run"
+    lowest, highest = BOUNDS.get(known[0].unit, (0.0, math.inf))
+    return max(lowest, known[0].value - half), min(highest, known[0].value + half), "within the run"
 
 
 def _name(quantity: str, labels: dict[str, Label]) -> str:

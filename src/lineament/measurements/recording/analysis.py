@@ -121,7 +121,7 @@ def _parameter_figures(
     progress("drift of planes", 2, 4)
     rows, row_gram, gap = _drifting(trajectory, gram)
     figures += planes.plane_figures(row_gram, rows, per_row, gap, options)
-    figures += staleness.step_figures(row_gram, steps, rows, options)
+    figures += staleness.step_figures(row_gram, steps, rows, options, independent=gap == 0)
     return figures + _end_figures(trajectory, gram, options, companions)
 
 

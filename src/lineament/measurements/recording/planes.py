@@ -9,7 +9,8 @@ which shares it too, makes their half-life a lower bound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ import numpy as np
 from lineament.measurements.basis_drift import NO_CEILING
 from lineament.measurements.crossings import crossing
 from lineament.measurements.recording.options import AnalysisOptions
+from lineament.measurements.recording.staleness import MIN_STDERRS, Estimated, jackknife_stderr
 from lineament.records import Label, Quantity
 from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
 
@@ -30,7 +32,8 @@ DEFINITIONS = {
     "plane_overlap": "|U_t^T U_t'|_F^2 / k of planes of recorded rows (gradients or updates) in windows a lag apart, "
     "mean over starting times (protocol 3); null: the floor k / n_params",
     "plane_ceiling": "geometric mean of the two windows' own overlaps, between planes of their even and odd rows",
-    "plane_rescaled": "(overlap - floor) / (ceiling - floor)",
+    "plane_rescaled": "(overlap - floor) / (ceiling - floor); left out where the ceiling is within 3 standard errors "
+    "of the floor; noise can put it above 1",
     "plane_half_life": "lag in optimizer steps at which the isotonic fit of the rescaled overlap first falls to 1/2; "
     "error: jackknife over starting times of this run; early: windows that start in the first third, late: later",
 }
@@ -43,6 +46,21 @@ class Window:
     start: int
     planes: tuple[StepBasis, StepBasis]
     rows: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What overlaps of one recording are measured against.
+
+    Attributes:
+        floor: k / n_params, the overlap of two random planes.
+        spread: standard deviation of single ceilings.
+        steps_per_row: optimizer steps between rows.
+    """
+
+    floor: float
+    spread: float
+    steps_per_row: int
 
 
 @dataclass(frozen=True)
@@ -78,11 +96,12 @@ def plane_figures(
     pairs = compared_windows(gram, options, shortest)
     third = gram.n_steps // 3
     figures: list[Quantity] = []
+    spread = _spread(pairs)
     for phase in PHASES:
         own = [p for p in pairs if phase == "all" or (p.start < third) == (phase == "early")]
         labels: dict[str, Label] = {**which, "from": phase}
-        figures += _lag_figures(own, floor, steps_per_row, labels)
-        figures.append(_half_life(own, floor, steps_per_row, labels))
+        figures += _lag_figures(own, Scale(floor, spread, steps_per_row), labels)
+        figures.append(_half_life(own, Scale(floor, spread, steps_per_row), labels))
     return figures
 
 
@@ -128,15 +147,35 @@ def _overlap(first: Window, second: Window, *, crossed: bool) -> float:
     return float(np.mean(values))
 
 
-def _rescaled(pairs: Sequence[WindowPair], floor: float) -> tuple[float | None, float]:
-    """(mean rescaled overlap, mean ceiling); None where the ceiling is within 3 standard errors of the floor."""
-    ceilings = np.array([pair.ceiling for pair in pairs])
-    ceiling = float(ceilings.mean())
-    error = float(ceilings.std(ddof=1) / np.sqrt(len(ceilings))) if len(ceilings) > 1 else 0.0
+def _rescaled(pairs: Sequence[WindowPair], floor: float, spread: float) -> tuple[Estimated, float]:
+    """(mean rescaled overlap, mean ceiling); no value where the ceiling is within 3 standard errors of the floor.
+
+    Args:
+        spread: standard deviation of single ceilings over the whole recording. One lag may have a single pair of
+            windows, whose own spread of 0 would let any ceiling pass.
+    """
+    ceiling = float(np.mean([pair.ceiling for pair in pairs]))
+    # windows begin half a window apart, so that two neighbours count for one
+    ceiling_error = spread / np.sqrt(max(1.0, len(pairs) / 2))
     room = ceiling - floor
-    if not room > 3 * error or not room > 0:
-        return None, ceiling
-    return (float(np.mean([pair.overlap for pair in pairs])) - floor) / room, ceiling
+    if not room > MIN_STDERRS * ceiling_error or not room > 0:
+        return Estimated(None, reason=NO_CEILING), ceiling
+    overlap, error = _mean_overlap(pairs)
+    value = (overlap - floor) / room
+    stderr = None if error is None else float(np.hypot(error, value * ceiling_error) / room)
+    return Estimated(value, stderr), ceiling
+
+
+def _mean_overlap(pairs: Sequence[WindowPair]) -> tuple[float, float | None]:
+    """Mean overlap and its standard error over pairs of windows, of which neighbours share half of their rows."""
+    overlaps = np.array([pair.overlap for pair in pairs])
+    error = float(overlaps.std(ddof=1) / np.sqrt(len(pairs) / 2)) if len(pairs) > 1 else None
+    return float(overlaps.mean()), error
+
+
+def _spread(pairs: Sequence[WindowPair]) -> float:
+    """Standard deviation of the pairs' ceilings; infinite for a single pair, which tells none."""
+    return float(np.std([pair.ceiling for pair in pairs], ddof=1)) if len(pairs) > 1 else math.inf
 
 
 def _by_lag(pairs: Sequence[WindowPair]) -> dict[int, list[WindowPair]]:
@@ -146,68 +185,71 @@ def _by_lag(pairs: Sequence[WindowPair]) -> dict[int, list[WindowPair]]:
     return found
 
 
-def _lag_figures(
-    pairs: Sequence[WindowPair], floor: float, steps_per_row: int, which: dict[str, Label]
-) -> list[Quantity]:
+def _lag_figures(pairs: Sequence[WindowPair], scale: Scale, which: dict[str, Label]) -> list[Quantity]:
     figures = []
     for lag, own in _by_lag(pairs).items():
-        labels: dict[str, Label] = {**which, "lag": lag * steps_per_row}
-        overlaps = np.array([pair.overlap for pair in own])
-        error = float(overlaps.std(ddof=1) / np.sqrt(len(own))) if len(own) > 1 else None
-        rescaled, ceiling = _rescaled(own, floor)
+        labels: dict[str, Label] = {**which, "lag": lag * scale.steps_per_row}
+        overlap, error = _mean_overlap(own)
+        rescaled, ceiling = _rescaled(own, scale.floor, scale.spread)
         figures += [
-            Quantity("plane_overlap", float(overlaps.mean()), "fraction", stderr=error, null=floor, labels=labels),
+            Quantity("plane_overlap", overlap, "fraction", stderr=error, null=scale.floor, labels=labels),
             Quantity("plane_ceiling", ceiling, "fraction", labels=labels),
             Quantity(
                 "plane_rescaled",
-                rescaled,
+                rescaled.value,
                 "fraction",
-                stderr=None,
-                null=0.0,
+                stderr=rescaled.stderr,
                 labels=labels,
-                reason=None if rescaled else NO_CEILING,
+                reason=rescaled.reason,
             ),
         ]
     return figures
 
 
-def _half_life(pairs: Sequence[WindowPair], floor: float, steps_per_row: int, labels: dict[str, Label]) -> Quantity:
-    value, shortest, largest = _crossing(pairs, floor)
+def _half_life(pairs: Sequence[WindowPair], scale: Scale, labels: dict[str, Label]) -> Quantity:
+    value, shortest, largest = _crossing(pairs, scale)
+    per_row = scale.steps_per_row
     if largest == 0:
         return Quantity("plane_half_life", None, "steps", labels=labels, reason="undefined: no ceiling above the floor")
     if value is None:
-        reason = f"> {largest * steps_per_row} (largest lag; it does not cross)"
+        reason = f"> {largest * per_row} (largest lag; it does not cross)"
         return Quantity("plane_half_life", None, "steps", labels=labels, reason=reason)
     if value < shortest:  # the fit's first point is (0, 1), which was not measured
-        reason = f"< {shortest * steps_per_row} (shortest lag; it crosses before)"
+        reason = f"< {shortest * per_row} (shortest lag; it crosses before)"
         return Quantity("plane_half_life", None, "steps", labels=labels, reason=reason)
-    error = _jackknife(pairs, floor)
-    scaled = None if error is None else error * steps_per_row
-    return Quantity("plane_half_life", value * steps_per_row, "steps", stderr=scaled, labels=labels)
+    error = _jackknife(pairs, scale)
+    scaled = None if error is None else error * per_row
+    return Quantity("plane_half_life", value * per_row, "steps", stderr=scaled, labels=labels)
 
 
-def _crossing(pairs: Sequence[WindowPair], floor: float) -> tuple[float | None, int, int]:
+def _crossing(pairs: Sequence[WindowPair], scale: Scale) -> tuple[float | None, int, int]:
     """(half-life in rows or None, shortest and largest lag with a defined overlap or 0)."""
-    known = [(lag, value) for lag, own in _by_lag(pairs).items() if (value := _rescaled(own, floor)[0]) is not None]
+    rescaled = {lag: _rescaled(own, scale.floor, scale.spread)[0].value for lag, own in _by_lag(pairs).items()}
+    known = [(lag, value) for lag, value in rescaled.items() if value is not None]
     if not known:
         return None, 0, 0
     lags, values = zip(*known, strict=True)
     return crossing(np.array(lags), np.array(values)), int(lags[0]), int(lags[-1])
 
 
-def _jackknife(pairs: Sequence[WindowPair], floor: float) -> float | None:
+def _jackknife(pairs: Sequence[WindowPair], scale: Scale) -> float | None:
     """Standard error of the half-life from leaving out groups of successive starting times; None if one has none."""
-    starts = np.array(sorted({pair.start for pair in pairs}))
-    edges = np.linspace(0, len(starts), min(GROUPS, len(starts)) + 1).round().astype(int)
     values = []
-    for low, high in pairwise(edges):
-        left_out = set(starts[low:high].tolist())
-        value, _, _ = _crossing([pair for pair in pairs if pair.start not in left_out], floor)
+    for kept in without_groups(pairs):
+        value, _, _ = _crossing(kept, scale)
         if value is None:
             return None
         values.append(value)
-    n = len(values)
-    return float(np.sqrt((n - 1) / n * np.square(np.array(values) - np.mean(values)).sum())) if n > 1 else None
+    return jackknife_stderr(np.array(values)) if len(values) > 1 else None
+
+
+def without_groups(pairs: Sequence[WindowPair]) -> Iterator[list[WindowPair]]:
+    """Leave out the pairs of each of a few groups of successive starting times in turn."""
+    starts = np.array(sorted({pair.start for pair in pairs}))
+    edges = np.linspace(0, len(starts), min(GROUPS, len(starts)) + 1).round().astype(int)
+    for low, high in pairwise(edges):
+        left_out = set(starts[low:high].tolist())
+        yield [pair for pair in pairs if pair.start not in left_out]
 
 
 def _undefined(which: dict[str, Label], reason: str) -> list[Quantity]:

@@ -1,28 +1,40 @@
 """How stale a direction of step t is at step t': cosines of displacements, and of mean rows, of one run.
 
 A task vector of step t is theta_t - theta_0. Null: sqrt(t / t'), the expected cosine of a sum of independent updates
-with its continuation. A single update or gradient is mostly noise: their means over a window are compared, and the
-cosine is given over the ceiling, the geometric mean of the two windows' own even-odd cosines. What such a weight
-step does to activations (its steering vector) is its image under the Jacobian, so that it ages at least as the step
-does.
+with its continuation. A single update or gradient is mostly noise: their means over a window are compared. The noise
+that is left in a mean makes its cosine with another too small; where the rows of a window tell a direction from noise,
+the cosine is given corrected for that too (the correction for attenuation of Spearman, 1904), with a standard error.
+What such a weight step does to activations (its steering vector) is its image under the Jacobian, so that it ages at
+least as the step does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float64
 
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.records import Label, Quantity
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
+# A denominator nearer to 0 is not told from it (protocol, sections 3 and 7).
+MIN_STDERRS = 3.0
+# Fewer rows have no delete-one standard error worth the name: the rule would let noise pass.
+MIN_ROWS = 4
+NO_DIRECTION = "a window's mean is within 3 standard errors of noise alone"
+SHARED_NOISE = "neighbouring updates share momentum, which no correction tells from a direction; record gradients"
 DEFINITIONS = {
     "task_vector_cosine": "cosine of theta_t - theta_0 with theta_t' - theta_0; null: sqrt(t / t'), independent "
     "updates",
     "task_vector_length": "|theta_t - theta_0| over |theta_end - theta_0|; null: sqrt(t / T), independent updates",
-    "direction_cosine": "cosine of the mean recorded row (gradient or update) in a window at t with that at t', over "
-    "the geometric mean of the two windows' own even-odd cosines; null: 0, unrelated directions",
+    "direction_cosine": "cosine of the mean recorded row (gradient or update) in a window at t with that at t'; error: "
+    "jackknife over rows",
+    "direction_cosine_corrected": "<m, m'> / sqrt(|m|^2 |m'|^2) for the expected rows m, m' of the two windows, |m|^2 "
+    "as the mean inner product of two different rows of a window, which their noise leaves alone (Spearman 1904); left "
+    "out where |m|^2 is below 3 of its jackknife standard errors; error: jackknife over rows",
 }
 
 
@@ -55,8 +67,15 @@ def task_vector_figures(
     return figures
 
 
-def step_figures(gram: TrajectoryGram, steps: Sequence[int], rows: str, options: AnalysisOptions) -> list[Quantity]:
-    """Cosines of mean rows at the options' times, over their ceilings."""
+def step_figures(
+    gram: TrajectoryGram, steps: Sequence[int], rows: str, options: AnalysisOptions, *, independent: bool
+) -> list[Quantity]:
+    """Cosines of mean rows at the options' times, as they are and corrected for the noise of the means.
+
+    Args:
+        rows: what the Gram matrix is of, `gradients` or `updates`.
+        independent: whether the noise of different rows is; that of updates under momentum is shared by neighbours.
+    """
     width = options.window
     ends = [(share, end) for share, end in _times(options, gram.n_steps).items() if end >= width]
     figures = []
@@ -65,33 +84,110 @@ def step_figures(gram: TrajectoryGram, steps: Sequence[int], rows: str, options:
             if second - first < width:
                 continue
             labels = {**_when(share, at_share, steps[first - 1], steps[second - 1]), "rows": rows, "width": width}
-            value, reason = _rescaled_cosine(gram, first, second, width)
-            figures.append(Quantity("direction_cosine", value, "cosine", null=0.0, labels=labels, reason=reason))
+            pair = WindowMeans.of(gram, first, second, width)
+            figures.append(_as_quantity("direction_cosine", pair.cosine(), labels))
+            corrected = pair.corrected() if independent else Estimated(None, reason=SHARED_NOISE)
+            figures.append(_as_quantity("direction_cosine_corrected", corrected, labels))
     return figures
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A number with its standard error, or the reason why there is none."""
+
+    value: float | None
+    stderr: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class WindowMeans:
+    """Inner products of the rows of two windows that share none, from which their mean directions are compared.
+
+    Attributes:
+        own: Gram matrices of the rows of each window, (n_rows, n_rows).
+        crossed: inner products of rows of the first with rows of the second, (n_rows, n_rows).
+    """
+
+    own: tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n n"]]
+    crossed: Float64[np.ndarray, "n n"]
+
+    @classmethod
+    def of(cls, gram: TrajectoryGram, first: int, second: int, width: int) -> WindowMeans:
+        """Take the windows of `width` rows that end at two rows, counted from 1."""
+        one, two = (slice(end - width, end) for end in (first, second))
+        return cls((gram.gram[one, one], gram.gram[two, two]), gram.gram[one, two])
+
+    def cosine(self) -> Estimated:
+        """Return the cosine of the two means, and its jackknife standard error over rows."""
+        squared = [(own.mean(), _means_without(own)) for own in self.own]
+        return self._ratio(squared)
+
+    def corrected(self) -> Estimated:
+        """Return the cosine of the two expected rows: the squared length of each mean without its noise.
+
+        It is estimated by the mean inner product of two different rows of a window, and left out where that is below
+        3 of its standard errors. Noise can put it beyond 1; then 1 is given, and the reason says so.
+        """
+        if len(self.crossed) < MIN_ROWS:
+            return Estimated(None, reason=f"a window of {len(self.crossed)} rows tells no noise; {MIN_ROWS} do")
+        squared = [_pair_mean(own) for own in self.own]
+        for value, without in squared:
+            if not value > MIN_STDERRS * jackknife_stderr(without) or not min(without) > 0:
+                return Estimated(None, reason=NO_DIRECTION)
+        found = self._ratio(squared)
+        if found.value is None or abs(found.value) <= 1:
+            return found
+        return replace(
+            found, value=float(np.sign(found.value)), reason=f"held to its bound; estimated {found.value:.3g}"
+        )
+
+    def _ratio(self, squared: Sequence[tuple[float, np.ndarray]]) -> Estimated:
+        """Divide the mean inner product across by the root of two squared lengths, each with its delete-one values."""
+        lengths = [value for value, _ in squared]
+        if not min(lengths) > 0:
+            return Estimated(None, reason="the mean of a window is zero")
+        inner, n = float(self.crossed.mean()), len(self.crossed)
+        variance = 0.0
+        for (_, without), other, sums in zip(squared, reversed(lengths), self._sums(), strict=True):
+            if n < 2 or not min(without) > 0:
+                return Estimated(inner / float(np.sqrt(np.prod(lengths))))
+            left = (self.crossed.sum() - sums) / (n * (n - 1)) / np.sqrt(without * other)
+            variance += jackknife_stderr(left) ** 2
+        return Estimated(inner / float(np.sqrt(np.prod(lengths))), float(np.sqrt(variance)))
+
+    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.crossed.sum(axis=1), self.crossed.sum(axis=0)
+
+
+def jackknife_stderr(without: np.ndarray) -> float:
+    """Return the standard error that delete-one values of a statistic give."""
+    n = len(without)
+    return float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
+
+
+def _means_without(own: np.ndarray) -> np.ndarray:
+    """Squared length of a window's mean row, without each row in turn."""
+    n = len(own)
+    if n < 2:
+        return np.zeros(n)
+    return np.asarray((own.sum() - 2 * own.sum(axis=1) + np.diag(own)) / (n - 1) ** 2)
+
+
+def _pair_mean(own: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean inner product of two different rows, free of the rows' own noise; and without each row in turn."""
+    n, beside = len(own), own.sum(axis=1) - np.diag(own)
+    return float(beside.sum()) / (n * (n - 1)), (beside.sum() - 2 * beside) / ((n - 1) * (n - 2))
+
+
+def _as_quantity(name: str, found: Estimated, labels: dict[str, Label]) -> Quantity:
+    return Quantity(name, found.value, "cosine", stderr=found.stderr, labels=labels, reason=found.reason)
 
 
 def cosine(gram: TrajectoryGram, first: np.ndarray, second: np.ndarray) -> float:
     """Cosine of two vectors given as weights over rows; nan if one is zero."""
     lengths = gram.squared_norm(first) * gram.squared_norm(second)
     return float(first @ gram.gram @ second / np.sqrt(lengths)) if lengths > 0 else float("nan")
-
-
-def _rescaled_cosine(gram: TrajectoryGram, first: int, second: int, width: int) -> tuple[float | None, str | None]:
-    """Cosine over ceiling of the windows of `width` rows that end at two rows."""
-    halves = [[_mean(gram, end - width + offset, end) for offset in (0, 1)] for end in (first, second)]
-    own = [cosine(gram, even, odd) for even, odd in halves]
-    if not min(own) > 0:
-        return None, "the even and odd rows of a window do not agree on a direction"
-    crossed = np.mean([cosine(gram, one, other) for one in halves[0] for other in halves[1]])
-    return float(crossed / np.sqrt(own[0] * own[1])), None
-
-
-def _mean(gram: TrajectoryGram, start: int, end: int) -> np.ndarray:
-    """Weights of the mean of every other row from `start` (0-based) to `end`."""
-    weights = np.zeros(gram.n_steps)
-    weights[start:end:2] = 1.0
-    weights /= weights.sum()
-    return weights
 
 
 def _when(share: float, at_share: float, step: int, at: int) -> dict[str, Label]:

@@ -34,8 +34,13 @@ PLANES_CAPTION = (
 STALE_CAPTION = (
     "Cosine of a direction of one step with the same kind of direction at a later step. Task vector: the displacement "
     "from the start; dotted: what sums of independent updates would give. Weight step: the mean gradient or update in "
-    "a window; its cosine is divided by the largest that the even and odd rows of the windows allow."
+    "a window. Less its noise: the same for the expected gradients, where a window tells them from noise."
 )
+STALE_TITLES = {
+    "task_vector_cosine": "task vectors",
+    "direction_cosine": "weight steps",
+    "direction_cosine_corrected": "weight steps, less their noise",
+}
 
 
 def span_picture(sources: Sequence[Record]) -> Picture | None:
@@ -66,7 +71,7 @@ def planes_picture(sources: Sequence[Record]) -> Picture | None:
 def staleness_picture(sources: Sequence[Record]) -> Picture | None:
     """Draw the cosine of directions of one step with those of later steps."""
     panels = []
-    for name, title in (("task_vector_cosine", "task vectors"), ("direction_cosine", "weight steps")):
+    for name, title in STALE_TITLES.items():
         shares = label_values(sources, name, "share")
         lines = [line for i, share in enumerate(shares) for line in _stale_lines(sources, name, share, i)]
         if lines:
