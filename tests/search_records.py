@@ -53,6 +53,7 @@ def _record(seed: int, norm: float, factor: float, helps: bool) -> Record:
     figures = [
         *_space("full", at, factor),
         *_space("prefix", curvature(norm / 2, False), factor),
+        theorem(factor),
         *_points(factor),
         *_density(norm, factor),
         *_sizes(factor),
@@ -94,6 +95,12 @@ def _space(name: str, at: theory.Curvature, factor: float) -> Iterator[Quantity]
     yield Quantity("transfer_ratio_to_prediction", factor, "ratio", labels=ends)
 
 
+def theorem(ratio: float | None, reason: str | None = None) -> Quantity:
+    """The gain over its prediction where the theorem is judged."""
+    labels: dict[str, Label] = {"space": "full", "cost": 0.25, "n": N, "sigma": 0.1, "draws": 8192}
+    return Quantity("theorem_ratio", ratio, "ratio", stderr=0.02, null=2.0, labels=labels, reason=reason)
+
+
 def _points(factor: float) -> Iterator[Quantity]:
     for point, trace in {"broken": -30.0, "half recovered": 20.0 * (1.0 - factor), "star": 5.0}.items():
         yield Quantity("point_trace", trace, "nats per unit squared", labels={"point": point})
@@ -110,12 +117,16 @@ def _density(norm: float, factor: float) -> Iterator[Quantity]:
         yield Quantity("equal_norm_gain", factor * predicted, unit, null=predicted, labels={**which, "length": 0.01})
         yield Quantity("density", share**2, "squared nats", null=0.01, labels={"subspace": name, "rank": 5})
         yield Quantity("enrichment", share**2, "ratio", null=1.0, labels={"subspace": name, "rank": 5})
-        if name == "static_star":
-            yield Quantity("own_sigma_gain", None, unit, labels=which, reason="no best sigma: curvature helps")
-        else:
-            yield Quantity("own_sigma_gain", factor * share, unit, null=share, labels={**which, "sigma": 0.1})
+        step = {"sigma": 0.1, "step": "probed" if name == "static_star" else "best"}
+        yield Quantity("own_sigma_gain", factor * share, unit, null=share, labels={**which, **step})
     for subspaces in ("informed", "with random"):
-        yield Quantity("density_rank_correlation", 0.9, "rank correlation", null=0.3, labels={"subspaces": subspaces})
+        yield correlation(0.9, 0.3, subspaces)
+
+
+def correlation(value: float, null: float | None, subspaces: str = "informed") -> Quantity:
+    """The rank correlation of predicted with measured gains over subspaces."""
+    labels: dict[str, Label] = {"subspaces": subspaces, "other_tasks": 0 if null is None else 2}
+    return Quantity("density_rank_correlation", value, "rank correlation", null=null, labels=labels)
 
 
 def _sizes(factor: float) -> Iterator[Quantity]:

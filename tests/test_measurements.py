@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems_table import trained_settings
 
-from lineament.bases import Basis, random_basis
+from lineament.bases import Basis, random_basis, top_directions
 from lineament.measurements import basis_capture, basis_drift, capture_bases, gradient_rank, random_search
-from lineament.measurements.capture_bases import BASES, Workbench, make_bases, why_left_out
+from lineament.measurements.capture_bases import BASES, Workbench, further_task_planes, make_bases, why_left_out
 from lineament.measurements.gradient_rank import spectrum_statistics
 from lineament.parameters import Space, Vectors
+from lineament.problems.problem import Corruption
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.records import Record
 from lineament.settings.measurement import MeasureSettings
@@ -241,6 +242,25 @@ def test_a_problem_of_one_task_has_no_other_task_s_plane(study: Study) -> None:
     assert why_left_out(study, "null_other_task") is None
 
 
+def test_another_task_without_a_gradient_is_passed_over_and_named(study: Study) -> None:
+    """The first of the others may be solved to the last bit; the next one is a null as good."""
+    others = [task for task in study.problem.tasks if task != "copy"]
+    flat = replace(study)
+    plain = study.minibatch_gradients
+
+    def gradients(point: str, task: str, stream: str = "static", labels: Corruption | None = None) -> Vectors:
+        found = plain(point, task, stream, labels)
+        return replace(found, rows=found.rows * 0) if task == others[0] else found
+
+    object.__setattr__(flat, "minibatch_gradients", gradients)
+    bench = Workbench(flat)
+    basis = make_bases(flat, ["null_other_task"], bench)["null_other_task"]
+    expected = top_directions(plain("broken", others[1]), bench.rank, "null_other_task")
+    assert torch.allclose(basis.columns, expected.columns)
+    assert bench.tasks_without_gradient == {others[0]}
+    assert len(list(further_task_planes(bench))) == len(others) - 2
+
+
 def test_directions_that_lanczos_has_not_found_are_no_hessian_eigenvectors(study: Study, captures: Record) -> None:
     recorded = [f.value for f in captures.select("hessian_top_residual")]
     assert len(recorded) == max(RANKS)
@@ -278,6 +298,7 @@ def test_random_search_goes_on_without_a_basis_that_lanczos_has_not_found(
         informed=("static_hessian_top", "static_broken"),
         examples=8,
         draws=16,
+        theorem_draws=16,
         density_draws=16,
         counts=(1, 4),
         headline_count=4,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +13,19 @@ from problems_table import QuadraticProblem
 from torch import Tensor
 
 from lineament import theory
-from lineament.bases import random_basis
-from lineament.measurements.random_search import _departure
+from lineament.bases import from_vectors, random_basis
+from lineament.measurements.random_search import _departure, balanced_halves
+from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import pooled_slope
 from lineament.measurements.search_pools import Searcher
-from lineament.population.best_of_n import mean_at_best
+from lineament.measurements.search_theorem import theorem_figure, theorem_sigma
+from lineament.parameters import Vectors
+from lineament.population.best_of_n import mean_at_best, mean_best
 from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.problems.problem import Batch
+from lineament.records import Quantity
+from lineament.settings.search import SearchSettings
+from lineament.settings.settings import Settings
 from lineament.streams import Streams
 from lineament.theory import Curvature
 from lineament.vectors.hessian import HessianOperator
@@ -127,3 +135,106 @@ def test_slope_over_sizes_has_one_intercept_per_cost() -> None:
     assert pooled_slope(points) == pytest.approx(0.1)
     assert pooled_slope([(10, 0.01, 1.0)]) is None
     assert pooled_slope([]) is None
+
+
+# --- figures that claims rest on can come out otherwise ---
+
+
+def test_the_theorem_is_judged_by_the_draws_alone(bowl: tuple[Bowl, Batch]) -> None:
+    """Right on a quadratic; as far off as its gradient, when the prediction is of another one."""
+    problem, batch = bowl
+    space = measured_space(HessianOperator(problem, batch), Region("full", problem.parameters), Streams(0), 0.02, 5000)
+    sigma = theorem_sigma(space, 64)
+    assert sigma is not None
+    pool = scored(problem, batch).pool(space, sigma, 2 * N_DRAWS)
+    right = theorem_figure(space, pool, 0.0, 64)
+    assert right.value is not None
+    assert right.stderr is not None
+    assert right.value == pytest.approx(1.0, abs=3 * right.stderr + 0.03)
+    assert right.stderr < 0.05
+    assert right.value == mean_best(pool.gains, 64).value / theory.second_order_gain(sigma, space.at, 64)
+    wrong = replace(space, at=replace(space.at, gradient_norm=2 * space.at.gradient_norm))
+    halved = theorem_figure(wrong, pool, 0.0, 64).value
+    assert halved is not None
+    assert halved < 0.6
+    # draws that know nothing of the gradient
+    noise = replace(pool, gains=np.random.default_rng(0).standard_normal(len(pool.gains)) * 5 * sigma)
+    assert not 0.9 < theorem_figure(space, noise, 0.0, 64).value < 1.1  # type: ignore[operator]
+
+
+def test_a_curvature_that_is_not_told_from_zero_plans_nothing() -> None:
+    region = Region.__new__(Region)
+    space = SearchSpace(region, Curvature(1.0, 2.0, 0.0, 1.0), torch.zeros(3, dtype=torch.float64), trace_stderr=0.7)
+    assert space.best_sigma(64) is None
+    assert "not told from zero" in (space.why_no_best_sigma(64) or "")
+    assert theorem_sigma(space, 64) is None
+    sharp = replace(space, trace_stderr=0.6)
+    assert sharp.best_sigma(64) == pytest.approx(theory.best_sigma(sharp.at, 64))
+    assert sharp.why_no_best_sigma(64) is None
+    helps = replace(sharp, at=Curvature(1.0, -2.0, 0.0, 1.0))
+    assert helps.why_no_best_sigma(64) == "no best sigma: curvature helps"
+
+
+@pytest.mark.parametrize("sizes", [(8, 8), (7, 9)])
+def test_halves_hold_every_label_equally_often(sizes: tuple[int, int]) -> None:
+    targets = torch.tensor([[5]] * sizes[0] + [[9]] * sizes[1])[torch.randperm(16, generator=torch.manual_seed(0))]
+    ids = torch.arange(1, 17)[:, None]
+    halves = balanced_halves(Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), targets, (5, 9)))
+    assert [len(half) for half in halves] == [8, 8]
+    assert all(abs(int((half.targets == 5).sum()) - sizes[0] / 2) < 1 for half in halves)
+    assert sorted(int(i) for half in halves for i in half.input_ids) == list(range(1, 17))
+
+
+class TwoBowls(Bowl):
+    """Two tasks whose gradients are orthogonal but for chance."""
+
+    tasks = ("bowl", "other")
+
+    def sample(self, task: str, n: int, generator: np.random.Generator) -> Batch:
+        half = 32 * (task == "other")
+        ids = torch.from_numpy(generator.integers(half, half + 4, size=(n, 1)))
+        return Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), torch.zeros_like(ids), (0, 1))
+
+
+def correlation_of(tasks: tuple[str, ...], scored_task: str) -> Quantity:
+    """Eight subspaces that hold different shares of the target's gradient; draws are scored on a task."""
+    problem = TwoBowls(np.linspace(0.5, 2.0, 60), noise=8.0)
+    problem.tasks = tasks
+    batch, other = (problem.sample(t, 8, Streams(2).generator(t)) for t in ("bowl", "other"))
+    operator, generator = HessianOperator(problem, batch), np.random.default_rng(3)
+    unit = operator.gradient / operator.gradient.norm()
+    bases = {}
+    for i, share in enumerate(np.linspace(0.2, 0.95, 8)):
+        random = random_basis(problem.parameters.space, 4, generator).columns.T
+        random = random - (random @ unit)[:, None] * unit
+        random[0] = share * unit + np.sqrt(1 - share**2) * random[0] / random[0].norm()
+        bases[f"basis {i}"] = from_vectors(Vectors(random, problem.parameters.space), f"basis {i}")
+    full = measured_space(operator, Region("full", problem.parameters), Streams(0), 0.2, 50)
+    study = SimpleNamespace(
+        problem=problem, target="bowl", streams=Streams(0), progress=lambda *_: None,
+        settings=Settings(search=SearchSettings(density_draws=512, headline_count=16, counts=(16,))),
+        gradient_batch=lambda task, n, size, stream: problem.sample(task, n, Streams(2).generator(task)),
+    )  # fmt: skip
+    searcher = scored(problem, {"bowl": batch, "other": other}[scored_task])
+    found = density_figures(study, searcher, operator, {"full": full}, bases)  # type: ignore[arg-type]
+    return next(q for q in found if q.name == "density_rank_correlation" and q.labels["subspaces"] == "informed")
+
+
+def test_subspaces_are_ranked_by_the_target_s_gradient_and_not_by_another() -> None:
+    found = correlation_of(("bowl", "other"), "bowl")
+    assert found.value is not None
+    assert found.null is not None
+    assert found.value > 0.9
+    assert found.null < 0.5
+
+
+def test_a_gain_that_does_not_follow_the_gradient_is_not_ranked_by_it() -> None:
+    found = correlation_of(("bowl", "other"), "other")
+    assert found.value is not None
+    assert found.value < 0.5
+
+
+def test_with_one_task_there_is_no_other_gradient() -> None:
+    found = correlation_of(("bowl",), "bowl")
+    assert found.null is None
+    assert found.labels["other_tasks"] == 0

@@ -124,7 +124,7 @@ def test_subspaces_lie_on_the_diagonal_when_density_is_right() -> None:
         assert 0.9 * line.x[0] < point.low < point.high < 1.1 * line.x[0]
     assert means(found["equal"]) == list(found["equal"].x)
     assert picture is not None
-    assert "informed subspaces: 0.9 [0.9, 0.9]; predicted from another task's gradient: 0.3" in picture.notes[0]
+    assert "by construction" in picture.caption
 
 
 def test_a_gain_that_is_not_positive_is_said_not_drawn() -> None:
@@ -136,16 +136,14 @@ def test_a_gain_that_is_not_positive_is_said_not_drawn() -> None:
     )
 
 
-def test_subspaces_without_a_best_step_are_named() -> None:
+def test_subspaces_at_their_own_steps_are_ranked_and_probed_ones_named() -> None:
     picture = own_sigma_picture(search_records())
     assert picture is not None
-    (note,) = undefined_notes(picture)
-    assert "task plane, trained point" in note
-    assert "curvature helps" in note
-    assert (
-        picture.title
-        == "Gains of the 2 subspaces with a best step differ by a factor of 1.33 there, at equal length by 1.33"
-    )
+    assert picture.title.endswith("ranks the subspaces as their measured gains do (rank correlation 0.9)")
+    informed, _, spread, probed = picture.notes
+    assert "informed subspaces: 0.9 [0.9, 0.9]; predicted from another task's gradient: 0.3" in informed
+    assert spread == "Gains of the 3 subspaces differ by a factor of 2 at their own steps, at equal length by 2."
+    assert probed.endswith("the step was probed: task plane, trained point 3.")
     measured, predicted = picture.panels[0].lines
     assert means(measured)[0] == pytest.approx(4.0, rel=1e-3)
     assert means(predicted)[0] == pytest.approx(4.0)

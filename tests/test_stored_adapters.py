@@ -405,6 +405,7 @@ def test_random_search_and_the_grid_do_without_an_unknown_start(
         "search.costs": "0.1",
         "search.spaces": "full,static_start,static_broken",
         "search.informed": "static_start,static_broken,prefix",
+        "search.theorem_draws": "8",
         "search.density_draws": "4",
         "search.most_probes": "4",
         "search.lora_ranks": "1",

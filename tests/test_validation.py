@@ -47,6 +47,7 @@ TOGETHER: list[tuple[dict[str, Any], list[str]]] = [
     ({"measure": "basis_capure"}, ["basis_capure", "Did you mean 'basis_capture'"]),
     ({**SEARCH, "search.headline_count": 63}, ["search.headline_count is 63", "among search.counts"]),
     ({**SEARCH, "search.draws": 127}, ["search.draws is 127", "128"]),
+    ({**SEARCH, "search.theorem_draws": 127}, ["search.theorem_draws is 127", "128"]),
     ({**SEARCH, "search.density_draws": 127}, ["search.density_draws is 127", "128"]),
     ({**SEARCH, "search.spaces": "prefx"}, ["search.spaces", "Did you mean 'prefix'"]),
     ({**SEARCH, "search.informed": "full"}, ["search.informed", "'full'"]),

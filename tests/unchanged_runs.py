@@ -36,6 +36,7 @@ BOTH = {
     "measurement.random_draws": "2",
     "search.examples": "8",
     "search.draws": "16",
+    "search.theorem_draws": "16",
     "search.density_draws": "16",
     "search.counts": "1,4",
     "search.headline_count": "4",

@@ -162,12 +162,17 @@ def gain_many_flat_directions(sigma: float, at: Curvature, n: int) -> float:
     return -(sigma**2) * at.trace / 2 + expected_max(n) * math.sqrt(gain_one_draw_variance(sigma, at))
 
 
+def curvature_of_best(at: Curvature, n: int) -> float:
+    """Return tr H + (q_N - 1) ghat'H ghat, the mean of z'Hz over the best of n draws: what sigma^2/2 multiplies."""
+    return _mean_curvature(at, expected_max_square(n))
+
+
 def best_sigma(at: Curvature, n: int) -> float | None:
     """Return the sigma with the largest second-order gain; None where curvature helps and there is none.
 
     |g| m_N / (tr H + (q_N - 1) ghat'H ghat), where that denominator is positive. The gain there is half the linear one.
     """
-    curvature = _mean_curvature(at, expected_max_square(n))
+    curvature = curvature_of_best(at, n)
     return at.gradient_norm * expected_max(n) / curvature if curvature > 0 else None
 
 
@@ -179,7 +184,7 @@ def gain_at_best_sigma(at: Curvature, n: int) -> float | None:
 
 def sigma_of_curvature_cost(cost: float, at: Curvature, n: int) -> float | None:
     """Return the sigma at which curvature costs the fraction `cost` of the linear gain (or adds it, where it helps)."""
-    curvature = _mean_curvature(at, expected_max_square(n))
+    curvature = curvature_of_best(at, n)
     return 2 * cost * at.gradient_norm * expected_max(n) / abs(curvature) if curvature else None
 
 

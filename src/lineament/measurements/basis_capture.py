@@ -64,6 +64,8 @@ DEFINITIONS = {
     "ceiling: the overlap of two prefixes on other data with each other",
     "hessian_top_residual": "|H v - value v| / |value| of each direction that Lanczos gives for static_hessian_top; "
     f"directions above {MOST_RESIDUAL:g} are left out of the basis",
+    "null_task_gradient": "largest gradient entry of another task at theta_broken: 0, so that it has no plane and is "
+    "left out of the mean that null_other_task is",
     "start_basis_share": "share of the static_start basis in the factors A and in B: squared norm of its columns there "
     "over k; taken after 10 steps, since a fresh adapter has no gradient for A (protocol 0); null: that factor's share "
     "of the parameters",
@@ -92,8 +94,8 @@ def measure(study: Study) -> Record:
     bases = make_bases(study, bench=bench) if usable_ranks(study) else {}
     ranks, draws = compared_ranks(study, bases), study.settings.measurement.random_draws
     figures += _shares_of_steps(study, ranks)
-    missing = {name: why_left_out(study, name) or NOT_CONVERGED for name in BASES if bases and name not in bases}
-    site = CaptureSite(study.recovery, study.gram, study.streams, draws, _fixed_bases(study, bases), missing)
+    missing = {name: _why_missing(bench, name) for name in BASES if bases and name not in bases}
+    site = CaptureSite(study.recovery, study.gram, study.streams, draws, _fixed_bases(bench, bases), missing)
     figures += site_captures(site, ranks)
     if study.settings.measurement.headline_rank <= study.recovered_at:
         figures += window_captures(site, study.settings.measurement.headline_rank)
@@ -101,6 +103,12 @@ def measure(study: Study) -> Record:
     figures += _start_basis_shares(study, bases)
     figures += _krylov_overlaps(study, bases)
     figures += _hessian_residuals(bench)
+    figures += [
+        Quantity(
+            "null_task_gradient", 0.0, "nats per unit", labels={"task": task}, reason="left out of null_other_task"
+        )
+        for task in sorted(bench.tasks_without_gradient)
+    ]
     best = best_static(figures, study.settings.measurement.headline_rank)
     figures += functional_figures(study, bases, best.basis if best else None)
     if study.settings.measurement.grid:
@@ -128,15 +136,22 @@ def _curves(study: Study) -> dict[str, np.ndarray]:
     }
 
 
-def _fixed_bases(study: Study, bases: Mapping[str, Basis]) -> dict[str, CandidatesAt]:
+def _why_missing(bench: Workbench, name: str) -> str:
+    """Say why a basis that the study allows was not made."""
+    if name == "null_other_task" and bench.tasks_without_gradient:
+        return "no other task has a gradient at theta_broken"
+    return why_left_out(bench.study, name) or NOT_CONVERGED
+
+
+def _fixed_bases(bench: Workbench, bases: Mapping[str, Basis]) -> dict[str, CandidatesAt]:
     """Return the bases that are made of something else than the recovery's own updates.
 
     `null_other_task` is one plane per other task, whose captures are averaged.
     """
+    study = bench.study
     found = {name: [study.trajectory.coefficients(bases[name])] if name in bases else [] for name in BASES}
     if "null_other_task" in bases:
-        planes = further_task_planes(study, max(usable_ranks(study)))
-        found["null_other_task"] += [study.trajectory.coefficients(plane) for plane in planes]
+        found["null_other_task"] += [study.trajectory.coefficients(plane) for plane in further_task_planes(bench)]
     return {name: _fixed(coefficients) for name, coefficients in found.items()}
 
 

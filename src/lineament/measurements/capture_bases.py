@@ -8,7 +8,6 @@ direction in this study returns None.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -57,10 +56,12 @@ class Workbench:
 
     Attributes:
         hessian_residuals: |H v - value v| / |value| of every Hessian direction that `static_hessian_top` has tried.
+        tasks_without_gradient: other tasks that `null_other_task` leaves out.
     """
 
     study: Study
     hessian_residuals: list[float] = field(default_factory=list, init=False)
+    tasks_without_gradient: set[str] = field(default_factory=set, init=False)
 
     @property
     def rank(self) -> int:
@@ -260,16 +261,16 @@ def null_preconditioned_shuffled(bench: Workbench) -> Basis:
     return top_directions(Vectors(rows, shuffled.space), bench.rank, "null_preconditioned_shuffled")
 
 
-def null_other_task(bench: Workbench) -> Basis:
-    """The task plane of the first other task at theta_broken; captures are the mean over all other tasks."""
-    return _task_plane(bench.study, _other_tasks(bench.study)[0], bench.rank)
+def null_other_task(bench: Workbench) -> Basis | None:
+    """The plane of the first other task with a gradient at theta_broken; captures are the mean over all such tasks."""
+    return next(_other_task_planes(bench), None)
 
 
-def further_task_planes(study: Study, rank: int) -> Iterator[Basis]:
-    """Yield the planes of all other tasks but the first, one at a time; a task without gradient has none."""
-    for task in _other_tasks(study)[1:]:
-        with suppress(InputError):
-            yield _task_plane(study, task, rank)
+def further_task_planes(bench: Workbench) -> Iterator[Basis]:
+    """Yield the planes of all other tasks with a gradient but the first of them, one at a time."""
+    planes = _other_task_planes(bench)
+    next(planes, None)
+    return planes
 
 
 def random(bench: Workbench) -> Basis:
@@ -325,8 +326,14 @@ def _other_tasks(study: Study) -> list[str]:
     return [task for task in study.problem.tasks if task != study.target]
 
 
-def _task_plane(study: Study, task: str, rank: int) -> Basis:
-    return top_directions(study.minibatch_gradients(DAMAGED, task), rank, "null_other_task")
+def _other_task_planes(bench: Workbench) -> Iterator[Basis]:
+    """Yield the plane of every other task at theta_broken; one without gradient has none, and the next one counts."""
+    for task in _other_tasks(bench.study):
+        gradients = bench.study.minibatch_gradients(DAMAGED, task)
+        if gradients.rows.any():
+            yield top_directions(gradients, bench.rank, "null_other_task")
+        else:
+            bench.tasks_without_gradient.add(task)
 
 
 def _static(bench: Workbench, point: str, label: str) -> Basis:

@@ -3,8 +3,8 @@
 Quantity: E[max of N gains], gain_i = L(theta) - L(theta + sigma z_i), on one batch, by the unbiased order-statistic
 estimator over one pool per space and sigma; divided by the linear and by both second-order predictions. Unit: nats per
 target token; ratios: none. Sigmas are those at which curvature should cost given shares of the linear gain. Null: the
-ratio to the prediction from the gradient norm of shuffled labels; for the rank correlation of signal density, the
-density of another task's gradient. The result is where the ratio leaves 10 %, against the curvature that predicts it.
+ratio to the prediction from the gradient norm of shuffled labels; for the rank correlation of subspaces, the gains
+that other tasks' gradients predict. The result is where the ratio leaves 10 %, against the curvature that predicts it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lineament import theory
@@ -24,6 +25,7 @@ from lineament.measurements.measurement import Measurement, make_record
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import dimension_figures
 from lineament.measurements.search_pools import Pool, Searcher
+from lineament.measurements.search_theorem import ratio_error, theorem_figure, theorem_sigma
 from lineament.population.best_of_n import mean_at_best
 from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.problems.kinds import kind_named
@@ -49,6 +51,8 @@ DEFINITIONS = {
     "control variate where sigma |H|_F / sqrt(2) < |g| / 2 (protocol 4)",
     "ratio_linear": "gain / (sigma |g| m_N); null: the same over the prediction from shuffled labels",
     "ratio_second_order": "gain / (sigma |g| m_N - sigma^2/2 (tr H + (q_N - 1) ghat'H ghat))",
+    "theorem_ratio": "gain / second order in the whole space at the sigma where curvature should cost 25 %, from the "
+    "draws' gains alone; null: the same over the prediction from shuffled labels",
     "ratio_flat": "gain / (-sigma^2 tr(H)/2 + m_N sqrt(sigma^2 |g|^2 + sigma^4 |H|_F^2 / 2))",
     "one_draw_deviation": "(mean gain + sigma^2 tr(H)/2) over its standard error, tr H's included: N = 1",
     "failed_members": "draws without a finite loss; they never win",
@@ -63,14 +67,16 @@ DEFINITIONS = {
     "transfer_ratio_to_prediction": "transferred gain / (sigma m_N <g, g_b> / |g_b|), g the fresh data's gradient",
     "point_trace": "tr H in the whole space at theta_broken, half-way through the recovery, and at theta_star",
     "point_ratio": "gain / prediction at that point, at the sigma where curvature should change it by 10 %",
-    "density": "|U^T g|^2 / k; null: of another task's gradient",
+    "density": "|U^T g|^2 / k; null: the mean over all other tasks' gradients",
     "enrichment": "density over |g|^2 / n_params",
     "equal_norm_gain": "gain of the best of N at one root-mean-square length for all subspaces; null: its prediction "
     "r m_N |U^T g| / sqrt(k)",
-    "own_sigma_gain": "gain of the best of N at the subspace's own best sigma; null: its second-order prediction there",
-    "density_rank_correlation": "Spearman correlation over subspaces of predicted with measured gain at equal length; "
-    "null: predicted from another task's gradient",
-    "dimension_ratio": "gain / second order for the study made again with another adapter rank or width",
+    "own_sigma_gain": "gain of the best of N, from the draws' gains alone, at the subspace's own best sigma or, where "
+    "curvature helps, at the best of a few probed ones; null: its second-order prediction there",
+    "density_rank_correlation": "Spearman correlation over subspaces of predicted with measured gain at each one's own "
+    "sigma; null: predicted from another task's gradient, mean over all other tasks",
+    "dimension_ratio": "gain / second order for the study made again with another adapter rank or width, from the "
+    "draws' gains alone",
     "dimension_slope": "slope of log(gain / second order) on log n_params, one intercept per cost; null: -1/2, what "
     "steps of equal length would give",
 }
@@ -101,6 +107,7 @@ def measure(study: Study) -> Record:
             pools = _pools(study, searcher, space)
             figures += _space_figures(study, space, pools, shuffled[name])
             figures += _transfer(study, searcher, space, pools, fresh, space.region.inside(fresh_gradient))
+        figures.append(_theorem(study, searcher, spaces["full"], shuffled["full"]))
         figures += density_figures(study, searcher, operator, spaces, {n: bases[n] for n in informed})
         operator.release()
     figures += _point_figures(study, chosen, spaces["full"]) + dimension_figures(study)
@@ -117,10 +124,26 @@ def search_bases(study: Study, names: set[str]) -> dict[str, Basis]:
 
 
 def batches(study: Study) -> tuple[Batch, Batch]:
-    """Draw two disjoint batches of the target's training examples: the one that chooses, and fresh data."""
-    n = study.settings.search.examples
-    both = study.gradient_batch(study.target, 2 * n, 1, "search")
-    return both.rows(slice(0, n)), both.rows(slice(n, 2 * n))
+    """Draw two disjoint batches of the target's training examples: the one that chooses, and fresh data.
+
+    Halves of one balanced sample by position would each have a chance majority of one label, opposite in the two.
+    """
+    first, second = balanced_halves(study.gradient_batch(study.target, 2 * study.settings.search.examples, 1, "search"))
+    return first, second
+
+
+def balanced_halves(batch: Batch) -> list[Batch]:
+    """Cut a batch in two halves that hold every target equally often, give or take one."""
+    classes = torch.unique(batch.targets, dim=0, return_inverse=True)[1]
+    order = torch.argsort(classes, stable=True)
+    return [batch.rows(order[start::2].sort().values) for start in (0, 1)]
+
+
+def _theorem(study: Study, searcher: Searcher, space: SearchSpace, shuffled_norm: float) -> Quantity:
+    s, sigma = study.settings.search, theorem_sigma(space, study.settings.search.headline_count)
+    study.progress("random search, theorem", 0, 1)
+    pool = None if sigma is None else searcher.pool(space, sigma, s.theorem_draws)
+    return theorem_figure(space, pool, shuffled_norm, s.headline_count)
 
 
 def _measured(study: Study, operator: HessianOperator, name: str, basis: Basis | None) -> SearchSpace:
@@ -170,8 +193,7 @@ def _space_figures(
 
 def _geometry(space: SearchSpace, n: int) -> list[Quantity]:
     labels: dict[str, Label] = {"space": space.name, "dimension": space.dimension}
-    best = theory.best_sigma(space.at, n)
-    reason = None if best else "no best sigma: curvature helps"
+    best, reason = space.best_sigma(n), space.why_no_best_sigma(n)
     return [
         Quantity("gradient_norm", space.at.gradient_norm, "nats per unit", labels=labels),
         Quantity("trace", space.at.trace, "nats per unit squared", stderr=space.trace_stderr, labels=labels),
@@ -203,8 +225,9 @@ def _ratios(pool: Pool, n: int, labels: dict[str, Label], shuffled_norm: float) 
             null = None
             if quantity == "ratio_linear" and shuffled_norm > 0:
                 null = measured.value / theory.linear_gain(pool.sigma, shuffled_norm, n)
-            ratio, error = measured.value / predicted, measured.stderr / predicted
-            yield Quantity(quantity, ratio, "ratio", stderr=error, null=null, labels=which)
+            trace_stderr = 0.0 if quantity == "ratio_linear" else pool.space.trace_stderr
+            error = ratio_error(measured, predicted, pool.sigma, trace_stderr)
+            yield Quantity(quantity, measured.value / predicted, "ratio", stderr=error, null=null, labels=which)
         else:
             yield Quantity(quantity, None, "ratio", labels=which, reason="curvature leaves nothing of the prediction")
 
@@ -285,8 +308,8 @@ def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
     sizes = search.lora_ranks if settings.recovery.space == "lora" else ()
     variants = len(sizes) + (len(search.widths) if kind_named(settings.problem).has_widths else 0)
     again = settings.operating.steps * settings.operating.batch + damage_passes(settings)
-    draws = search.draws * (len(search.costs) + 1) * len(search.spaces)
-    draws += search.density_draws * (2 * len(search.informed) + 3 * variants)
+    draws = search.draws * (len(search.costs) + 1) * len(search.spaces) + search.theorem_draws
+    draws += search.density_draws * 2 * len(search.informed) + search.draws * 3 * (variants + 1)
     probes = search.most_probes * (3 + variants) * HESSIAN_PASSES
     return {"random search": search.examples * (draws * FORWARD_PASSES + probes) + variants * again}
 
@@ -305,7 +328,11 @@ def check(settings: Settings, n_tasks: int) -> Iterator[Agreement]:
         n in search.counts,
         f"search.headline_count is {n}; it must be among search.counts, {value_words(search.counts)}.",
     )
-    for key, draws in (("search.draws", search.draws), ("search.density_draws", search.density_draws)):
+    for key, draws in (
+        ("search.draws", search.draws),
+        ("search.theorem_draws", search.theorem_draws),
+        ("search.density_draws", search.density_draws),
+    ):
         yield (
             draws >= 2 * n,
             f"{key} is {draws}; it must be at least 2 * search.headline_count = {2 * n}, or the best of {n} has no "

@@ -1,7 +1,8 @@
 """Does the number of parameters matter? The study made again, wider or with another adapter rank (protocol, section 4).
 
 Every variant is trained to its own operating point and damaged; its best-of-N gain is divided by the second-order
-prediction from its own |g|, ghat'H ghat and tr H, at the sigmas where curvature should cost 1, 10 and 50 %.
+prediction from its own |g|, ghat'H ghat and tr H, at the sigmas where curvature should cost 1, 10 and 50 %. Gains come
+from the draws alone: with their first-order part as control variate, the ratio at 1 % would be 1 by construction.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from lineament import theory
 from lineament.errors import InputError, NonFiniteError
 from lineament.measurements.search_pools import Searcher
+from lineament.measurements.search_theorem import ratio_error
 from lineament.population.region import Region, measured_space
 from lineament.problems.kinds import kind_named
 from lineament.problems.problem import Problem
@@ -54,7 +56,11 @@ def dimension_figures(study: Study) -> list[Quantity]:
 
 
 def pooled_slope(points: list[Point]) -> float | None:
-    """Fit the slope of log ratio on log n_params with one intercept per cost; None without two sizes."""
+    """Fit the slope of log ratio on log n_params with one intercept per cost; None without two sizes.
+
+    Args:
+        points: a ratio that is not above 0 has no logarithm and is left out.
+    """
     usable = [(np.log(n), cost, np.log(ratio)) for n, cost, ratio in points if ratio > 0]
     centred = []
     for cost in {c for _, c, _ in usable}:
@@ -109,12 +115,15 @@ def _measured(study: Study, problem: Problem, damaged: Tensor) -> list[tuple[int
         operator = HessianOperator(problem, batch)
         space = measured_space(operator, Region("full", problem.parameters), streams, s.curvature_error, s.most_probes)
         operator.release()
+        if reason := space.why_unknown_curvature(n):
+            raise InputError(f"{reason}, so no step is one at which it costs a given share.")
         searcher = Searcher(problem, batch, streams)
         for cost in COSTS:
             sigma = theory.sigma_of_curvature_cost(cost, space.at, n)
             predicted = theory.second_order_gain(sigma, space.at, n) if sigma else 0.0
             if sigma is None or predicted <= 0:
                 continue
-            best = searcher.pool(space, sigma, s.density_draws).best(n)
-            found.append((problem.parameters.n_params, cost, best.value / predicted, best.stderr / predicted))
+            gain = searcher.pool(space, sigma, s.draws).plain(n)
+            error = ratio_error(gain, predicted, sigma, space.trace_stderr)
+            found.append((problem.parameters.n_params, cost, gain.value / predicted, error))
     return found

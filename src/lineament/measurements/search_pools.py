@@ -52,11 +52,15 @@ class Pool:
         curved = self.sigma * (self.space.at.frobenius_norm or 0.0) / np.sqrt(2)
         return bool(curved < CONTROL_BELOW * self.space.at.gradient_norm)
 
+    def plain(self, n: int) -> Measured:
+        """Estimate E[max gain of n draws] from the draws' gains alone, which can differ from any prediction."""
+        return mean_best(self.gains, n)
+
     def best(self, n: int) -> Measured:
         """Estimate E[max gain of n draws], with the first-order control variate where curvature leaves it useful."""
         if self._controlled:
             return mean_best_controlled(self.gains, self.linear, self.sigma * self.space.at.gradient_norm, n)
-        return mean_best(self.gains, n)
+        return self.plain(n)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ from lineament.bases import Basis
 from lineament.parameters import ParameterSpace
 from lineament.population.members import BasisMembers, GaussianMembers, Members, normal_coefficients
 from lineament.streams import Streams
-from lineament.theory import Curvature
-from lineament.vectors.curvature import curvature_in_basis, estimate_curvature
+from lineament.theory import Curvature, best_sigma, curvature_of_best
+from lineament.vectors.curvature import curvature_along, estimate_curvature, hessian_in_basis
 from lineament.vectors.hessian import HessianOperator
+
+# A figure nearer to zero than this many standard errors has no sign, and nothing is planned from it.
+TOLD_STANDARD_ERRORS = 3.0
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,14 @@ class SearchSpace:
         at: gradient norm and curvature inside the region.
         gradient: U^T g, or g itself, float64.
         trace_stderr: standard error of tr H (0 inside a basis, where it is exact).
+        hessian: U^T H U inside a basis; None in the whole space.
     """
 
     region: Region
     at: Curvature
     gradient: Float64[Tensor, " dimension"]
     trace_stderr: float = 0.0
+    hessian: Float64[Tensor, "dimension dimension"] | None = None
 
     @property
     def name(self) -> str:
@@ -77,6 +82,23 @@ class SearchSpace:
     def dimension(self) -> int:
         """The region's dimension."""
         return self.region.dimension
+
+    def why_unknown_curvature(self, n: int) -> str | None:
+        """Say why the curvature that the best of n draws meets has no sign; None where it is told from zero."""
+        curvature = curvature_of_best(self.at, n)
+        if abs(curvature) > TOLD_STANDARD_ERRORS * self.trace_stderr:
+            return None
+        error = f"{curvature:.3g} with a standard error of {self.trace_stderr:.2g}"
+        return f"the curvature, {error}, is not told from zero (below {TOLD_STANDARD_ERRORS:g} standard errors)"
+
+    def why_no_best_sigma(self, n: int) -> str | None:
+        """Say why there is no step with the largest second-order gain, or return None."""
+        helps = None if best_sigma(self.at, n) else "no best sigma: curvature helps"
+        return self.why_unknown_curvature(n) or helps
+
+    def best_sigma(self, n: int) -> float | None:
+        """Return the sigma with the largest second-order gain of n draws; None where curvature helps or is unknown."""
+        return None if self.why_unknown_curvature(n) else best_sigma(self.at, n)
 
     def first_order_gains(self, members: Members, chunk: int = 64) -> Float64[Tensor, " n_members"]:
         """Return -g . delta_i of every member, (n,) float64."""
@@ -92,8 +114,9 @@ def measured_space(
 ) -> SearchSpace:
     """Measure the geometry of a region: exactly inside a basis, by Hutchinson probes in the whole space."""
     if region.basis is not None:
-        gradient = region.inside(operator.gradient)
-        return SearchSpace(region, curvature_in_basis(operator, region.basis), gradient)
+        gradient = region.inside(operator.gradient).double()
+        inner = hessian_in_basis(operator, region.basis)
+        return SearchSpace(region, curvature_along(inner, gradient), gradient, hessian=inner)
     generator = streams.generator("probes")
     estimate = estimate_curvature(operator, generator, relative_error=relative_error, max_probes=most_probes)
     return SearchSpace(region, estimate.curvature(), operator.gradient, estimate.trace.stderr)

@@ -33,6 +33,7 @@ LM_RECIPE: dict[str, Any] = {
 LM_SEARCH: dict[str, Any] = {
     "search.examples": 8,
     "search.draws": 128,
+    "search.theorem_draws": 1024,
     "search.counts": [1, 2, 4, 8, 16, 32, 64],
     "search.costs": [0.01, 0.5],
     "search.spaces": ["full", "random", "static_broken", "prefix"],

@@ -15,7 +15,15 @@ class SearchSettings:
         16, "Size of the batch that perturbations are scored on; as many again are the fresh data.", "examples"
     )
     draws: AtLeastTwo = setting(
-        2048, "Perturbations per space and sigma, at least twice search.headline_count.", "perturbations"
+        2048,
+        "Perturbations per space and sigma, and per size of the parameter space, at least twice search.headline_count.",
+        "perturbations",
+    )
+    theorem_draws: AtLeastTwo = setting(
+        8192,
+        "Perturbations of the whole space from which the theorem is judged, at least twice search.headline_count; at "
+        "N = 64 the standard error of the ratio is about 1.8 over the square root of their number.",
+        "perturbations",
     )
     counts: NonEmpty[PositiveInt] = setting(
         (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
@@ -52,8 +60,7 @@ class SearchSettings:
     )
     density_draws: AtLeastTwo = setting(
         512,
-        "Perturbations per subspace and sigma in the comparisons of density and of dimension, at least twice "
-        "search.headline_count.",
+        "Perturbations per subspace and sigma in the comparison of subspaces, at least twice search.headline_count.",
         "perturbations",
     )
     curvature_error: PositiveFloat = setting(

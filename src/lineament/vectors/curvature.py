@@ -91,11 +91,15 @@ def estimate_curvature(
     return CurvatureEstimate(*_along(operator, gradient), _mean(traces), _root(_mean(squares)), len(traces))
 
 
-def curvature_in_basis(operator: Operator, basis: Basis) -> Curvature:
-    """Return |U^T g|, trace, norm and curvature along U^T g of U^T H U: exact, one product per direction."""
+def hessian_in_basis(operator: Operator, basis: Basis) -> Float64[Tensor, "rank rank"]:
+    """Return U^T H U: exact, one product per direction."""
     images = torch.stack([(operator @ column).double() for column in basis.columns.T], dim=1)
-    inner = basis.columns.T @ images
-    gradient = basis.columns.T @ operator.gradient.double()
+    inner: Tensor = basis.columns.T @ images
+    return inner
+
+
+def curvature_along(inner: Float64[Tensor, "rank rank"], gradient: Float64[Tensor, " rank"]) -> Curvature:
+    """Return what random search needs to know of U^T H U and a gradient U^T g inside the same basis."""
     norm = float(gradient.norm())
     along = float(gradient @ inner @ gradient) / norm**2 if norm else 0.0
     return Curvature(norm, float(inner.trace()), along, float(inner.norm()))

@@ -28,14 +28,16 @@ SUBSPACES = {"informed": "informed subspaces", "with random": "with the random o
 DENSITY_CAPTION = (
     "One dot per subspace. All draws have the same root-mean-square length, so that subspaces of any rank can be "
     "compared. Across: the gain predicted from the share of the gradient inside; up: the measured gain of the best of "
-    "N. On the dashed line both agree. Null: a prediction from another task's gradient. Geometric means; bars: 95 % "
-    "interval over seeds of measured over predicted, on logarithms."
+    "N. On the dashed line both agree. The length is so short that curvature costs at most 1 %: the dots lie on the "
+    "line by construction, so no verdict rests on them. Geometric means; bars: 95 % interval over seeds of measured "
+    "over predicted, on logarithms."
 )
 OWN_CAPTION = (
     "A subspace that is dense in signal is steep, and curvature takes more of its gain. Here every subspace is "
-    "searched at its own best step, where the second-order gain is largest. Dots: measured; diamonds: predicted to "
-    "second order. Where curvature helps there is no best step. Geometric means; bars: 95 % interval over seeds, on "
-    "logarithms."
+    "searched at its own best step, where the second-order gain is largest and curvature should take half of the "
+    "linear one, or, where curvature helps and there is no best step, at the best of a few that were probed. Dots: "
+    "measured; diamonds: predicted to second order. Null of the rank correlation: gains predicted from another task's "
+    "gradient. Geometric means; bars: 95 % interval over seeds, on logarithms."
 )
 
 
@@ -54,10 +56,8 @@ def density_picture(sources: Sequence[Record]) -> Picture | None:
     y_title, x_name = "measured gain (nats per target token)", "predicted gain"
     y_range = (float(np.log10(diagonal[0])), float(np.log10(diagonal[1]))) if diagonal else None
     panel = Panel("", x_title, y_title, lines, x_log=True, y_log=True, fraction=False, x_name=x_name, y_range=y_range)
-    notes = [
-        _correlation_text(sources, which) for which in label_values(sources, "density_rank_correlation", "subspaces")
-    ]
-    return Picture("search-density", _density_title(sources), DENSITY_CAPTION, [panel], sources, notes)
+    title = "Signal density against the gain of subspaces at equal length"
+    return Picture("search-density", title, DENSITY_CAPTION, [panel], sources)
 
 
 def own_sigma_picture(sources: Sequence[Record]) -> Picture | None:
@@ -76,7 +76,11 @@ def own_sigma_picture(sources: Sequence[Record]) -> Picture | None:
     ]
     rows, x_title = [space_label(name) for name in names], "gain of the best draw (nats per target token)"
     panel = Panel("own best step", x_title, "", lines, x_log=True, fraction=False, rows=rows, x_name="subspace")
-    return Picture("search-own", _own_title(sources, names, measured), OWN_CAPTION, [panel], sources)
+    notes = [
+        _correlation_text(sources, which) for which in label_values(sources, "density_rank_correlation", "subspaces")
+    ]
+    notes += [text for text in (_spread_text(sources, names, measured), _probed_text(sources)) if text]
+    return Picture("search-own", _own_title(sources), OWN_CAPTION, [panel], sources, notes)
 
 
 def _density_dot(sources: Sequence[Record], name: str) -> Line | None:
@@ -100,23 +104,26 @@ def _correlation_text(sources: Sequence[Record], which: Label) -> str:
     )
 
 
-def _density_title(sources: Sequence[Record]) -> str:
+def _own_title(sources: Sequence[Record]) -> str:
     mean = estimate(select(sources, "density_rank_correlation", subspaces="informed"), fraction=False).mean
     if mean is None:
-        return "Signal density against the gain of subspaces at equal length"
-    verb = "ranks" if mean > 0.5 else "does not rank"
-    return f"At equal length signal density {verb} the subspaces as their gains do (rank correlation {number(mean)})"
-
-
-def _own_title(sources: Sequence[Record], names: list[str], own: list[Estimate]) -> str:
-    chosen = [name for name, point in zip(names, own, strict=True) if point.mean is not None and name != "random"]
-    if len(chosen) < 2:
         return "What subspaces gain at their own best step"
+    verb = "ranks" if mean > 0.5 else "does not rank"
+    return f"The predicted gain {verb} the subspaces as their measured gains do (rank correlation {number(mean)})"
+
+
+def _spread_text(sources: Sequence[Record], names: list[str], own: list[Estimate]) -> str | None:
+    chosen = [name for name, point in zip(names, own, strict=True) if point.mean is not None and name != "random"]
     equal = [estimate_geometric(values_of(select(sources, "equal_norm_gain", subspace=name))).mean for name in chosen]
     at_own = [point.mean for name, point in zip(names, own, strict=True) if name in chosen and point.mean is not None]
     known = [value for value in equal if value is not None]
-    if not known:
-        return "What subspaces gain at their own best step"
-    factor = number(max(at_own) / min(at_own))
-    spread = f"Gains of the {len(chosen)} subspaces with a best step differ by a factor of {factor} there"
-    return f"{spread}, at equal length by {number(max(known) / min(known))}"
+    if len(chosen) < 2 or not known:
+        return None
+    spread = f"Gains of the {len(chosen)} subspaces differ by a factor of {number(max(at_own) / min(at_own))}"
+    return f"{spread} at their own steps, at equal length by {number(max(known) / min(known))}."
+
+
+def _probed_text(sources: Sequence[Record]) -> str | None:
+    probed = [str(gain.labels["subspace"]) for gain in select(sources, "own_sigma_gain", step="probed")]
+    counts = ", ".join(f"{space_label(name)} {probed.count(name)}" for name in dict.fromkeys(probed))
+    return f"Seeds in which curvature helps and the step was probed: {counts}." if counts else None
