@@ -14,6 +14,8 @@ SIZES = (0.01, 0.1, 0.3, 1.0, 3.0)
 SEEDS = ((3, 0.0), (3, 0.02), (2, -0.02))
 PEAK, NULL = 0.6, 0.3
 N_RANDOM, N_SHUFFLED = 24, 10
+OTHER_TASKS = ("copy", "reverse")
+N_DRAWS = N_RANDOM + N_SHUFFLED + len(OTHER_TASKS)
 # Change of the logit difference, in nats per dose at the best layer, and KL at dose 1 over KL.
 STRENGTH = {"caa": 2.0, "step": 1.5, "random": 0.1}
 PRICE = {"caa": 16.0, "step": 16.0, "random": 64.0}
@@ -129,7 +131,7 @@ def _cosines(n_layers: int, best: int, peak: float, null: float, words: bool) ->
             yield Quantity(
                 "step_cosine", value, "cosine", stderr=0.01, null=0.8 * null if claimed else None, labels=labels
             )
-    n_below = N_RANDOM + N_SHUFFLED if peak > null else 5
+    n_below = N_DRAWS if peak > null else 5
     for step, factor in (("raw", 1.0), ("adam", 0.5)):
         which: dict[str, Label] = {"step": step, "layer": best, "n_below": n_below}
         yield Quantity("best_layer_cosine", factor * peak, "cosine", stderr=0.01, null=null, labels=which)
@@ -141,6 +143,9 @@ def _draws(null: float) -> Iterator[Quantity]:
         for draw in range(n):
             labels: dict[str, Label] = {"null": kind, "draw": draw}
             yield Quantity("null_best_layer_cosine", largest * (draw + 1) / n, "cosine", labels=labels)
+    for task in OTHER_TASKS:
+        which: dict[str, Label] = {"null": "other_tasks", "draw": task}
+        yield Quantity("null_best_layer_cosine", 0.95 * null, "cosine", labels=which)
 
 
 def _linearity(n_layers: int, best: int) -> Iterator[Quantity]:

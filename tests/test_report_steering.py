@@ -15,6 +15,7 @@ from steering_records import (
     N_RANDOM,
     N_SHUFFLED,
     NULL,
+    OTHER_TASKS,
     PEAK,
     PRICE,
     RANDOM_RATIO,
@@ -121,9 +122,15 @@ def test_every_null_draw_is_a_dot_beside_the_step_of_its_seed() -> None:
         "Adam's first step",
         "random weight directions",
         "steps on shuffled labels",
+        "steps on other tasks' prompts",
     ]
     assert means(found["best-raw"]) == pytest.approx([PEAK + shift for _, shift in SEEDS])
-    for key, row, n, largest in (("random_weights", 2, N_RANDOM, NULL), ("shuffled_labels", 3, N_SHUFFLED, 0.9 * NULL)):
+    rows = (
+        ("random_weights", 2, N_RANDOM, NULL),
+        ("shuffled_labels", 3, N_SHUFFLED, 0.9 * NULL),
+        ("other_tasks", 4, len(OTHER_TASKS), 0.95 * NULL),
+    )
+    for key, row, n, largest in rows:
         dots = found[f"draws-{key}"]
         assert len(dots.points) == len(SEEDS) * n
         assert max(value for value in means(dots) if value is not None) == pytest.approx(largest)
@@ -132,11 +139,11 @@ def test_every_null_draw_is_a_dot_beside_the_step_of_its_seed() -> None:
 
 
 def test_the_title_counts_the_seeds_above_all_draws() -> None:
-    assert "closer to the CAA vector than all 34 null draws in all 3 seeds" in title(draws_picture(steering_records()))
+    assert "closer to the CAA vector than all 36 null draws in all 3 seeds" in title(draws_picture(steering_records()))
     assert "in both seeds" in title(draws_picture(steering_records()[:2]))
     # one seed is above 0.59, the two others at or below
     assert "in 2 of 3 seeds" in title(draws_picture(steering_records(null=0.59)))
-    assert "Some of 34 null draws come as close" in title(draws_picture(steering_records(null=0.7)))
+    assert "Some of 36 null draws come as close" in title(draws_picture(steering_records(null=0.7)))
     assert "in the one seed" in title(draws_picture(steering_records()[:1]))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from torch.nn import functional
 from lineament.errors import InputError
 from lineament.measurements import steering
 from lineament.measurements.steering_effects import _ratio_figure
+from lineament.measurements.steering_nulls import NullSteps
 from lineament.parameters import ParameterSpace
 from lineament.problems.problem import Batch, at_positions
 from lineament.records import Record
@@ -26,10 +29,12 @@ from lineament.steering.directions import caa, cosine, pca_of_differences, probe
 from lineament.steering.effects import NeutralText, answers, calibrate
 from lineament.steering.steered import steered
 from lineament.steering.vector import SteeringVector
+from lineament.steering.weight_step import step_direction
 from lineament.streams import Streams
 from lineament.study.case import Case
 from lineament.study.files import StudyFiles
 from lineament.study.study import OperatingStudy, operating_study
+from lineament.vectors.gradients import mean_gradient
 
 
 def classes(n: int = 4000, width: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -205,14 +210,64 @@ def test_the_measurement_holds_what_the_protocol_asks_for(record: Record) -> Non
     cosines = list(record.select("step_cosine", step="raw", shift="jacobian"))
     assert [f.labels["layer"] for f in cosines] == [1]
     assert all(f.null is not None and f.stderr is not None and abs(f.value) <= 1 for f in cosines if f.value)
-    assert record.arrays["null_cosines"].shape == (9, 1)
+    n_draws = 6 + 3 + 2  # weight noise, shuffled labels, other tasks
+    assert record.arrays["null_cosines"].shape == (n_draws, 1)
     best = record.select("best_layer_cosine", step="raw")
     draws = [f.value for f in record.select("null_best_layer_cosine") if f.value is not None]
-    assert len(draws) == 9
+    assert len(draws) == n_draws
+    counts = Counter(f.labels["null"] for f in record.select("null_best_layer_cosine"))
+    assert counts == {"random_weights": 6, "shuffled_labels": 3, "other_tasks": 2}
     for figure in best:
         if figure.value is not None:
             assert figure.null == pytest.approx(max(draws))
             assert figure.labels["n_below"] == sum(draw < figure.value for draw in draws)
+
+
+def null_steps(study: OperatingStudy, label: int | None = 1) -> NullSteps:
+    prompts = study.problem.sample("parity", 32, Streams(0).generator("prompts")).last_target()
+    step = step_direction(mean_gradient(study.problem, prompts))
+    return NullSteps(study, step, prompts, label)
+
+
+def test_weight_noise_has_the_step_s_norm_in_every_tensor(study: OperatingStudy) -> None:
+    """A cosine does not know the total norm, and tensors differ in how far they move activations."""
+    steps = null_steps(study)
+    first, second = steps.random(0), steps.random(1)
+    for part in study.problem.parameters.slices:
+        assert float(first[part].norm()) == pytest.approx(float(steps.step[part].norm()), rel=1e-5)
+    assert float(first.norm()) == pytest.approx(1.0)
+    assert abs(float(first @ second)) < 0.2
+    assert abs(float(first @ steps.step.double())) < 0.2
+
+
+def test_a_step_on_another_task_s_prompts_leads_to_the_same_label(study: OperatingStudy) -> None:
+    steps = null_steps(study, label=3)
+    found = steps.other_task("copy")
+    generator = study.streams.child("steering", "other task").generator("copy")
+    prompts = study.problem.sample("copy", 32, generator).last_target()
+    logits = study.problem.logits(prompts)[:, 0]
+    loss = torch.nn.functional.cross_entropy(logits, torch.full((32,), 3))
+    expected = -study.problem.parameters.gradient(loss).double()
+    assert float(found.double() @ expected / expected.norm()) == pytest.approx(1.0, abs=1e-5)
+    assert set(steps.other_tasks) == set(study.problem.tasks) - {"parity"}
+
+
+def test_what_other_tasks_cannot_give_is_said(study: OperatingStudy) -> None:
+    assert null_steps(study).why_no_other_task is None
+    assert "answer of its own" in (null_steps(study, label=None).why_no_other_task or "")
+    alone = replace(study, problem=copy(study.problem))
+    alone.problem.tasks = ("parity",)
+    assert null_steps(alone).why_no_other_task == "the problem has one task alone"
+    figures = list(steering._null_figures(usable_reference(), null_steps(alone), [], torch.zeros(0, 1)))
+    assert [(f.value, f.labels["null"], f.reason) for f in figures] == [
+        (None, "other_tasks", "the problem has one task alone")
+    ]
+
+
+def usable_reference() -> steering.Reference:
+    """Of one layer, which agrees with itself."""
+    one = torch.ones(1)
+    return steering.Reference(one[None], one[None, None], one, one, one[None, None], one.bool())
 
 
 def test_dose_zero_changes_nothing_and_kl_grows(record: Record) -> None:

@@ -61,6 +61,26 @@ def test_a_weak_or_drowned_step_is_refused() -> None:
     assert drowned.details["minus_largest_null"]["high"] < 0
 
 
+def test_a_step_that_steers_no_more_than_weight_noise_is_refused() -> None:
+    """0.75 of the vector's effect would do, if noise did not have as much."""
+
+    def noisy(null: float | None) -> list[Record]:
+        changed = [
+            [replace(q, null=null) if q.name == "effect_ratio" else q for q in record.quantities]
+            for record in steering_records()
+        ]
+        return [
+            replace(record, quantities=tuple(found)) for record, found in zip(steering_records(), changed, strict=True)
+        ]
+
+    assert claim_of(noisy(0.4), "step_steers").verdict == "supported"
+    loud = claim_of(noisy(0.9), "step_steers")
+    assert loud.verdict == "not_supported"
+    assert loud.details["minus_random"]["high"] < 0
+    assert claim_of(noisy(RATIO), "step_steers").verdict == "inconclusive"
+    assert claim_of(noisy(None), "step_steers").verdict == "inconclusive"
+
+
 def test_details_of_the_cosine_are_taken_at_each_seed_s_best_layer() -> None:
     details = claim_of(steering_records(), "step_matches_caa").details
     for step, factor in (("raw", 1.0), ("adam", 0.5)):
@@ -70,7 +90,9 @@ def test_details_of_the_cosine_are_taken_at_each_seed_s_best_layer() -> None:
         }
         assert details["cosine_by_layer"][step] == expected
     assert details["best_layer"] == {str(seed): best_of(seed) for seed in range(len(SEEDS))}
-    assert details["null_draws_below"] == dict.fromkeys("012", 34)
+    assert details["null_draws_below"] == dict.fromkeys("012", 36)
+    by_kind = {"random_weights": NULL, "shuffled_labels": 0.9 * NULL, "other_tasks": 0.95 * NULL}
+    assert details["largest_null_by_kind"] == pytest.approx(by_kind)
     assert details["split_half_agreement"] == dict.fromkeys("012", 0.99)
     assert details["finite_shift"]["mean"] == pytest.approx(0.9 * PEAK)
     assert details["adam_best_layer"] == pytest.approx(0.5 * PEAK)

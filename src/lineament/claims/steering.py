@@ -58,8 +58,10 @@ def _measure_match(e: Evidence) -> Measured | None:
 STEP_MATCHES_CAA = ClaimRule(
     id="step_matches_caa",
     title="One gradient step moves activations along the steering vector",
-    holds="The step's activation shift points along the contrast vector, beyond every random or shuffled step.",
-    fails="The step's activation shift is not close to the contrast vector, or random or shuffled steps are as close.",
+    holds="The step's activation shift points along the contrast vector, beyond weight noise, steps on shuffled labels "
+    "and steps towards the same label on other tasks' prompts.",
+    fails="The step's activation shift is not close to the contrast vector, or weight noise, steps on shuffled labels "
+    "or steps towards the same label on other tasks' prompts are as close.",
     definition="signed cosine of one gradient step's activation shift (Jacobian) with the CAA vector, "
     "at the best layer of each seed",
     requirements=(
@@ -71,6 +73,13 @@ STEP_MATCHES_CAA = ClaimRule(
     # Between activations, whatever weights moved: it stands beside runs on adapters and on all weights.
     paper=0.58,
 )
+
+
+def _lead_over_random(e: Evidence) -> Interval:
+    """Return the step's effect ratio minus the mean size of random directions', paired by seed."""
+    ratios = [q for q in best_ratios(e, kl_budget(e)).values() if q.value is not None]
+    leads = [q.value - q.null for q in ratios if q.value is not None and q.null is not None]
+    return over_seeds(leads if len(leads) == len(ratios) else [])
 
 
 def _measure_effect(e: Evidence) -> Measured | None:
@@ -89,18 +98,27 @@ def _measure_effect(e: Evidence) -> Measured | None:
         null=mean_or_none(null for null in nulls if null is not None),
         setting=None if kl is None else f"KL = {kl:g} nats per token",
         undecided=_why_dropped(asked, dropped) if unreached or (dropped and len(defined) < 2) else None,
-        details={**effect_details(e, {seed: ratios[seed] for seed in defined}, kl), "dropped_seeds": dropped},
+        details={
+            **effect_details(e, {seed: ratios[seed] for seed in defined}, kl),
+            "minus_random": interval_body(_lead_over_random(e)),
+            "dropped_seeds": dropped,
+        },
     )
 
 
 STEP_STEERS = ClaimRule(
     id="step_steers",
     title="The step's shift steers like the steering vector",
-    holds="At equal disturbance of neutral text, the step's shift has at least half of the vector's effect.",
-    fails="At equal disturbance of neutral text, the step's shift has less than half of the vector's effect.",
+    holds="At equal disturbance of neutral text, the step's shift has at least half of the vector's effect, and more "
+    "than shifts by weight noise.",
+    fails="At equal disturbance of neutral text, the step's shift has less than half of the vector's effect, or no "
+    "more than shifts by weight noise.",
     definition="change of logit difference by the step's shift / by the CAA vector, at equal KL on neutral text, "
     "at each seed's best layer",
-    requirements=(Requirement("share of the CAA vector's effect", Bounds(above=0.5)),),
+    requirements=(
+        Requirement("share of the CAA vector's effect", Bounds(above=0.5)),
+        Requirement("that share minus weight noise's", Bounds(above=0.0), _lead_over_random),
+    ),
     measure=_measure_effect,
     unit="ratio",
 )

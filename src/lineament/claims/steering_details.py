@@ -46,6 +46,7 @@ def match_details(e: Evidence) -> dict[str, Any]:
     return {
         "cosine_by_layer": {step: _by_layer(e, "step_cosine", step=step, shift="jacobian") for step in ("raw", "adam")},
         "best_layer": {str(seed): q.labels.get("layer") for seed, q in best.items()},
+        "largest_null_by_kind": {kind: mean_or_none(values) for kind, values in _largest_nulls(e).items()},
         "null_draws_below": {str(seed): q.labels.get("n_below") for seed, q in best.items()},
         "split_half_agreement": {str(s): value for s, value in _at_layer_of(best, e, "split_half_agreement").items()},
         "adam_best_layer": mean_or_none(q.value for q in best_cosines(e, "adam").values() if q.value is not None),
@@ -54,6 +55,19 @@ def match_details(e: Evidence) -> dict[str, Any]:
             f"{size:g}": mean_or_none(_at_layer_of(best, e, "linearity_cosine", size=size).values()) for size in sizes
         },
     }
+
+
+def _largest_nulls(e: Evidence) -> dict[str, list[float]]:
+    """Return kind of null -> its largest draw in every seed."""
+    largest: dict[str, list[float]] = {}
+    for record in e.of(NAME).values():
+        by_kind: dict[str, list[float]] = {}
+        for q in record.select("null_best_layer_cosine"):
+            if q.value is not None:
+                by_kind.setdefault(str(q.labels["null"]), []).append(q.value)
+        for kind, values in by_kind.items():
+            largest.setdefault(kind, []).append(max(values))
+    return largest
 
 
 def effect_details(e: Evidence, ratios: Mapping[int, Quantity], kl: float | None) -> dict[str, Any]:

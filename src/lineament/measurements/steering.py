@@ -2,10 +2,10 @@
 
 Quantity: per layer, the signed cosine of the mean activation shift by a gradient step towards the positive label (on
 balanced prompts, true labels ignored) with the CAA vector, mean over held-out prompts; unit: cosine. Null: the same for
-random weight directions of equal length and for steps on shuffled labels, each draw with its own best layer. Layers
-whose CAA vector does not agree with itself over two halves of the data are no reference and are left out of the best
-layer. Then the reach of the linear picture in the step size, and what the vectors do to answers: see
-`steering_effects`.
+random weight directions of equal length in every tensor, for steps on shuffled labels and for steps towards the same
+label on other tasks' prompts, each draw with its own best layer. Layers whose CAA vector does not agree with itself
+over two halves of the data are no reference and are left out of the best layer. Then the reach of the linear picture in
+the step size, and what the vectors do to answers: see `steering_effects`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from lineament.activations.blocks import find_blocks
 from lineament.activations.capture import GroupSums, Place, all_layers, problem_reader, read_rows, summed
 from lineament.measurements.measurement import Measurement, make_record
 from lineament.measurements.steering_effects import EFFECT_DEFINITIONS, Steerer, effect_figures
-from lineament.problems.problem import Problem, corrupted
+from lineament.measurements.steering_nulls import OTHER_TASKS, NullSteps
+from lineament.problems.problem import Problem
 from lineament.records import Label, Quantity, Record
 from lineament.settings.agreements import Agreement
 from lineament.settings.settings import Settings
@@ -45,8 +46,9 @@ DEFINITIONS = {
     "-log p(positive label), raw or as Adam's first step; null: largest |cosine| of all null draws at this layer",
     "best_layer_cosine": "step_cosine at the reference layer where it is largest; null: largest best-layer |cosine| "
     "of all null draws",
-    "null_best_layer_cosine": "largest |cosine| over reference layers of one null draw: a random weight direction, or "
-    "a gradient step on shuffled labels",
+    "null_best_layer_cosine": "largest |cosine| over reference layers of one null draw: a random weight direction with "
+    "the step's norm in every tensor, a gradient step on shuffled labels, or one towards the same label on another "
+    "task's prompts",
     "method_cosine": "cosine of the first principal axis of pairs' differences (pca) or of a logistic probe with CAA",
     "linearity_cosine": "cosine of the finite shift with the Jacobian's, size being |eta J g| over the CAA norm",
     "linearity_norm_ratio": "norm of the finite shift over |eta J g|",
@@ -146,24 +148,26 @@ def _figures(study: OperatingStudy) -> tuple[list[Quantity], dict[str, np.ndarra
     s, problem, setup = study.settings.steering, study.problem, _setup(study)
     study.progress("reading activations", 0, 1)
     reference = _reference(setup)
-    gradient = mean_gradient(problem, setup.examples(s.step_examples, "step").towards())
+    examples = setup.examples(s.step_examples, "step")
+    gradient = mean_gradient(problem, examples.towards())
     directions = {step: step_direction(gradient, step) for step in STEPS}
     shifts = {step: _shift(setup, direction) for step, direction in directions.items()}
-    nulls = _null_shifts(setup)
+    null_steps = NullSteps(study, directions["raw"], examples.prompts, setup.label)
+    nulls = _null_shifts(setup, null_steps)
     cosines = torch.stack([cosine(null, reference.vector).abs() for null in nulls.values()])
     figures = [
         Quantity("task_accuracy", problem.evaluate(problem.fixed(study.target, "held_out")).accuracy, "fraction"),
         *_reference_figures(reference),
         *_cosine_figures(reference, shifts, cosines),
         *_best_figures(reference, shifts, cosines),
-        *_null_figures(reference, list(nulls), cosines),
+        *_null_figures(reference, null_steps, list(nulls), cosines),
         *_method_figures(reference),
     ]
     best = _best_layer(reference, shifts["raw"])
     if best is not None:
         figures += _finite_figures(setup, reference, shifts["raw"], directions["raw"], best)
         study.progress("vectors to add", 0, 1)
-        random = [setup.added_shift(_random_direction(setup, draw)) for draw in range(s.effect_directions)]
+        random = [setup.added_shift(null_steps.random(draw)) for draw in range(s.effect_directions)]
         vectors = {"caa": reference.vector, "step": setup.added_shift(directions["raw"])}
         figures += effect_figures(Steerer(study, setup.held_out, best, vectors, random))
     return figures, {"null_cosines": cosines.numpy(), "caa": reference.vector.float().numpy()}
@@ -198,30 +202,13 @@ def _mean(found: GroupSums, without: int | None = None) -> Tensor:
     return found.sums[kept].sum(dim=0) / found.counts[kept].sum()
 
 
-def _null_shifts(setup: _Setup) -> dict[tuple[str, int], Tensor]:
-    """Return (kind of null, draw) -> (n_layers, width) Jacobian shift of a direction of norm 1."""
-    s = setup.study.settings.steering
-    keys = [("random_weights", draw) for draw in range(s.random_directions)]
-    keys += [("shuffled_labels", draw) for draw in range(s.shuffled_steps)]
+def _null_shifts(setup: _Setup, null_steps: NullSteps) -> dict[tuple[str, int | str], Tensor]:
+    """Return (kind of null, draw or task) -> (n_layers, width) Jacobian shift of a direction of norm 1."""
     found = {}
-    for number, (kind, draw) in enumerate(keys):
-        setup.study.progress("null directions", number, len(keys))
-        direction = _random_direction(setup, draw) if kind == "random_weights" else _shuffled_step(setup, draw)
+    for number, (kind, draw, direction) in enumerate(null_steps.all()):
+        setup.study.progress("null directions", number, null_steps.n_draws)
         found[kind, draw] = setup.shift_sums(direction).means()[0]
     return found
-
-
-def _random_direction(setup: _Setup, draw: int) -> Tensor:
-    generator = setup.study.streams.child("steering").generator("random", draw)
-    noise: Tensor = torch.from_numpy(generator.standard_normal(setup.study.problem.parameters.n_params))
-    return noise.div_(noise.norm())
-
-
-def _shuffled_step(setup: _Setup, draw: int) -> Tensor:
-    """Make a gradient step like the measured one, on the same prompts, towards labels shuffled between them."""
-    prompts = setup.examples(setup.study.settings.steering.step_examples, "step").prompts
-    generator = setup.study.streams.child("steering", "shuffled", draw).generator()
-    return step_direction(mean_gradient(setup.study.problem, corrupted(prompts, "shuffled", generator)))
 
 
 def _jackknife(without: Tensor) -> Tensor:
@@ -286,11 +273,21 @@ def _best_figures(reference: Reference, shifts: dict[StepKind, Shift], nulls: Te
         )
 
 
-def _null_figures(reference: Reference, keys: list[tuple[str, int]], nulls: Tensor) -> Iterator[Quantity]:
+def _null_figures(
+    reference: Reference, null_steps: NullSteps, keys: list[tuple[str, int | str]], nulls: Tensor
+) -> Iterator[Quantity]:
     if not reference.usable.any():
         return
     for (kind, draw), value in zip(keys, nulls[:, reference.usable].max(dim=1).values, strict=True):
-        yield Quantity("null_best_layer_cosine", float(value), "cosine", labels={"null": kind, "draw": draw})
+        labels: dict[str, Label] = {"null": kind, "draw": draw}
+        yield Quantity("null_best_layer_cosine", float(value), "cosine", labels=labels)
+    made = {draw for kind, draw in keys if kind == OTHER_TASKS}
+    missing = {task: "no gradient on its prompts" for task in null_steps.other_tasks if task not in made}
+    if reason := null_steps.why_no_other_task:
+        missing[""] = reason
+    for task, reason in missing.items():
+        labels = {"null": OTHER_TASKS, "draw": task}
+        yield Quantity("null_best_layer_cosine", None, "cosine", labels=labels, reason=reason)
 
 
 def _method_figures(reference: Reference) -> Iterator[Quantity]:
@@ -331,7 +328,8 @@ def _linearity_figures(moved: Tensor, predicted: Tensor, size: float) -> Iterato
 def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
     """Count activations, steps and their Jacobian products (about a pass each), and the effects of added vectors."""
     s, held_out = settings.steering, settings.task.evaluation_examples
-    shifts = (2 + s.random_directions + s.shuffled_steps) * held_out + (1 + s.shuffled_steps) * s.step_examples
+    n_steps = s.shuffled_steps + n_tasks - 1
+    shifts = (2 + s.random_directions + n_steps) * held_out + (1 + n_steps) * s.step_examples
     finite = 2 * len(s.sizes) * held_out
     doses = 3 * (len(s.doses) + 1) * (held_out + s.neutral_examples)
     calibrated = (len(s.depths) + 1) * (2 + s.effect_directions) * (12 * s.neutral_examples + held_out)

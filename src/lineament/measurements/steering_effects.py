@@ -2,7 +2,7 @@
 
 Quantity: change of the mean logit difference (positive answer minus the best other one) and of accuracy on held-out
 prompts; unit: nats, fraction. Price: KL(unsteered || steered) on neutral text, nats per token over all positions. Null:
-shifts of random weight directions, added in the same way.
+shifts of random weight directions with the step's norm in every tensor, added in the same way.
 """
 
 from __future__ import annotations

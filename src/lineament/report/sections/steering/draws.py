@@ -9,9 +9,13 @@ from lineament.records import Quantity, Record
 from lineament.report.estimates import Estimate, label_texts, select, values_of
 from lineament.report.sections.steering.cosine import STEP_STYLES
 from lineament.report.sections.steering.names import NULL_DRAWS, WEIGHT_STEPS
-from lineament.report.series import GREY, ORANGE, Line, Panel, Picture, Style
+from lineament.report.series import GREY, ORANGE, PURPLE, Line, Panel, Picture, Style
 
-DRAW_STYLES = {"random_weights": Style(GREY, open=True), "shuffled_labels": Style(ORANGE, symbol="x")}
+DRAW_STYLES = {
+    "random_weights": Style(GREY, open=True),
+    "shuffled_labels": Style(ORANGE, symbol="x"),
+    "other_tasks": Style(PURPLE, symbol="diamond", open=True),
+}
 CAPTION = (
     "Each dot is one step in one seed, at the layer where its own |cosine| with the CAA vector is largest, so that "
     "the null draws may choose their layer as the gradient step does. Every row holds the seeds in the same order, "

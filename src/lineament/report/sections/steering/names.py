@@ -11,7 +11,11 @@ VECTORS = {
     RANDOM: ("random weight direction's shift", Style(ORANGE, "dash", "x")),
 }
 WEIGHT_STEPS = {"raw": "gradient step", "adam": "Adam's first step"}
-NULL_DRAWS = {"random_weights": "random weight directions", "shuffled_labels": "steps on shuffled labels"}
+NULL_DRAWS = {
+    "random_weights": "random weight directions",
+    "shuffled_labels": "steps on shuffled labels",
+    "other_tasks": "steps on other tasks' prompts",
+}
 
 
 def vector_label(name: str) -> str:
