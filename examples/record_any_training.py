@@ -24,7 +24,7 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 
 # %%
 with tempfile.TemporaryDirectory() as temporary:
-    recorder = Recorder(ParameterSpace.trainable(model), Path(temporary) / "recording")
+    recorder = Recorder(ParameterSpace.trainable(model), Path(temporary) / "recording", optimizer=optimizer)
     for _ in range(STEPS):
         batch = torch.randint(len(x), (64,))
         loss = nn.functional.cross_entropy(model(x[batch]), labels[batch])

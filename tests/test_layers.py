@@ -167,7 +167,7 @@ def test_every_command_has_a_function() -> None:
 
 
 # Last parts of the modules that the command line starts with; HEAVY is imported when a command needs it.
-LIGHT = ("cli", "errors", "flags", "job_flags", "options", "registry", "kinds")
+LIGHT = ("cli", "errors", "flags", "job_flags", "options", "registry", "kinds", "stated_optimizer")
 HEAVY = ("torch", "transformers", "numpy", "scipy", "pyarrow", "rich.table", "rich.progress")
 
 

@@ -19,8 +19,8 @@ from lineament.measurements.recording.analysis import (
     analyze_recording,
     find_recordings,
     momentum_gap_rows,
-    steps_per_row,
 )
+from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.measurements.recording.planes import compared_windows, fitting_window, plane_figures
 from lineament.measurements.recording.spans import first_to_reach
@@ -139,8 +139,9 @@ def test_updates_are_compared_beyond_their_momentum_only(tmp_path: Path) -> None
     plain = recording(tmp_path / "sgd", rows, about={"beta1": 0.0})
     heavy = recording(tmp_path / "adam", rows, about={"beta1": 0.9})
     sparse = recording(tmp_path / "sparse", rows, about={"beta1": 0.9}, every=10)
-    assert [momentum_gap_rows(t) for t in (plain, heavy, sparse)] == [0, 30, 3]
-    assert [steps_per_row(t) for t in (plain, heavy, sparse)] == [1, 1, 10]
+    runs = {t: MovingRows.of(t.gram(), t.steps, None, "rows") for t in (plain, heavy, sparse)}
+    assert [run.steps_per_row for run in runs.values()] == [1, 1, 10]
+    assert [momentum_gap_rows(t, run.steps_per_row, OPTIONS) for t, run in runs.items()] == [0, 30, 3]
     pairs = compared_windows(heavy.gram(), AnalysisOptions(window=4, plane_rank=1), 4 + 30)
     assert 34 <= min(pair.lag for pair in pairs) <= 36
 

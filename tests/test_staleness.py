@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.measurements.recording.planes import plane_figures
 from lineament.measurements.recording.staleness import WindowMeans, step_figures
@@ -24,7 +25,8 @@ def noise(seed: int, n_rows: int = 120, n_params: int = N_PARAMS) -> np.ndarray:
 
 
 def figures(rows: np.ndarray, *, independent: bool = True) -> list[Quantity]:
-    return step_figures(gram_of(rows), range(1, len(rows) + 1), "gradients", AnalysisOptions(), independent=independent)
+    run = MovingRows.of(gram_of(rows), range(1, len(rows) + 1), None, "rows")
+    return step_figures(run, "gradients", AnalysisOptions(), independent=independent)
 
 
 def test_on_pure_noise_nothing_leaves_its_bounds_and_nothing_is_corrected() -> None:

@@ -18,6 +18,7 @@ from lineament import cli
 from lineament.errors import InputError
 from lineament.integrations.trainer_callback import LineamentCallback
 from lineament.parameters import ParameterSpace
+from lineament.records import load_records
 from lineament.vectors.effective import effective_gram
 from lineament.vectors.recording.reader import Trajectory
 
@@ -79,13 +80,50 @@ def test_updates_are_those_of_the_optimizer(tmp_path: Path) -> None:
     assert recorded.n_steps == 6
     assert recorded.closed
     assert recorded.about["task"] == "rows"
-    assert recorded.about["beta1"] == 0
+    assert recorded.optimizer.momentum == 0
     assert torch.equal(recorded.start(), start)
     torch.testing.assert_close(recorded.position(6).float(), space.read().cpu(), rtol=0, atol=1e-6)
     assert recorded.gradients is not None
     updates, gradients = recorded.updates(1, 6).rows, recorded.gradients.updates(1, 6).rows
     torch.testing.assert_close(updates, -1e-2 * gradients, rtol=1e-3, atol=1e-7)
     assert float(gradients.norm(dim=1).max()) <= 0.5 + 1e-4
+
+
+def test_the_optimizer_is_recorded_with_its_schedule_and_groups(tmp_path: Path) -> None:
+    """A warm-up from 0, as transformers' default schedule has it, makes the first update exactly zero."""
+    callback = LineamentCallback(tmp_path / "recording")
+    schedule = {"lr_scheduler_type": "linear", "warmup_steps": 2, "max_steps": 8, "adam_beta1": 0.8}
+    trained = trainer(tiny(), tmp_path, callback, weight_decay=0.1, **schedule)
+    trained.train()
+    recorded = callback.trajectory()
+    assert recorded.n_steps == 8
+    known = recorded.optimizer
+    assert {(g.rule.name, g.rule.momentum, g.rule.weight_decay) for g in known.groups} == {
+        ("adamw", 0.8, 0.1),
+        ("adamw", 0.8, 0.0),
+    }
+    assert sum(group.n_params for group in known.groups) == recorded.space.n_params
+    shares = [0, 0.5, *(share / 6 for share in range(6, 0, -1))]
+    assert known.groups[0].rule.step_sizes == pytest.approx([1e-2 * share for share in shares])
+    assert not float(recorded.updates(1, 1).rows.abs().max())
+    assert float(recorded.updates(2, 2).rows.abs().max()) > 0
+    assert cli.main(["analyze", str(tmp_path / "recording"), "--quiet"]) == 0
+    record = load_records(tmp_path / "recording" / "analysis" / "records")[0]
+    assert next(record.select("recorded", what="zero updates")).reason == "left out: row 1"
+    assert next(record.select("capture", basis="prefix", rank=2, definition="whole")).blind is not None
+
+
+def test_a_run_that_resumes_keeps_the_step_sizes_of_both_parts(tmp_path: Path) -> None:
+    schedule = {"lr_scheduler_type": "cosine", "save_strategy": "steps", "save_steps": 3}
+    callback = LineamentCallback(tmp_path / "recording")
+    trainer(tiny(), tmp_path, callback, **schedule).train()
+    wanted = callback.trajectory().optimizer
+    again = LineamentCallback(tmp_path / "recording")
+    resumed = trainer(tiny(), tmp_path, again, **schedule)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "trainer" / "checkpoint-3"))
+    found = again.trajectory().optimizer
+    assert found.groups[0].rule.step_sizes == pytest.approx(wanted.groups[0].rule.step_sizes)
+    assert len(set(wanted.groups[0].rule.step_sizes)) == 6
 
 
 def test_every_second_step_holds_two_updates(tmp_path: Path) -> None:

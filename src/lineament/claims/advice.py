@@ -38,7 +38,9 @@ class Advice:
         topic: the heading it stands under. text: what it is.
         value: None if no recording has it; `reason` then says why.
         low, high: ends of the interval; `interval` says what it is over.
+        null: of independent updates, or whatever the quantity's definition says.
         figure: name and labels of the record's quantity.
+        blind: the same figure of a blind run, whose gradients know nothing; None where there is none.
     """
 
     topic: str
@@ -51,6 +53,7 @@ class Advice:
     unit: str
     figure: str
     reason: str | None = None
+    blind: float | None = None
 
 
 SPAN = "First steps that span the run"
@@ -67,6 +70,18 @@ RANK = "Rank that the updates used"
 def advise(records: Sequence[Record]) -> list[Advice]:
     """Return the lines of all topics, from the records of one target's recordings."""
     return [*_spans(records), *_lives(records), *_stale(records), *_ranks(records)]
+
+
+def remarks(records: Sequence[Record]) -> list[str]:
+    """Return what must be known to read the lines: the blind run or why there is none, and rows that were left out."""
+    blind = [quantity for record in records for quantity in record.select("blind_run")]
+    made = dict.fromkeys(str(quantity.labels["optimizer"]) for quantity in blind if quantity.value is not None)
+    missing = dict.fromkeys(str(quantity.reason) for quantity in blind if quantity.value is None)
+    zero = [q for record in records for q in record.select("recorded", what="zero updates") if q.value]
+    sentences = [f"Blind: a run of the same optimizer ({words}) on gradients that know nothing." for words in made]
+    sentences += [f"No blind values: {reason}." for reason in missing]
+    named = dict.fromkeys(f"{quantity.value:g} ({quantity.reason})" for quantity in zero)
+    return sentences + [f"Updates that are exactly zero, and are not counted: {words}." for words in named]
 
 
 def _spans(records: Sequence[Record]) -> Iterator[Advice]:
@@ -95,7 +110,7 @@ def _lives(records: Sequence[Record]) -> Iterator[Advice]:
 def _refresh(half_life: Advice) -> Advice:
     """Return the line on refreshing: up to its half-life, a plane keeps at least half of what it held, on average."""
     text = f"refresh a projection at least every (GaLore's default: {GALORE_REFRESH_STEPS})"
-    return replace(half_life, text=text, null=None)
+    return replace(half_life, text=text, null=None, blind=None)
 
 
 def _stale(records: Sequence[Record]) -> Iterator[Advice]:
@@ -148,6 +163,7 @@ def _line(records: Sequence[Record], topic: str, text: str, quantity: str, label
         topic, text, mean_or_none(values), low, high, kind,
         mean_or_none(one.null for one in measured if one.null is not None),
         unit, _name(quantity, labels), reason,
+        mean_or_none(one.blind for one in measured if one.blind is not None),
     )  # fmt: skip
 
 

@@ -22,7 +22,9 @@ from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
 from lineament.problems.stored_adapters import StoredAdapter, read_adapter
 from lineament.records import read_json
+from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.reader import Trajectory
+from lineament.vectors.recording.stated_optimizer import StatedOptimizer
 from lineament.vectors.recording.writer import Recorder
 
 STEP = re.compile(r"(\d+)$")
@@ -70,6 +72,7 @@ def record_checkpoints(
     start: Path | None = None,
     allow_gaps: bool = False,
     dtype: torch.dtype = torch.float32,
+    optimizer: StatedOptimizer | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Trajectory:
     """Write a recording whose rows are the updates between successive checkpoints.
@@ -79,6 +82,7 @@ def record_checkpoints(
         out: the recording.
         start: folder of the point before the first step, such as an adapter's saved step-0 factors.
         allow_gaps: take checkpoints that are not equally many steps apart.
+        optimizer: the one of the training, from which the blind run follows; checkpoints do not tell it.
 
     Raises:
         InputError: fewer than two points, steps that are missing from an even spacing, checkpoints of another shape
@@ -87,11 +91,20 @@ def record_checkpoints(
     places = _places(folder, start, allow_gaps)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; give another folder for the recording.")
+    stated = optimizer or StatedOptimizer()
+    stated.check_optimizer()
     first = read_checkpoint(*places[0])
     for step, place in places[1:]:  # before a row is written
         _require_same(first, step, place)
     space = _space_of(first)
-    recorder = Recorder(space, out, dtype=dtype, first_step=first.step, about={"task": folder.resolve().name})
+    recorder = Recorder(
+        space,
+        out,
+        dtype=dtype,
+        first_step=first.step,
+        about={"task": folder.resolve().name},
+        optimizer=RecordedOptimizer.stated(stated, space.n_params, first.step, places[-1][0] - first.step),
+    )
     for number, (step, place) in enumerate(places[1:], start=1):
         progress("reading checkpoints", number, len(places) - 1)
         tensors = read_checkpoint(step, place).tensors

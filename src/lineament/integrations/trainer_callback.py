@@ -18,6 +18,7 @@ from lineament.errors import InputError
 from lineament.parameters import ParameterSpace, SpaceKind
 from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch
+from lineament.vectors.recording.watch import innermost
 from lineament.vectors.recording.writer import Recorder
 
 SHARDED = (
@@ -87,6 +88,7 @@ class LineamentCallback(TrainerCallback):
                 every=self.every,
                 gradients=self.gradients,
                 sketch=self.sketch,
+                optimizer=innermost(kwargs.get("optimizer")),
             )
             return
         self.recorder = Recorder(
@@ -97,7 +99,8 @@ class LineamentCallback(TrainerCallback):
             gradients=self.gradients,
             sketch=self.sketch,
             first_step=state.global_step,
-            about=self._about(args, kwargs.get("optimizer"), model),
+            about=self._about(args, model),
+            optimizer=innermost(kwargs.get("optimizer")),
         )
 
     def on_pre_optimizer_step(
@@ -129,14 +132,11 @@ class LineamentCallback(TrainerCallback):
         """Return the recording, for analysis."""
         return Trajectory(self.folder)
 
-    def _about(self, args: TrainingArguments, optimizer: Any, model: nn.Module) -> dict[str, str | float | int]:
-        group = optimizer.param_groups[0] if optimizer is not None and optimizer.param_groups else {}
-        betas = group.get("betas")
+    def _about(self, args: TrainingArguments, model: nn.Module) -> dict[str, str | float | int]:
         facts: dict[str, str | float | int | None] = {
             "task": self.task or None,
             "model": getattr(getattr(model, "config", None), "_name_or_path", None) or type(model).__name__,
             "optimizer": str(getattr(args.optim, "value", args.optim)),
-            "beta1": float(betas[0]) if betas else group.get("momentum"),
             "lr": float(args.learning_rate),
         }
         return {key: value for key, value in facts.items() if value is not None}

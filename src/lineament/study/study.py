@@ -38,6 +38,7 @@ from lineament.study.training import (
 )
 from lineament.vectors.blind import blind_gram
 from lineament.vectors.gradients import group_gradients
+from lineament.vectors.recording.optimizer import GroupRule, RecordedOptimizer
 from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.writer import Recorder
 from lineament.vectors.trajectory_gram import TrajectoryGram
@@ -255,7 +256,8 @@ def _recovery_stage(
         if files.recording.exists():
             shutil.rmtree(files.recording)  # rows of a run that was cut short; its steps are made again, bit for bit
         problem.parameters.write(points[DAMAGED])
-        recorder = Recorder(problem.parameters, files.recording)
+        rule = GroupRule(problem.parameters.n_params, update_rule(settings))
+        recorder = Recorder(problem.parameters, files.recording, optimizer=RecordedOptimizer((rule,), reason=""))
         # both arms see the same batches, so that they differ by momentum alone
         streams = case.streams.child("recovery")
         on_step = _reporting(case.progress, f"recovering {target}", recorded_steps(settings.steps))

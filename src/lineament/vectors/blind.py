@@ -8,7 +8,7 @@ Gaussian gradients (protocol, section 2, `null_blind`). No model is needed. Null
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -74,7 +74,7 @@ class UpdateRule:
         """
         groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         sizes = tuple(float(size) for size in (step_sizes if step_sizes is not None else [groups[0]["lr"]]))
-        rules = {_rule(type(optimizer).__name__, group, sizes) for group in groups}
+        rules = {rule_of_group(type(optimizer).__name__, group, sizes) for group in groups}
         if len(rules) != 1:
             raise InputError(
                 f"the optimizer's {len(groups)} parameter groups have different settings; a blind run is made for one. "
@@ -96,6 +96,7 @@ def blind_gram(
     n_coordinates: int = N_COORDINATES,
     seed: int = 0,
     space: Space | None = None,
+    bounds: Sequence[int] | None = None,
 ) -> TrajectoryGram:
     """Return the Gram matrix of a blind run's updates, per coordinate: a recording that knows nothing of any task.
 
@@ -111,12 +112,15 @@ def blind_gram(
         n_coordinates: coordinates that are simulated for AdamW.
         seed: of those simulations.
         space: the space that the matrix is to be asked in; default one of its own.
+        bounds: steps between which updates are summed, as in a recording of every m-th point: row i is the sum of the
+            updates after step bounds[i], up to step bounds[i + 1] <= n_steps. Default 0, 1, .., n_steps.
 
     Returns:
-        G, (n_steps, n_steps) float64, in squared weight units per coordinate.
+        G, (n_rows, n_rows) float64, in squared weight units per coordinate; n_rows is n_steps unless `bounds` says
+        otherwise.
 
     Raises:
-        InputError: a number of steps or coordinates, or a root mean square, that cannot be.
+        InputError: a number of steps or coordinates, a root mean square, or bounds that cannot be.
     """
     for key, value, least in (("n_steps", n_steps, 1), ("n_coordinates", n_coordinates, 1)):
         if value < least:
@@ -126,72 +130,97 @@ def blind_gram(
             f"gradient_rms is {gradient_rms:g} and start_rms is {start_rms:g}; the first must be above 0, the second "
             "at least 0."
         )
-    whole = replace(rule, step_sizes=tuple(rule.at(step) for step in range(n_steps)))
+    row_ends = tuple(range(n_steps + 1)) if bounds is None else tuple(int(bound) for bound in bounds)
+    if len(row_ends) < 2 or row_ends[0] < 0 or row_ends[-1] > n_steps or np.any(np.diff(row_ends) < 0):
+        shown = f"{row_ends[:5]}.."
+        raise InputError(f"bounds are {shown}; give at least two that do not fall, from 0 to n_steps, {n_steps}.")
+    whole = replace(rule, step_sizes=tuple(rule.at(step) for step in range(row_ends[-1])))
     if rule.name == "sgd":
-        matrix = _linear_gram(whole, gradient_rms, start_rms)
+        matrix = _linear_gram(whole, row_ends, gradient_rms, start_rms)
     else:
-        matrix = _simulated_gram(whole, gradient_rms, start_rms, n_coordinates, seed)
+        matrix = _simulated_gram(whole, row_ends, (gradient_rms, start_rms), n_coordinates, seed)
     return TrajectoryGram(matrix.copy(), space or Space("full", n_coordinates, "blind"))
 
 
 @lru_cache(maxsize=64)
-def _linear_gram(rule: UpdateRule, gradient_rms: float, start_rms: float) -> np.ndarray:
+def _linear_gram(rule: UpdateRule, bounds: tuple[int, ...], gradient_rms: float, start_rms: float) -> np.ndarray:
     """Return the expected Gram matrix of SGD, whose updates are linear in theta_0 and the gradients.
 
-    Row t of `updates` holds the coefficients of u_t over theta_0, g_1 .. g_T.
+    Row i of `rows` holds the coefficients of the summed updates over theta_0, g_1 .. g_T.
     """
-    n_steps = len(rule.step_sizes)
+    n_steps, row_of = len(rule.step_sizes), _row_of_step(bounds)
     theta, buffer = np.zeros(n_steps + 1), np.zeros(n_steps + 1)
     theta[0] = 1.0
-    updates = np.zeros((n_steps, n_steps + 1))
+    rows = np.zeros((len(bounds) - 1, n_steps + 1))
     for step, size in enumerate(rule.step_sizes):
         gradient = rule.weight_decay * theta
         gradient[step + 1] += 1.0
         # torch sets the buffer to the first gradient without dampening
         buffer = gradient.copy() if step == 0 else rule.momentum * buffer + (1 - rule.dampening) * gradient
         direction = gradient + rule.momentum * buffer if rule.nesterov else buffer
-        updates[step] = -size * (direction if rule.momentum else gradient)
-        theta = theta + updates[step]
+        update = -size * (direction if rule.momentum else gradient)
+        theta = theta + update
+        if row_of[step] >= 0:
+            rows[row_of[step]] += update
     scales = np.full(n_steps + 1, gradient_rms)
     scales[0] = start_rms
-    return np.asarray((updates * scales) @ (updates * scales).T)
+    return np.asarray((rows * scales) @ (rows * scales).T)
 
 
 @lru_cache(maxsize=64)
 def _simulated_gram(
-    rule: UpdateRule, gradient_rms: float, start_rms: float, n_coordinates: int, seed: int
+    rule: UpdateRule, bounds: tuple[int, ...], scales: tuple[float, float], n_coordinates: int, seed: int
 ) -> np.ndarray:
-    """Return the Gram matrix of AdamW on noise, chunk by chunk, each with a random stream of its own."""
-    n_steps = len(rule.step_sizes)
-    gram = np.zeros((n_steps, n_steps))
+    """Return the Gram matrix of AdamW on noise, chunk by chunk, each with a random stream of its own.
+
+    Args:
+        scales: root mean squares of a gradient's coordinate and of a weight at the start.
+    """
+    gradient_rms, start_rms = scales
+    n_rows, row_of = len(bounds) - 1, _row_of_step(bounds)
+    gram = np.zeros((n_rows, n_rows))
     streams = Streams(seed).child("blind")
     for number, first in enumerate(range(0, n_coordinates, CHUNK)):
         width = min(CHUNK, n_coordinates - first)
         generator = streams.generator(number)
         theta = start_rms * generator.standard_normal(width)
-        gradients = gradient_rms * generator.standard_normal((n_steps, width))
-        updates = _adamw_updates(rule, theta, gradients)
-        gram += updates @ updates.T
+        gradients = (gradient_rms * generator.standard_normal(width) for _ in rule.step_sizes)
+        rows = np.zeros((n_rows, width))
+        for step, update in enumerate(_adamw_updates(rule, theta, gradients)):
+            if row_of[step] >= 0:
+                rows[row_of[step]] += update
+        gram += rows @ rows.T
     return gram / n_coordinates
 
 
-def _adamw_updates(rule: UpdateRule, theta: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """Return the updates of AdamW (Loshchilov and Hutter, 2019; as in torch) on given gradients, (n_steps, width)."""
+def _row_of_step(bounds: tuple[int, ...]) -> np.ndarray:
+    """Return the row that each step, counted from 0, is summed into; -1 before the first row."""
+    return np.searchsorted(bounds, np.arange(bounds[-1]), side="right") - 1
+
+
+def _adamw_updates(rule: UpdateRule, theta: np.ndarray, gradients: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the updates of AdamW (Loshchilov and Hutter, 2019; as in torch) on given gradients, (width,) each."""
     first, second = np.zeros_like(theta), np.zeros_like(theta)
-    updates = np.empty_like(gradients)
     for step, (size, gradient) in enumerate(zip(rule.step_sizes, gradients, strict=True), start=1):
         first = rule.momentum * first + (1 - rule.momentum) * gradient
         second = rule.beta2 * second + (1 - rule.beta2) * gradient**2
         # both corrections matter: they make the first updates three to six times as long as the later ones
         scaled = first / (1 - rule.momentum**step)
         root = np.sqrt(second / (1 - rule.beta2**step))
-        updates[step - 1] = -size * (scaled / (root + rule.eps) + rule.weight_decay * theta)
-        theta = theta + updates[step - 1]
-    return updates
+        update = -size * (scaled / (root + rule.eps) + rule.weight_decay * theta)
+        theta = theta + update
+        yield update
 
 
-def _rule(kind: str, group: dict[str, object], step_sizes: tuple[float, ...]) -> UpdateRule:
-    """Return one parameter group of a torch optimizer as a rule."""
+def rule_of_group(kind: str, group: Mapping[str, object], step_sizes: tuple[float, ...]) -> UpdateRule:
+    """Return one parameter group of a torch optimizer as a rule.
+
+    Args:
+        kind: name of the optimizer's class. group: its settings, as in `param_groups`.
+
+    Raises:
+        InputError: the optimizer is none of SGD, AdamW, and Adam without weight decay.
+    """
 
     def number(key: str) -> float:
         return float(group[key])  # type: ignore[arg-type]
@@ -208,7 +237,7 @@ def _rule(kind: str, group: dict[str, object], step_sizes: tuple[float, ...]) ->
     adam = kind == "AdamW" or (kind == "Adam" and not group["weight_decay"])
     if not adam or group.get("amsgrad"):
         raise InputError(
-            f"the optimizer is {kind} with {group}; blind runs are made for SGD, AdamW and Adam without weight "
+            f"the optimizer is {kind} with {dict(group)}; blind runs are made for SGD, AdamW and Adam without weight "
             "decay, none of them with amsgrad. Give an UpdateRule that comes near."
         )
     beta1, beta2 = (float(beta) for beta in group["betas"])  # type: ignore[attr-defined]

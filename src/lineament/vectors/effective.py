@@ -86,6 +86,37 @@ def effective_gram(
     return TrajectoryGram((upper + upper.triu(1).T).numpy(), effective_space(pairs))
 
 
+def blind_effective_gram(
+    pairs: Sequence[FactorPair], theta_start: Float[Tensor, " n_params"], blind: TrajectoryGram
+) -> TrajectoryGram:
+    """Return the expected Gram matrix of the dW updates of a blind run, whose coordinates are independent.
+
+    With G the Gram matrix of factor updates per coordinate, P that of positions after each step less the start, and C
+    that of positions with updates, the inner products of dW_t - dW_(t-1) = scale (b_t A_t + B_(t-1) a_t) are, expected,
+    scale^2 [d_out G (|A_0|^2 + r d_in P) + d_in G (|B_0|^2 + r d_out P_before) + r d_in d_out (cross terms in C)].
+
+    Args:
+        theta_start: flat factor vector at the start, (n_params,).
+        blind: G, of factor updates, (n_steps, n_steps) per coordinate.
+
+    Returns:
+        (n_steps, n_steps), in squared units of dW, in the space of dW.
+    """
+    g = blind.gram
+    after = np.cumsum(g, axis=0)  # [s, t]: position after step s, with update t
+    before = np.vstack([np.zeros((1, len(g))), after[:-1]])
+    positions = np.cumsum(after, axis=1)
+    positions_before = np.pad(positions[:-1, :-1], ((1, 0), (1, 0)))
+    crossed = before.T * after  # [s, t]: update s with B before t, times A after s with update t
+    total = np.zeros_like(g)
+    for pair in pairs:
+        (rank, d_in), d_out = pair.a_shape, pair.b_shape[0]
+        a, b = (float(factor.square().sum()) for factor in _factors(pair, theta_start))
+        one = d_out * g * (a + rank * d_in * positions) + d_in * g * (b + rank * d_out * positions_before)
+        total += pair.scale**2 * (one + rank * d_in * d_out * (crossed + crossed.T))
+    return TrajectoryGram(total, effective_space(pairs))
+
+
 def effective_spectrum(
     pairs: Sequence[FactorPair], theta_start: Float[Tensor, " n_params"], theta_end: Float[Tensor, " n_params"]
 ) -> dict[str, Float64[np.ndarray, " n_values"]]:
@@ -99,11 +130,23 @@ def effective_spectrum(
     """
     singular_values = {}
     for pair in pairs:
-        (a_start, b_start), (a_end, b_end) = (_factors(pair, theta) for theta in (theta_start, theta_end))
-        left = torch.linalg.qr(torch.cat([b_end - b_start, b_start], dim=1)).R
-        right = torch.linalg.qr(torch.cat([a_end, a_end - a_start]).T).R
-        singular_values[pair.module] = (abs(pair.scale) * torch.linalg.svdvals(left @ right.T)).numpy()
+        start, end = (tuple(part.numpy() for part in _factors(pair, theta)) for theta in (theta_start, theta_end))
+        singular_values[pair.module] = pair_spectrum(pair.scale, (start[0], start[1]), (end[0], end[1]))
     return singular_values
+
+
+def pair_spectrum(
+    scale: float, start: tuple[np.ndarray, np.ndarray], end: tuple[np.ndarray, np.ndarray]
+) -> Float64[np.ndarray, " n_values"]:
+    """Return the singular values of scale (B_end A_end - B_start A_start), descending, (at most 2 rank,) float64.
+
+    Args:
+        start, end: A, (rank, d_in), and B, (d_out, rank), in float64.
+    """
+    (a_start, b_start), (a_end, b_end) = start, end
+    left = np.asarray(np.linalg.qr(np.concatenate([b_end - b_start, b_start], axis=1), mode="r"))
+    right = np.asarray(np.linalg.qr(np.concatenate([a_end, a_end - a_start]).T, mode="r"))
+    return np.asarray(abs(scale) * np.linalg.svd(left @ right.T, compute_uv=False))
 
 
 class _PairRows:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
-from lineament.claims.advice import Advice, advise
+from lineament.claims.advice import Advice, advise, remarks
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
 from lineament.commands.terminal import console, job_progress
 from lineament.errors import InputError
@@ -54,6 +55,7 @@ def record(flags: RecordFromCheckpoints) -> int:
             start=flags.start,
             allow_gaps=flags.allow_gaps,
             dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[flags.dtype],
+            optimizer=flags,
             progress=partial(show, flags.folder.name),
         )
     last = made.first_step + made.steps[-1]
@@ -136,6 +138,8 @@ def _print(records: Sequence[Record], out: Path) -> None:
         console.print(
             f"[bold]{target}[/]: {len(own)} {noun}, {steps} steps of {first.n_params:,} parameters ({first.space})"
         )
+        for remark in remarks(own):
+            console.print(f"[dim]{escape(remark)}[/]")
         for topic, grouped in groupby(advise(own), key=lambda line: (line.topic, line.figure.partition("(")[0])):
             lines = list(grouped)
             console.print(_table(topic, lines))
@@ -148,10 +152,11 @@ def _table(topic: tuple[str, str], lines: Sequence[Advice]) -> Table:
     units = dict.fromkeys(line.unit for line in lines)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(f"{topic[0]}\n[dim]{topic[1]}, {', '.join(units)}[/]", overflow="fold")
-    for name in ("value", "95 %", "null"):
+    for name in ("value", "95 %", "blind", "null"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
-        table.add_row(line.text, _value(line), _interval(line), "-" if line.null is None else f"{line.null:.3g}")
+        beside = ["-" if number is None else f"{number:.3g}" for number in (line.blind, line.null)]
+        table.add_row(line.text, _value(line), _interval(line), *beside)
     return table
 
 

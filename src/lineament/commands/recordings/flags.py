@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +10,11 @@ import tyro
 
 from lineament.errors import InputError
 from lineament.measurements.recording.options import AnalysisOptions
+from lineament.vectors.recording.stated_optimizer import StatedOptimizer
 
 
 @dataclass(frozen=True)
-class AnalysisFlags:
+class AnalysisFlags(StatedOptimizer):
     """Which recordings are analyzed, and what with."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
@@ -47,7 +48,13 @@ class AnalysisFlags:
     @property
     def options(self) -> AnalysisOptions:
         """Options of the analysis, with the defaults of all that are no flags; `InputError` if they cannot be."""
-        return AnalysisOptions(window=self.window, plane_rank=self.plane_rank, seed=self.seed)
+        stated = StatedOptimizer(**{one.name: getattr(self, one.name) for one in fields(StatedOptimizer)})
+        return AnalysisOptions(
+            window=self.window,
+            plane_rank=self.plane_rank,
+            seed=self.seed,
+            optimizer=stated if self.optimizer else None,
+        )
 
     def check(self) -> None:
         """Refuse what can be known to be wrong before a recording is read."""
@@ -72,7 +79,7 @@ class Advise(AnalysisFlags):
 
 
 @dataclass(frozen=True)
-class RecordFromCheckpoints:
+class RecordFromCheckpoints(StatedOptimizer):
     """Make a recording from a folder of saved checkpoints or adapters (checkpoint-100, checkpoint-200, ...)."""
 
     folder: tyro.conf.Positional[Path]

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lineament.errors import InputError
-from lineament.measurements.recording import planes, ranks, spans, staleness
+from lineament.measurements.recording import blind_run, moving_rows, planes, ranks, spans, staleness
+from lineament.measurements.recording.blind_run import BlindRun, optimizer_of
+from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.records import Label, Quantity, Record
 from lineament.settings.plain import digest
@@ -30,7 +32,9 @@ USUAL_MOMENTUM = 0.9
 ROUNDING = 1e-9
 DEFINITIONS = {
     "recorded": "rows of the recording, optimizer steps they cover, |D| = |theta_end - theta_0|, and |D| over the "
-    "summed length of the updates (1: a straight line; null: 1 / sqrt(rows), independent updates)",
+    "summed length of the updates (1: a straight line; null: 1 / sqrt(rows), independent updates); zero updates: "
+    + moving_rows.DEFINITION,
+    "blind_run": blind_run.DEFINITION,
     "capture_error": "largest error of a captured fraction that the sketch may make, with probability at least 0.95 "
     "(Nelson and Nguyen 2013), for a basis of this rank that captures nothing",
     **spans.DEFINITIONS,
@@ -69,14 +73,17 @@ def analyze_recording(
         target, seed: what the record is called; recordings of one target are replicates.
 
     Raises:
-        InputError: fewer than two rows, or companions of another space.
+        InputError: fewer than two rows that moved the weights, or companions of another space.
     """
-    if trajectory.n_steps < 2:
-        raise InputError(f"{trajectory.folder} holds {trajectory.n_steps} row(s); at least 2 are needed.")
     companions = companions or Companions()
-    figures = _parameter_figures(trajectory, options, companions, progress)
+    progress("inner products of updates", 0, 4)
+    gram = trajectory.gram()
+    blind = BlindRun.of(trajectory, gram, options)
+    run = MovingRows.of(gram, trajectory.steps, blind.updates, str(trajectory.folder))
+    figures = _parameter_figures(trajectory, run, options, companions, progress)
+    figures += [run.zero_rows(trajectory.n_steps), blind.quantity()]
     if trajectory.scales and trajectory.sketch is None:
-        figures += _effective_figures(trajectory, options, progress)
+        figures += _effective_figures(trajectory, blind, options, progress)
     about = {"options": options.hash(), "layout": trajectory.space.layout, "steps": list(trajectory.steps)}
     return Record(
         measurement=NAME,
@@ -92,85 +99,107 @@ def analyze_recording(
     )
 
 
-def momentum_gap_rows(trajectory: Trajectory) -> int:
+def momentum_gap_rows(trajectory: Trajectory, steps_per_row: int | None, options: AnalysisOptions) -> int:
     """Rows beyond which updates share no momentum: 3 / (1 - beta1) optimizer steps (protocol, section 3)."""
-    beta = float(trajectory.about.get("beta1", USUAL_MOMENTUM))
+    known = optimizer_of(trajectory, options).momentum
+    beta = known if known is not None else float(trajectory.about.get("beta1", USUAL_MOMENTUM))
     if not 0 <= beta < 1:
         raise InputError(f"{trajectory.folder} says beta1 = {beta}; it must be at least 0 and below 1.")
-    return 0 if beta == 0 else math.ceil(3 / (1 - beta) / (steps_per_row(trajectory) or 1) - ROUNDING)
-
-
-def steps_per_row(trajectory: Trajectory) -> int | None:
-    """Optimizer steps between rows; None if they differ."""
-    spacings = set(np.diff([0, *trajectory.steps]).tolist())
-    return int(spacings.pop()) if len(spacings) == 1 else None
+    return 0 if beta == 0 else math.ceil(3 / (1 - beta) / (steps_per_row or 1) - ROUNDING)
 
 
 def _parameter_figures(
-    trajectory: Trajectory, options: AnalysisOptions, companions: Companions, progress: Progress
+    trajectory: Trajectory, run: MovingRows, options: AnalysisOptions, companions: Companions, progress: Progress
 ) -> list[Quantity]:
-    progress("inner products of updates", 0, 4)
-    gram, steps, per_row = trajectory.gram(), trajectory.steps, steps_per_row(trajectory)
-    foreign = _foreign(trajectory, options, companions)
+    foreign = _foreign(trajectory, run.rows, options, companions)
     progress("captures", 1, 4)
-    figures = [*_summary(gram, steps[-1]), *spans.capture_figures(gram, foreign, options, "parameters")]
-    figures += spans.span_figures(gram, steps, options, "parameters")
-    figures += staleness.task_vector_figures(gram, steps, options, "parameters")
-    figures += ranks.run_rank_figures(gram, "parameters")
+    figures = [*_summary(trajectory, run), *spans.capture_figures(run, foreign, options, "parameters")]
+    figures += spans.span_figures(run, options, "parameters")
+    figures += staleness.task_vector_figures(run, options, "parameters")
+    figures += ranks.run_rank_figures(run, "parameters")
     figures += _sketch_errors(trajectory, options)
     progress("drift of planes", 2, 4)
-    rows, row_gram, gap = _drifting(trajectory, gram)
-    figures += planes.plane_figures(row_gram, rows, per_row, gap, options)
-    figures += staleness.step_figures(row_gram, steps, rows, options, independent=gap == 0)
-    return figures + _end_figures(trajectory, gram, options, companions)
+    figures += _drift_figures(trajectory, run, options)
+    return figures + _end_figures(trajectory, run, options, companions)
 
 
-def _drifting(trajectory: Trajectory, gram: TrajectoryGram) -> tuple[str, TrajectoryGram, int]:
-    """(name, Gram matrix, rows of shared memory) of the rows whose planes are compared."""
+def _drift_figures(trajectory: Trajectory, run: MovingRows, options: AnalysisOptions) -> list[Quantity]:
+    """How long planes and mean directions last: of gradients where they were recorded, else of updates."""
     if trajectory.gradients is not None:
-        return "gradients", trajectory.gradients.gram(), 0
-    return "updates", gram, momentum_gap_rows(trajectory)
+        gram = trajectory.gradients.gram()
+        # gradients that know nothing are independent
+        drifting = MovingRows.of(
+            gram, trajectory.steps, TrajectoryGram(np.eye(gram.n_steps), gram.space), f"{trajectory.folder}/gradients"
+        ).evenly_spaced()
+        per_row = drifting.steps_per_row
+        figures = planes.plane_figures(drifting.gram, "gradients", per_row, 0, options)
+        return figures + staleness.step_figures(drifting, "gradients", options, independent=True)
+    even = run.evenly_spaced()
+    gap = momentum_gap_rows(trajectory, even.steps_per_row, options)
+    figures = planes.plane_figures(even.gram, "updates", even.steps_per_row, gap, options, even.blind)
+    return figures + staleness.step_figures(even, "updates", options, independent=gap == 0)
 
 
-def _effective_figures(trajectory: Trajectory, options: AnalysisOptions, progress: Progress) -> list[Quantity]:
+def _effective_figures(
+    trajectory: Trajectory, blind: BlindRun, options: AnalysisOptions, progress: Progress
+) -> list[Quantity]:
     """The gauge-invariant figures, of dW = scale B A."""
     progress("inner products of dW updates", 3, 4)
     gram, pairs = effective_gram(trajectory), trajectory.pairs()
+    run = MovingRows.of(gram, trajectory.steps, blind.effective(trajectory, pairs), f"dW of {trajectory.folder}")
     figures = [
-        *spans.capture_figures(gram, {}, options, "lora_effective"),
-        *spans.span_figures(gram, trajectory.steps, options, "lora_effective"),
-        *staleness.task_vector_figures(gram, trajectory.steps, options, "lora_effective"),
-        *ranks.run_rank_figures(gram, "lora_effective"),
+        *spans.capture_figures(run, {}, options, "lora_effective"),
+        *spans.span_figures(run, options, "lora_effective"),
+        *staleness.task_vector_figures(run, options, "lora_effective"),
+        *ranks.run_rank_figures(run, "lora_effective"),
     ]
     spectra = effective_spectrum(pairs, trajectory.position(0), trajectory.position(trajectory.n_steps))
-    return figures + ranks.module_rank_figures(pairs, spectra, options)
+    chance = blind.module_ranks(trajectory, pairs, options)
+    return figures + ranks.module_rank_figures(pairs, spectra, chance, options)
 
 
-def _summary(gram: TrajectoryGram, n_steps: int) -> list[Quantity]:
+def _summary(trajectory: Trajectory, run: MovingRows) -> list[Quantity]:
+    gram = run.gram
     length = math.sqrt(gram.squared_norm(gram.displacement(1, gram.n_steps)))
-    path = float(np.sqrt(np.diag(gram.gram)).sum())
-    straight = length / path if path > 0 else None
     return [
-        Quantity("recorded", float(gram.n_steps), "rows", labels={"what": "rows"}),
-        Quantity("recorded", float(n_steps), "steps", labels={"what": "steps"}),
+        Quantity("recorded", float(trajectory.n_steps), "rows", labels={"what": "rows"}),
+        Quantity("recorded", float(trajectory.steps[-1]), "steps", labels={"what": "steps"}),
         Quantity("recorded", length, "weight units", labels={"what": "displacement"}),
-        Quantity("recorded", straight, "fraction", null=gram.n_steps**-0.5, labels={"what": "straightness"}),
+        Quantity(
+            "recorded",
+            _straightness(gram),
+            "fraction",
+            null=gram.n_steps**-0.5,
+            blind=None if run.blind is None else _straightness(run.blind),
+            labels={"what": "straightness"},
+        ),
     ]
 
 
-def _foreign(trajectory: Trajectory, options: AnalysisOptions, companions: Companions) -> spans.Foreign:
+def _straightness(gram: TrajectoryGram) -> float:
+    """|D| over the summed length of the updates."""
+    return math.sqrt(gram.squared_norm(gram.displacement(1, gram.n_steps))) / float(np.sqrt(np.diag(gram.gram)).sum())
+
+
+def _foreign(
+    trajectory: Trajectory, rows: np.ndarray, options: AnalysisOptions, companions: Companions
+) -> spans.Foreign:
     """U^T u_t of prefixes of other recordings, without ever forming U."""
-    return {name: _prefixes(trajectory, other, max(options.ranks)) for name, other in companions.nulls.items()}
+    most = max(options.ranks)
+    return {name: _prefixes(trajectory, rows, other, most) for name, other in companions.nulls.items()}
 
 
-def _prefixes(own: Trajectory, other: Trajectory, most: int) -> Callable[[int], Coefficients | None]:
-    n = min(most, other.n_steps)
+def _prefixes(own: Trajectory, rows: np.ndarray, other: Trajectory, most: int) -> Callable[[int], Coefficients | None]:
     own.space.require(other.space, f"{own.folder} and {other.folder}")
-    inner = own.cross_gram(other, slice(None), slice(0, n))
-    others = TrajectoryGram(other.cross_gram(other, slice(0, n), slice(0, n)), other.space)
+    n = min(2 * most, other.n_steps)
+    gram = TrajectoryGram(other.cross_gram(other, slice(0, n), slice(0, n)), other.space)
+    moved = MovingRows.of(gram, other.steps[:n], None, str(other.folder))
+    inner = own.cross_gram(other, slice(None), slice(0, n))[np.ix_(rows, moved.rows)]
 
     def at(rank: int) -> Coefficients | None:
-        return Coefficients(others.prefix(rank).weights.T @ inner.T, own.space) if rank <= n else None
+        if rank > moved.n_rows:
+            return None
+        return Coefficients(moved.gram.prefix(rank).weights.T @ inner.T, own.space)
 
     return at
 
@@ -183,15 +212,16 @@ def _sketch_errors(trajectory: Trajectory, options: AnalysisOptions) -> list[Qua
 
 
 def _end_figures(
-    trajectory: Trajectory, gram: TrajectoryGram, options: AnalysisOptions, companions: Companions
+    trajectory: Trajectory, run: MovingRows, options: AnalysisOptions, companions: Companions
 ) -> list[Quantity]:
     """Captures, by this recording's prefixes, of the displacement to an outside end point."""
     if companions.end is None:
         return []
     vector = torch.from_numpy(companions.end) - trajectory.position(0)
-    outside = trajectory.end_inner_products(vector)
-    figures = []
-    for rank in (rank for rank in options.ranks if rank <= trajectory.n_steps):
+    known = trajectory.end_inner_products(vector)
+    outside = replace(known, products=known.products[run.rows])
+    figures, gram = [], run.gram
+    for rank in (rank for rank in options.ranks if rank <= run.n_rows):
         labels: dict[str, Label] = {"basis": "prefix", "rank": rank, "space_of": "parameters"}
         labels |= {"definition": "outside_end", "at": "end"}
         value = gram.capture_outside(gram.prefix(rank), outside)

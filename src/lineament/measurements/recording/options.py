@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from lineament.errors import InputError
 from lineament.settings.plain import digest
+from lineament.vectors.recording.stated_optimizer import StatedOptimizer
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class AnalysisOptions:
         plane_rank: rank of those planes.
         times: times, as shares of the run, between which directions are compared.
         seed: of the draws.
+        optimizer: the optimizer of the training, where a recording does not know it or is wrong about it.
     """
 
     ranks: tuple[int, ...] = (1, 2, 5, 10, 20, 50)
@@ -29,8 +31,11 @@ class AnalysisOptions:
     plane_rank: int = 5
     times: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 1.0)
     seed: int = 0
+    optimizer: StatedOptimizer | None = None
 
     def __post_init__(self) -> None:
+        if self.optimizer is not None:
+            self.optimizer.check_optimizer()
         if self.window < 2 or self.window % 2:
             raise InputError(f"a window of {self.window} rows; it must be even and at least 2.")
         if not 1 <= self.plane_rank <= self.window // 2:

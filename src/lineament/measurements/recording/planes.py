@@ -30,7 +30,7 @@ GROUPS = 5
 PHASES = ("all", "early", "late")
 DEFINITIONS = {
     "plane_overlap": "|U_t^T U_t'|_F^2 / k of planes of recorded rows (gradients or updates) in windows a lag apart, "
-    "mean over starting times (protocol 3); null: the floor k / n_params",
+    "mean over starting times (protocol 3); null: the floor k / n_params; blind: of a blind run's updates",
     "plane_ceiling": "geometric mean of the two windows' own overlaps, between planes of their even and odd rows",
     "plane_rescaled": "(overlap - floor) / (ceiling - floor); left out where the ceiling is within 3 standard errors "
     "of the floor; noise can put it above 1",
@@ -74,13 +74,19 @@ class WindowPair:
 
 
 def plane_figures(
-    gram: TrajectoryGram, rows: str, steps_per_row: int | None, gap: int, options: AnalysisOptions
+    gram: TrajectoryGram,
+    rows: str,
+    steps_per_row: int | None,
+    gap: int,
+    options: AnalysisOptions,
+    blind: TrajectoryGram | None = None,
 ) -> list[Quantity]:
     """Overlap against lag and half-lives of one recording.
 
     Args:
         rows: what the Gram matrix is of, `gradients` or `updates`.
         steps_per_row: optimizer steps between rows; None if they differ.
+        blind: of a blind run at the same rows, whose windows are compared alike; None where there is none.
         gap: rows beyond the window that share something with it (momentum).
     """
     options = replace(options, window=fitting_window(gram.n_steps, gap, options))
@@ -94,15 +100,20 @@ def plane_figures(
         return _undefined(which, reason)
     floor = options.plane_rank / gram.space.n_params
     pairs = compared_windows(gram, options, shortest)
-    third = gram.n_steps // 3
+    scale = Scale(floor, _spread(pairs), steps_per_row)
+    by_chance = compared_windows(blind, options, shortest) if blind is not None else []
     figures: list[Quantity] = []
-    spread = _spread(pairs)
     for phase in PHASES:
-        own = [p for p in pairs if phase == "all" or (p.start < third) == (phase == "early")]
+        own, chance = (_in_phase(some, phase, gram.n_steps) for some in (pairs, by_chance))
         labels: dict[str, Label] = {**which, "from": phase}
-        figures += _lag_figures(own, Scale(floor, spread, steps_per_row), labels)
-        figures.append(_half_life(own, Scale(floor, spread, steps_per_row), labels))
+        figures += _lag_figures(own, chance, scale, labels)
+        figures.append(_half_life(own, scale, labels))
     return figures
+
+
+def _in_phase(pairs: Sequence[WindowPair], phase: str, n_rows: int) -> list[WindowPair]:
+    """Pairs whose first window starts in a phase of the run; early is its first third."""
+    return [pair for pair in pairs if phase == "all" or (pair.start < n_rows // 3) == (phase == "early")]
 
 
 def fitting_window(n_rows: int, gap: int, options: AnalysisOptions) -> int:
@@ -185,14 +196,25 @@ def _by_lag(pairs: Sequence[WindowPair]) -> dict[int, list[WindowPair]]:
     return found
 
 
-def _lag_figures(pairs: Sequence[WindowPair], scale: Scale, which: dict[str, Label]) -> list[Quantity]:
+def _lag_figures(
+    pairs: Sequence[WindowPair], by_chance: Sequence[WindowPair], scale: Scale, which: dict[str, Label]
+) -> list[Quantity]:
     figures = []
+    blind = {lag: _mean_overlap(own)[0] for lag, own in _by_lag(by_chance).items()}
     for lag, own in _by_lag(pairs).items():
         labels: dict[str, Label] = {**which, "lag": lag * scale.steps_per_row}
         overlap, error = _mean_overlap(own)
         rescaled, ceiling = _rescaled(own, scale.floor, scale.spread)
         figures += [
-            Quantity("plane_overlap", overlap, "fraction", stderr=error, null=scale.floor, labels=labels),
+            Quantity(
+                "plane_overlap",
+                overlap,
+                "fraction",
+                stderr=error,
+                null=scale.floor,
+                blind=blind.get(lag),
+                labels=labels,
+            ),
             Quantity("plane_ceiling", ceiling, "fraction", labels=labels),
             Quantity(
                 "plane_rescaled",

@@ -7,39 +7,51 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lineament.measurements.gradient_rank import spectrum_statistics
+from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.problems.factor_pairs import FactorPair
 from lineament.records import Label, Quantity
 from lineament.streams import Streams
-from lineament.vectors.trajectory_gram import TrajectoryGram
 
 DEFINITIONS = {
     "run_rank": "effective rank of the recorded updates u_1..u_T: participation ratio, entropy rank, k90 or stable "
-    "rank of their uncentred Gram matrix, raw rows (protocol 1)",
+    "rank of their uncentred Gram matrix, raw rows (protocol 1); blind: of a blind run's updates",
     "module_rank": "the same of the singular values of dW_end - dW_start of one adapted weight; at most twice the LoRA "
-    "rank, which is `paid`; null: mean over 20 draws of Gaussian factors of the same shapes",
+    "rank, which is `paid`; null: mean over 20 draws of Gaussian factors of the same shapes; blind: of a blind run "
+    "from the same start",
     "mean_module_rank": "mean of module_rank over the adapted weights",
 }
 STATISTICS = ("participation_ratio", "k90", "entropy_rank")
 NULL_DRAWS = 20
 
 
-def run_rank_figures(gram: TrajectoryGram, space_of: str) -> list[Quantity]:
-    """Effective ranks of the updates."""
-    found = spectrum_statistics(np.linalg.eigvalsh(gram.gram))
+def run_rank_figures(run: MovingRows, space_of: str) -> list[Quantity]:
+    """Effective ranks of the updates, beside those of a blind run's."""
+    found = spectrum_statistics(np.linalg.eigvalsh(run.gram.gram))
+    blind = {} if run.blind is None else spectrum_statistics(np.linalg.eigvalsh(run.blind.gram))
     return [
-        Quantity("run_rank", value, "directions", labels={"statistic": name, "space_of": space_of, "n": gram.n_steps})
+        Quantity(
+            "run_rank",
+            value,
+            "directions",
+            blind=blind.get(name),
+            labels={"statistic": name, "space_of": space_of, "n": run.n_rows},
+        )
         for name, value in found.items()
     ]
 
 
 def module_rank_figures(
-    pairs: Sequence[FactorPair], spectra: Mapping[str, np.ndarray], options: AnalysisOptions
+    pairs: Sequence[FactorPair],
+    spectra: Mapping[str, np.ndarray],
+    blind: Mapping[str, Mapping[str, float]],
+    options: AnalysisOptions,
 ) -> list[Quantity]:
     """Effective ranks of what each adapted weight's dW moved by, and their means.
 
     Args:
         spectra: module -> singular values of dW_end - dW_start.
+        blind: module -> effective ranks of a blind run's; empty where there is none.
     """
     figures: list[Quantity] = []
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in STATISTICS}
@@ -51,7 +63,10 @@ def module_rank_figures(
         ranks = spectrum_statistics(np.square(spectra[pair.module]))
         for name in STATISTICS:
             labels: dict[str, Label] = {"module": pair.module, "statistic": name, "paid": pair.a_shape[0]}
-            figures.append(Quantity("module_rank", ranks[name], "directions", null=nulls[shape][name], labels=labels))
+            gaussian, chance = nulls[shape][name], blind.get(pair.module, {}).get(name)
+            figures.append(
+                Quantity("module_rank", ranks[name], "directions", null=gaussian, blind=chance, labels=labels)
+            )
             if np.isfinite(ranks[name]):
                 found[name].append((ranks[name], nulls[shape][name]))
     paid = float(np.mean([pair.a_shape[0] for pair in pairs]))
@@ -59,7 +74,10 @@ def module_rank_figures(
         labels = {"statistic": name, "paid": paid, "modules": len(pairs)}
         mean, null = np.mean(values, axis=0).tolist() if values else (None, None)
         reason = None if values else "no adapted weight moved"
-        figures.append(Quantity("mean_module_rank", mean, "directions", null=null, labels=labels, reason=reason))
+        mean_blind = float(np.mean([blind[pair.module][name] for pair in pairs])) if blind else None
+        figures.append(
+            Quantity("mean_module_rank", mean, "directions", null=null, blind=mean_blind, labels=labels, reason=reason)
+        )
     return figures
 
 

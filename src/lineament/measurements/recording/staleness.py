@@ -1,9 +1,10 @@
 """How stale a direction of step t is at step t': cosines of displacements, and of mean rows, of one run.
 
 A task vector of step t is theta_t - theta_0. Null: sqrt(t / t'), the expected cosine of a sum of independent updates
-with its continuation. A single update or gradient is mostly noise: their means over a window are compared. The noise
-that is left in a mean makes its cosine with another too small; where the rows of a window tell a direction from noise,
-the cosine is given corrected for that too (the correction for attenuation of Spearman, 1904), with a standard error.
+with its continuation; beside it the value of a blind run of the same optimizer. A single update or gradient is mostly
+noise: their means over a window are compared. The noise that is left in a mean makes its cosine with another too small;
+where the rows of a window tell a direction from noise, the cosine is given corrected for that too (the correction for
+attenuation of Spearman, 1904), with a standard error.
 What such a weight step does to activations (its steering vector) is its image under the Jacobian, so that it ages at
 least as the step does.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
+from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.records import Label, Quantity
 from lineament.vectors.trajectory_gram import TrajectoryGram
@@ -38,54 +40,68 @@ DEFINITIONS = {
 }
 
 
-def task_vector_figures(
-    gram: TrajectoryGram, steps: Sequence[int], options: AnalysisOptions, space_of: str
-) -> list[Quantity]:
-    """Cosines and lengths of displacements at the options' times."""
-    rows = list(_times(options, gram.n_steps).items())
-    whole = gram.displacement(1, gram.n_steps)
+def task_vector_figures(run: MovingRows, options: AnalysisOptions, space_of: str) -> list[Quantity]:
+    """Cosines and lengths of displacements at the options' times, beside those of a blind run."""
+    rows = list(_times(options, run.n_rows).items())
     figures = []
     for i, (share, first) in enumerate(rows):
-        vector = gram.displacement(1, first)
-        length = np.sqrt(_ratio(gram.squared_norm(vector), gram.squared_norm(whole)))
-        labels: dict[str, Label] = {"share": share, "step": steps[first - 1], "space_of": space_of}
-        null = float(np.sqrt(first / gram.n_steps))
-        figures.append(Quantity("task_vector_length", float(length), "fraction", null=null, labels=labels))
+        labels: dict[str, Label] = {"share": share, "step": run.steps[first - 1], "space_of": space_of}
+        lengths = [_length(gram, first) for gram in (run.gram, run.blind) if gram is not None]
+        figures.append(
+            Quantity(
+                "task_vector_length",
+                lengths[0],
+                "fraction",
+                null=float(np.sqrt(first / run.n_rows)),
+                blind=lengths[1] if len(lengths) > 1 else None,
+                labels=labels,
+            )
+        )
         for at_share, second in rows[i + 1 :]:
-            value = cosine(gram, vector, gram.displacement(1, second))
-            labels = {**_when(share, at_share, steps[first - 1], steps[second - 1]), "space_of": space_of}
+            cosines = [_displaced(gram, first, second) for gram in (run.gram, run.blind) if gram is not None]
+            labels = {**_when(share, at_share, run.steps[first - 1], run.steps[second - 1]), "space_of": space_of}
             figures.append(
                 Quantity(
                     "task_vector_cosine",
-                    value,
+                    cosines[0],
                     "cosine",
-                    stderr=None,
                     null=float(np.sqrt(first / second)),
+                    blind=cosines[1] if len(cosines) > 1 else None,
                     labels=labels,
                 )
             )
     return figures
 
 
-def step_figures(
-    gram: TrajectoryGram, steps: Sequence[int], rows: str, options: AnalysisOptions, *, independent: bool
-) -> list[Quantity]:
+def _length(gram: TrajectoryGram, row: int) -> float:
+    """|theta_row - theta_0| over the whole run's."""
+    whole = gram.squared_norm(gram.displacement(1, gram.n_steps))
+    return float(np.sqrt(_ratio(gram.squared_norm(gram.displacement(1, row)), whole)))
+
+
+def _displaced(gram: TrajectoryGram, first: int, second: int) -> float:
+    return cosine(gram, gram.displacement(1, first), gram.displacement(1, second))
+
+
+def step_figures(run: MovingRows, rows: str, options: AnalysisOptions, *, independent: bool) -> list[Quantity]:
     """Cosines of mean rows at the options' times, as they are and corrected for the noise of the means.
 
     Args:
-        rows: what the Gram matrix is of, `gradients` or `updates`.
+        run: the rows that are averaged. rows: what they are, `gradients` or `updates`.
         independent: whether the noise of different rows is; that of updates under momentum is shared by neighbours.
     """
-    width = options.window
+    width, gram = options.window, run.gram
     ends = [(share, end) for share, end in _times(options, gram.n_steps).items() if end >= width]
     figures = []
     for i, (share, first) in enumerate(ends):
         for at_share, second in ends[i + 1 :]:
             if second - first < width:
                 continue
-            labels = {**_when(share, at_share, steps[first - 1], steps[second - 1]), "rows": rows, "width": width}
+            labels = {**_when(share, at_share, run.steps[first - 1], run.steps[second - 1]), "rows": rows}
+            labels["width"] = width
             pair = WindowMeans.of(gram, first, second, width)
-            figures.append(_as_quantity("direction_cosine", pair.cosine(), labels))
+            chance = None if run.blind is None else WindowMeans.of(run.blind, first, second, width).cosine().value
+            figures.append(replace(_as_quantity("direction_cosine", pair.cosine(), labels), blind=chance))
             corrected = pair.corrected() if independent else Estimated(None, reason=SHARED_NOISE)
             figures.append(_as_quantity("direction_cosine_corrected", corrected, labels))
     return figures

@@ -14,6 +14,7 @@ from lineament.errors import InputError, LineamentError
 from lineament.parameters import ParameterSpace, Space
 from lineament.problems.factor_pairs import factor_pairs
 from lineament.records import read_json, write_json
+from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.rows import DTYPES, row_file
 from lineament.vectors.recording.sketch import Sketch
 
@@ -34,7 +35,8 @@ class RecordingIndex:
         scales: adapted module -> scale of dW = scale B A, for LoRA factors.
         model: type of the module. closed: whether the recording was finished.
         gradients: whether `gradients/` holds a row for each step. sketch: how rows were made smaller, if they were.
-        about: what the user says about the training, such as {"optimizer": "adamw", "beta1": 0.9}.
+        about: what the user says about the training, such as {"task": "words"}.
+        optimizer: what is known of the optimizer, from which the blind run follows.
     """
 
     space: Space
@@ -50,6 +52,7 @@ class RecordingIndex:
     gradients: bool = False
     sketch: Sketch | None = None
     about: Mapping[str, str | float | int] = field(default_factory=dict)
+    optimizer: RecordedOptimizer = field(default_factory=RecordedOptimizer)
 
     @property
     def width(self) -> int:
@@ -59,6 +62,10 @@ class RecordingIndex:
     def with_rows(self, steps: tuple[int, ...], *, closed: bool) -> RecordingIndex:
         """Return the same recording with other rows."""
         return replace(self, steps=steps, closed=closed)
+
+    def with_optimizer(self, optimizer: RecordedOptimizer) -> RecordingIndex:
+        """Return the same recording with what is known of its optimizer by now."""
+        return replace(self, optimizer=optimizer)
 
     def with_rows_per_file(self, rows_per_file: int) -> RecordingIndex:
         """Return the same recording in files of another length."""
@@ -103,6 +110,7 @@ class RecordingIndex:
                 "gradients": self.gradients,
                 "sketch": self.sketch.parameters() if self.sketch else None,
                 "about": dict(self.about),
+                "optimizer": self.optimizer.body(),
             },
         )
 
@@ -174,6 +182,7 @@ def _from_schema_2(folder: Path, body: Mapping[str, Any]) -> RecordingIndex:
         gradients=bool(body["gradients"]),
         sketch=Sketch(**body["sketch"]) if body["sketch"] else None,
         about=dict(body["about"]),
+        optimizer=RecordedOptimizer.of_body(body.get("optimizer")),  # recordings of version 0.1 have none
     )
 
 

@@ -20,6 +20,7 @@ from lineament.errors import InputError, LineamentError
 from lineament.parameters import Vectors
 from lineament.problems.factor_pairs import FactorPair
 from lineament.vectors.recording.index import RecordingIndex
+from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.rows import RowReader, column_blocks, cross_products, stacked_gram
 from lineament.vectors.trajectory_gram import Coefficients, OutsideVector, StepBasis, TrajectoryGram
 
@@ -198,6 +199,11 @@ class Trajectory(Recorded):
     def about(self) -> dict[str, str | float | int]:
         """What the user said about the training."""
         return dict(self.index.about)
+
+    @property
+    def optimizer(self) -> RecordedOptimizer:
+        """What is known of the optimizer that made the rows; its `reason` where nothing is."""
+        return self.index.optimizer
 
     @property
     def tensors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -15,9 +15,11 @@ from lineament.errors import InputError, NonFiniteError
 from lineament.parameters import ParameterSpace
 from lineament.records import write_bytes
 from lineament.vectors.recording.index import INDEX, RecordingIndex, check_about, scales_of
+from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.reader import GRADIENTS, START, Trajectory
 from lineament.vectors.recording.rows import DTYPES, RowWriter
 from lineament.vectors.recording.sketch import Sketch
+from lineament.vectors.recording.watch import OptimizerWatch
 
 ROWS_PER_FILE = 50
 # Maximum bytes of rows that a recorder holds before it writes them; a single row is always allowed.
@@ -39,8 +41,10 @@ class Recorder:
         every: a row is taken at every so many calls of `append`.
         gradients: store one gradient row for each update row too (`take_gradient`).
         sketch: store S u_t instead of u_t (`Sketch`): small, but positions cannot be told from it.
-        about: what to keep with the recording, such as {"optimizer": "adamw", "beta1": 0.9, "lr": 1e-3}.
+        about: what to keep with the recording, such as {"task": "words"}.
         first_step: global number of optimizer steps made before.
+        optimizer: the one that trains. Its rule is kept with the recording and, by a hook, its step size at every step,
+            whatever schedule changes it: from these the blind run follows, beside which every figure stands.
 
     Use: `recorder = Recorder(space, folder)`; after every optimizer step `recorder.append()`; `recorder.close()`. A
     recording that was cut short is readable up to its last flush (a file of at most 50 rows or 64 MiB), and
@@ -61,6 +65,7 @@ class Recorder:
         about: Mapping[str, str | float | int] | None = None,
         *,
         first_step: int = 0,
+        optimizer: torch.optim.Optimizer | RecordedOptimizer | None = None,
     ) -> None:
         folder = Path(folder)
         _check(space, dtype, every, sketch, first_step)
@@ -82,7 +87,7 @@ class Recorder:
         rows_per_file = max(1, min(ROWS_PER_FILE, MAX_BYTES_BUFFERED // row_bytes))
         theta = space.read().cpu()
         write_bytes(folder / START, save({"theta": theta}))
-        self._open(space, folder, index.with_rows_per_file(rows_per_file), theta)
+        self._open(space, folder, index.with_rows_per_file(rows_per_file), theta, optimizer)
 
     @classmethod
     def resume(
@@ -95,11 +100,13 @@ class Recorder:
         every: int | None = None,
         gradients: bool | None = None,
         sketch: Sketch | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> Recorder:
         """Go on with a recording, closed or not, at global step `at_step`; rows after it are dropped.
 
         Args:
             space: the model as it was at `at_step`, such as loaded from a checkpoint.
+            optimizer: the one that trains, with the state that it had.
             dtype, every, gradients, sketch: None for what the recording has; others must be equal to that.
 
         Raises:
@@ -116,12 +123,20 @@ class Recorder:
         previous = _agreed_position(space, trajectory, n_rows)
         recorder = cls.__new__(cls)
         named = index if index.tensors else index.with_names(_tensors(space), scales_of(space))
-        recorder._open(space, folder, named.with_rows(index.steps[:n_rows], closed=False), previous)
+        recorder._open(space, folder, named.with_rows(index.steps[:n_rows], closed=False), previous, optimizer)
         return recorder
 
-    def _open(self, space: ParameterSpace, folder: Path, index: RecordingIndex, previous: Tensor) -> None:
+    def _open(
+        self,
+        space: ParameterSpace,
+        folder: Path,
+        index: RecordingIndex,
+        previous: Tensor,
+        optimizer: torch.optim.Optimizer | RecordedOptimizer | None,
+    ) -> None:
         self.space, self.folder, self.index = space, folder, index
         self._calls = index.steps[-1] if index.steps else 0
+        self._watch = OptimizerWatch(optimizer, space, index.optimizer, self._calls)
         # The index goes first: where this is cut short, it counts no row that is about to be dropped.
         index.write(folder)
         n_rows, per_file = len(index.steps), index.rows_per_file
@@ -181,12 +196,14 @@ class Recorder:
         if due and self._gradients is not None and not self._gradient_taken:
             raise InputError("no gradient for this row: give append() one, or call take_gradient() before the step.")
         self._calls += n_steps
+        self._watch.advance(n_steps)
         if due:
             self._gradient_taken = False
             self._record()
 
     def flush(self) -> None:
         """Write all rows that are not on disk, and the index."""
+        self.index = self.index.with_optimizer(self._watch.known())
         self._rows.flush()
         if self._gradients is not None:
             self._gradients.flush()
@@ -196,6 +213,7 @@ class Recorder:
         """Write the last rows and the index, and mark the recording as finished; returns it."""
         self.index = self.index.with_rows(self.index.steps, closed=True)
         self.flush()
+        self._watch.stop()
         return Trajectory(self.folder)
 
     @property

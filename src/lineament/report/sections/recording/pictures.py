@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineament.records import Label, Record
-from lineament.report.estimates import Estimate, estimate, label_texts, label_values, nulls_of, select
+from lineament.records import Label, Quantity, Record
+from lineament.report.estimates import Estimate, blind_of, estimate, label_texts, label_values, nulls_of, select
 from lineament.report.sections.bases import basis_label, group_of, in_order, style_of
 from lineament.report.series import BLACK, BLUE, GREEN, GREY, PURPLE, VERMILLION, Line, Panel, Picture, Style
 
@@ -19,12 +19,17 @@ DIRECTION_STYLES = (
 )
 TITLE_RANK = 10
 WHOLE: dict[str, Label] = {"definition": "whole", "at": "end", "space_of": "parameters"}
+BLIND = {
+    "prefix": ("blind run: first k updates", "dot"),
+    "control_random_times": ("blind run: k updates at random times", "dash"),
+}
 SPAN_CAPTION = (
     "Share of the displacement from the first to the last recorded point that lies inside a subspace of k directions. "
-    "Rest: without the updates that a basis is made of, which it holds by construction. The thin line k / T is what "
-    "independent updates of equal length would give. The top k directions of all updates are a reference, not a "
-    "bound. In dW (scale B A) captures do not depend on how the factors are scaled. Bars: 95 % interval over "
-    "recordings."
+    "Rest: without the updates that a basis is made of, which it holds by construction. The thin grey lines are a "
+    "blind run: the same optimizer and step sizes on gradients that know nothing. k / T is what independent updates "
+    "of equal length would give, which those of momentum are not. The top k directions of all updates are a "
+    "reference, not a bound. In dW (scale B A) captures do not depend on how the factors are scaled. Bars: 95 % "
+    "interval over recordings."
 )
 PLANES_CAPTION = (
     "Overlap of the planes of two windows of recorded rows: 1 is the same plane. The ceiling is what the even and the "
@@ -33,8 +38,9 @@ PLANES_CAPTION = (
 )
 STALE_CAPTION = (
     "Cosine of a direction of one step with the same kind of direction at a later step. Task vector: the displacement "
-    "from the start; dotted: what sums of independent updates would give. Weight step: the mean gradient or update in "
-    "a window. Less its noise: the same for the expected gradients, where a window tells them from noise."
+    "from the start; dotted: of a blind run, or, where the optimizer is not known, of independent updates. Weight "
+    "step: the mean gradient or update in a window. Less its noise: the same for the expected gradients, where a "
+    "window tells them from noise."
 )
 STALE_TITLES = {
     "task_vector_cosine": "task vectors",
@@ -93,6 +99,8 @@ def _capture_panel(sources: Sequence[Record], space: str, definition: str) -> Pa
     if definition == "whole":
         nulls = [_mean_null(sources, rank, labels) for rank in ranks]
         lines.append(Line("share", "k / T", "reference", Style(GREY, width=1.2), ranks, nulls, mode="plain"))
+    if any(capture.blind is not None for capture in captures):
+        lines += [_blind_line(captures, name, ranks) for name in BLIND]
     title = f"{DEFINED[definition]}, {SPACES[space]}"
     return Panel(title, "rank k (directions)", "captured (fraction)", lines, x_log=True, ticks=ranks, x_name="rank")
 
@@ -100,6 +108,12 @@ def _capture_panel(sources: Sequence[Record], space: str, definition: str) -> Pa
 def _capture_line(sources: Sequence[Record], name: str, ranks: list[int], labels: dict[str, Label]) -> Line:
     points = [estimate(select(sources, "capture", basis=name, rank=rank, **labels), fraction=True) for rank in ranks]
     return Line(name, basis_label(name), group_of(name), style_of(name), ranks, points)
+
+
+def _blind_line(captures: Sequence[Quantity], basis: str, ranks: list[int]) -> Line:
+    label, dash = BLIND[basis]
+    points = [blind_of([c for c in captures if c.matches("capture", basis=basis, rank=rank)]) for rank in ranks]
+    return Line(f"blind-{basis}", label, "null", Style(GREY, dash, width=1.2), ranks, points, mode="plain")
 
 
 def _mean_null(sources: Sequence[Record], rank: int, labels: dict[str, Label]) -> Estimate:
@@ -119,6 +133,10 @@ def _plane_panel(sources: Sequence[Record], phase: str) -> Panel:
         for name, (label, style) in looks.items()
         if lags
     ]
+    by_chance = [blind_of(select(sources, "plane_overlap", lag=lag, **{"from": phase})) for lag in lags]
+    if any(estimate.mean is not None for estimate in by_chance):
+        look = Style(GREY, "dot", width=1.2)
+        lines.append(Line("blind", "the same windows of a blind run", "null", look, lags, by_chance, mode="plain"))
     title = f"windows that start {'in the first third' if phase == 'early' else 'later'}"
     return Panel(title, "lag (optimizer steps)", "overlap (fraction)", lines, x_name="lag")
 
@@ -137,7 +155,14 @@ def _stale_lines(sources: Sequence[Record], name: str, share: Label, index: int)
     style, x, when = DIRECTION_STYLES[index % len(DIRECTION_STYLES)], [100 * at for at in later], f"{float(share):.0%}"
     lines = [Line(f"stale-{when}", f"at {when} of the run", "direction", style, x, points)]
     if name == "task_vector_cosine":
-        nulls = [Estimate(next(c.null for c in cosines if c.labels["at_share"] == at)) for at in later]
-        look = Style(style.color, "dot", width=1.2)
-        lines.append(Line(f"null-{when}", f"at {when}, independent updates", "null", look, x, nulls, mode="plain"))
+        blind = all(c.blind is not None for c in cosines)
+        nulls = [Estimate(_beside([c for c in cosines if c.labels["at_share"] == at], blind)) for at in later]
+        look, what = Style(style.color, "dot", width=1.2), "a blind run" if blind else "independent updates"
+        lines.append(Line(f"null-{when}", f"at {when}, {what}", "null", look, x, nulls, mode="plain"))
     return lines
+
+
+def _beside(cosines: Sequence[Quantity], blind: bool) -> float | None:
+    """Mean blind value of cosines, or mean null."""
+    values = [value for c in cosines if (value := c.blind if blind else c.null) is not None]
+    return sum(values) / len(values) if values else None

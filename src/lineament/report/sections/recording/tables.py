@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineament.claims.advice import Advice, advise
+from lineament.claims.advice import Advice, advise, remarks
 from lineament.records import Record
-from lineament.report.estimates import estimate, label_texts, nulls_of, number, select
+from lineament.report.estimates import blind_of, estimate, label_texts, nulls_of, number, select
 from lineament.report.series import Table
 
 MAX_MODULES = 40
@@ -15,10 +15,12 @@ MAX_MODULES = 40
 def advice_table(sources: Sequence[Record]) -> Table:
     """Tabulate every line of `lineament advise`."""
     rows = [
-        (line.text, _value(line), _interval(line), _null(line), line.topic, line.figure) for line in advise(sources)
+        (line.text, _value(line), _interval(line), _number(line.blind), _number(line.null), line.topic, line.figure)
+        for line in advise(sources)
     ]
-    columns = ("what", "value", "95 % interval", "null", "answers", "quantity behind it")
+    columns = ("what", "value", "95 % interval", "blind run", "null", "answers", "quantity behind it")
     note = "Interval: Student t over recordings; for one recording, where the cell says so, the spread within the run."
+    note = " ".join([note, *remarks(sources)])
     return Table("What the recording says about practice", columns, rows, note)
 
 
@@ -34,10 +36,14 @@ def module_table(sources: Sequence[Record]) -> Table | None:
         cells = [estimate(quantities, fraction=False).text for quantities in (ratios, k90s)]
         # The null follows from the shape of the weight and its LoRA rank, so it is the same in every recording.
         null = next((number(null) for null in nulls_of(ratios)), "-")
-        rows.append((module, number(float(ratios[0].labels["paid"])), *cells, null))
+        blind = blind_of(ratios)
+        rows.append((module, number(float(ratios[0].labels["paid"])), *cells, _number(blind.mean), null))
     more = len(modules) - len(rows)
     note = f"The records hold {more} more modules." if more else ""
-    columns = ("module", "LoRA rank", "participation ratio", "k90", "null (Gaussian factors): participation ratio")
+    columns = (
+        *("module", "LoRA rank", "participation ratio", "k90"),
+        *("blind run: participation ratio", "null (Gaussian factors): participation ratio"),
+    )
     return Table("How many directions dW used in each adapted weight", columns, rows, note)
 
 
@@ -53,5 +59,5 @@ def _interval(line: Advice) -> str:
     return f"[{number(line.low)}, {number(line.high)}] over {line.interval}".replace("over within", "within")
 
 
-def _null(line: Advice) -> str:
-    return "-" if line.null is None else number(line.null)
+def _number(value: float | None) -> str:
+    return "-" if value is None else number(value)
