@@ -217,7 +217,9 @@ def test_intervals_are_over_recordings(tmp_path: Path) -> None:
 def test_advice_names_galore_beside_the_refresh_interval(orthogonal: Record) -> None:
     line = next(a for a in advise([orthogonal]) if "refresh" in a.text)
     assert "200" in line.text
-    assert line.figure.startswith("plane_half_life")
+    assert line.figure.startswith("refresh_lag")
+    assert line.value is None
+    assert "gradients=True" in (line.reason or "")
 
 
 def test_command_line_writes_records_advice_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

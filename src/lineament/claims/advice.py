@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lineament.claims.evidence import mean_or_none
 from lineament.claims.intervals import over_seeds
@@ -57,7 +57,9 @@ class Advice:
 
 
 SPAN = "First steps that span the run"
-REFRESH = "How long a plane of directions lasts"
+REFRESH = "How long a plane of gradients is of use"
+OVERLAP = "How long a plane of directions stays the same"
+PHASES = {"early": " early in the run", "late": " later", "all": ""}
 STALE = "How stale a direction of step t is later"
 STALE_WORDS = {
     "task_vector_cosine": "task vector",
@@ -94,23 +96,21 @@ def _spans(records: Sequence[Record]) -> Iterator[Advice]:
 
 
 def _lives(records: Sequence[Record]) -> Iterator[Advice]:
+    yield from _refreshes(records)
     for rows in label_values(records, "plane_half_life", "rows"):
-        for phase, words in (
-            ("early", "half-life early in the run"),
-            ("late", "half-life later"),
-            ("all", "half-life"),
-        ):
-            line = _line(
-                records, REFRESH, f"{words} (planes of {rows})", "plane_half_life", {"rows": rows, "from": phase}
-            )
-            yield line
-        yield _refresh(line)
+        for phase, words in PHASES.items():
+            text = f"half-life of the overlap{words} (planes of {rows})"
+            yield _line(records, OVERLAP, text, "plane_half_life", {"rows": rows, "from": phase})
 
 
-def _refresh(half_life: Advice) -> Advice:
-    """Return the line on refreshing: up to its half-life, a plane keeps at least half of what it held, on average."""
-    text = f"refresh a projection at least every (GaLore's default: {GALORE_REFRESH_STEPS})"
-    return replace(half_life, text=text, null=None, blind=None)
+def _refreshes(records: Sequence[Record]) -> Iterator[Advice]:
+    """Yield when a projection should be made anew, by what an old one still holds: never by the overlap of planes."""
+    for share in label_values(records, "refresh_lag", "share"):
+        for phase, words in PHASES.items():
+            text = f"{float(share):.0%} of a fresh plane's energy is left{words}"
+            if phase == "all":
+                text = f"{text}: refresh by then (untested; GaLore's default: {GALORE_REFRESH_STEPS})"
+            yield _line(records, REFRESH, text, "refresh_lag", {"share": share, "from": phase})
 
 
 def _stale(records: Sequence[Record]) -> Iterator[Advice]:

@@ -1,4 +1,4 @@
-"""From a recording to one record: captures, spans, drift of planes, staleness and rank, in every space it has.
+"""From a recording to one record: captures, spans, drift and retention of planes, staleness, rank, in every space.
 
 Everything is answered from Gram matrices of the recorded rows; no model and no data are needed.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lineament.errors import InputError
-from lineament.measurements.recording import blind_run, moving_rows, planes, ranks, spans, staleness
+from lineament.measurements.recording import blind_run, moving_rows, planes, ranks, retention, spans, staleness
 from lineament.measurements.recording.blind_run import BlindRun, optimizer_of
 from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
@@ -39,6 +39,7 @@ DEFINITIONS = {
     "(Nelson and Nguyen 2013), for a basis of this rank that captures nothing",
     **spans.DEFINITIONS,
     **planes.DEFINITIONS,
+    **retention.DEFINITIONS,
     **staleness.DEFINITIONS,
     **ranks.DEFINITIONS,
 }
@@ -131,12 +132,13 @@ def _drift_figures(trajectory: Trajectory, run: MovingRows, options: AnalysisOpt
         drifting = MovingRows.of(
             gram, trajectory.steps, TrajectoryGram(np.eye(gram.n_steps), gram.space), f"{trajectory.folder}/gradients"
         ).evenly_spaced()
-        per_row = drifting.steps_per_row
-        figures = planes.plane_figures(drifting.gram, "gradients", per_row, 0, options)
+        figures = planes.plane_figures(drifting.gram, "gradients", drifting.steps_per_row, 0, options)
+        figures += retention.retention_figures(drifting, options)
         return figures + staleness.step_figures(drifting, "gradients", options, independent=True)
     even = run.evenly_spaced()
     gap = momentum_gap_rows(trajectory, even.steps_per_row, options)
     figures = planes.plane_figures(even.gram, "updates", even.steps_per_row, gap, options, even.blind)
+    figures += retention.not_recorded()
     return figures + staleness.step_figures(even, "updates", options, independent=gap == 0)
 
 

@@ -4,30 +4,25 @@ A window of w rows gives two planes, of its even and its odd rows. overlap(t, t'
 with planes of the other; the ceiling is the geometric mean of the two windows' own overlaps, equally many rows in each
 plane; floor k / n_params (protocol, section 3). Rows are minibatch gradients where they were recorded, else updates.
 Updates that are near in time share momentum: they are compared at lags >= w + 3 / (1 - beta1) only, and their ceiling,
-which shares it too, makes their half-life a lower bound.
+which shares it too, makes their half-life a lower bound. An overlap counts every direction alike: what an old plane
+still holds of later gradients is their `retention`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
 from lineament.measurements.basis_drift import NO_CEILING
-from lineament.measurements.crossings import crossing
+from lineament.measurements.recording.lags import PHASES, Window, by_lag, in_phase, lag_quantity, windows_of
 from lineament.measurements.recording.options import AnalysisOptions
-from lineament.measurements.recording.staleness import MIN_STDERRS, Estimated, jackknife_stderr
+from lineament.measurements.recording.staleness import MIN_STDERRS, Estimated
 from lineament.records import Label, Quantity
-from lineament.vectors.trajectory_gram import StepBasis, TrajectoryGram
+from lineament.vectors.trajectory_gram import TrajectoryGram
 
-# Windows that are compared, at most; more would repeat what neighbours say.
-MOST_WINDOWS = 48
-# Groups of starting times that are left out in turn for the spread within a run.
-GROUPS = 5
-PHASES = ("all", "early", "late")
 DEFINITIONS = {
     "plane_overlap": "|U_t^T U_t'|_F^2 / k of planes of recorded rows (gradients or updates) in windows a lag apart, "
     "mean over starting times (protocol 3); null: the floor k / n_params; blind: of a blind run's updates",
@@ -37,15 +32,6 @@ DEFINITIONS = {
     "plane_half_life": "lag in optimizer steps at which the isotonic fit of the rescaled overlap first falls to 1/2; "
     "error: jackknife over starting times of this run; early: windows that start in the first third, late: later",
 }
-
-
-@dataclass(frozen=True)
-class Window:
-    """Two planes of a window's rows, with their coefficients on every row, U^T r_t."""
-
-    start: int
-    planes: tuple[StepBasis, StepBasis]
-    rows: tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -104,16 +90,11 @@ def plane_figures(
     by_chance = compared_windows(blind, options, shortest) if blind is not None else []
     figures: list[Quantity] = []
     for phase in PHASES:
-        own, chance = (_in_phase(some, phase, gram.n_steps) for some in (pairs, by_chance))
+        own, chance = (in_phase(some, phase, gram.n_steps) for some in (pairs, by_chance))
         labels: dict[str, Label] = {**which, "from": phase}
         figures += _lag_figures(own, chance, scale, labels)
         figures.append(_half_life(own, scale, labels))
     return figures
-
-
-def _in_phase(pairs: Sequence[WindowPair], phase: str, n_rows: int) -> list[WindowPair]:
-    """Pairs whose first window starts in a phase of the run; early is its first third."""
-    return [pair for pair in pairs if phase == "all" or (pair.start < n_rows // 3) == (phase == "early")]
 
 
 def fitting_window(n_rows: int, gap: int, options: AnalysisOptions) -> int:
@@ -127,9 +108,7 @@ def fitting_window(n_rows: int, gap: int, options: AnalysisOptions) -> int:
 
 def compared_windows(gram: TrajectoryGram, options: AnalysisOptions, shortest: int) -> list[WindowPair]:
     """All pairs of windows on an even grid that are at least `shortest` rows apart, up to half of the run."""
-    width, last = options.window, gram.n_steps - options.window
-    stride = max(1, width // 2, -(-last // MOST_WINDOWS))
-    windows = [_window(gram, start, options) for start in range(0, last + 1, stride)]
+    windows = windows_of(gram, options)
     own = {window.start: _overlap(window, window, crossed=False) for window in windows}
     found = []
     for i, first in enumerate(windows):
@@ -139,13 +118,6 @@ def compared_windows(gram: TrajectoryGram, options: AnalysisOptions, shortest: i
                 ceiling = float(np.sqrt(own[first.start] * own[second.start]))
                 found.append(WindowPair(first.start, lag, _overlap(first, second, crossed=True), ceiling))
     return found
-
-
-def _window(gram: TrajectoryGram, start: int, options: AnalysisOptions) -> Window:
-    even, odd = (
-        gram.top_of(range(start + 1 + offset, start + 1 + options.window, 2), options.plane_rank) for offset in (0, 1)
-    )
-    return Window(start, (even, odd), (gram.coefficients(even).values, gram.coefficients(odd).values))
 
 
 def _overlap(first: Window, second: Window, *, crossed: bool) -> float:
@@ -189,19 +161,12 @@ def _spread(pairs: Sequence[WindowPair]) -> float:
     return float(np.std([pair.ceiling for pair in pairs], ddof=1)) if len(pairs) > 1 else math.inf
 
 
-def _by_lag(pairs: Sequence[WindowPair]) -> dict[int, list[WindowPair]]:
-    found: dict[int, list[WindowPair]] = {}
-    for pair in sorted(pairs, key=lambda pair: pair.lag):
-        found.setdefault(pair.lag, []).append(pair)
-    return found
-
-
 def _lag_figures(
     pairs: Sequence[WindowPair], by_chance: Sequence[WindowPair], scale: Scale, which: dict[str, Label]
 ) -> list[Quantity]:
     figures = []
-    blind = {lag: _mean_overlap(own)[0] for lag, own in _by_lag(by_chance).items()}
-    for lag, own in _by_lag(pairs).items():
+    blind = {lag: _mean_overlap(own)[0] for lag, own in by_lag(by_chance).items()}
+    for lag, own in by_lag(pairs).items():
         labels: dict[str, Label] = {**which, "lag": lag * scale.steps_per_row}
         overlap, error = _mean_overlap(own)
         rescaled, ceiling = _rescaled(own, scale.floor, scale.spread)
@@ -229,49 +194,10 @@ def _lag_figures(
 
 
 def _half_life(pairs: Sequence[WindowPair], scale: Scale, labels: dict[str, Label]) -> Quantity:
-    value, shortest, largest = _crossing(pairs, scale)
-    per_row = scale.steps_per_row
-    if largest == 0:
-        return Quantity("plane_half_life", None, "steps", labels=labels, reason="undefined: no ceiling above the floor")
-    if value is None:
-        reason = f"> {largest * per_row} (largest lag; it does not cross)"
-        return Quantity("plane_half_life", None, "steps", labels=labels, reason=reason)
-    if value < shortest:  # the fit's first point is (0, 1), which was not measured
-        reason = f"< {shortest * per_row} (shortest lag; it crosses before)"
-        return Quantity("plane_half_life", None, "steps", labels=labels, reason=reason)
-    error = _jackknife(pairs, scale)
-    scaled = None if error is None else error * per_row
-    return Quantity("plane_half_life", value * per_row, "steps", stderr=scaled, labels=labels)
+    def height(own: Sequence[WindowPair]) -> float | None:
+        return _rescaled(own, scale.floor, scale.spread)[0].value
 
-
-def _crossing(pairs: Sequence[WindowPair], scale: Scale) -> tuple[float | None, int, int]:
-    """(half-life in rows or None, shortest and largest lag with a defined overlap or 0)."""
-    rescaled = {lag: _rescaled(own, scale.floor, scale.spread)[0].value for lag, own in _by_lag(pairs).items()}
-    known = [(lag, value) for lag, value in rescaled.items() if value is not None]
-    if not known:
-        return None, 0, 0
-    lags, values = zip(*known, strict=True)
-    return crossing(np.array(lags), np.array(values)), int(lags[0]), int(lags[-1])
-
-
-def _jackknife(pairs: Sequence[WindowPair], scale: Scale) -> float | None:
-    """Standard error of the half-life from leaving out groups of successive starting times; None if one has none."""
-    values = []
-    for kept in without_groups(pairs):
-        value, _, _ = _crossing(kept, scale)
-        if value is None:
-            return None
-        values.append(value)
-    return jackknife_stderr(np.array(values)) if len(values) > 1 else None
-
-
-def without_groups(pairs: Sequence[WindowPair]) -> Iterator[list[WindowPair]]:
-    """Leave out the pairs of each of a few groups of successive starting times in turn."""
-    starts = np.array(sorted({pair.start for pair in pairs}))
-    edges = np.linspace(0, len(starts), min(GROUPS, len(starts)) + 1).round().astype(int)
-    for low, high in pairwise(edges):
-        left_out = set(starts[low:high].tolist())
-        yield [pair for pair in pairs if pair.start not in left_out]
+    return lag_quantity("plane_half_life", pairs, height, 0.5, scale.steps_per_row, labels)
 
 
 def _undefined(which: dict[str, Label], reason: str) -> list[Quantity]:
