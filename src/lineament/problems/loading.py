@@ -11,17 +11,19 @@ import importlib.metadata
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from lineament.errors import InputError, LineamentError
+from lineament.problems.kept_models import content_hash, keep_model, kept_model
 from lineament.settings.model import DtypeName
 
 SMOLLM2 = "smollm2-135m"
@@ -44,25 +46,69 @@ def load_model(name: str, dtype: DtypeName = "float32") -> tuple[Any, Any]:
         InputError: the name cannot be had here, its files are damaged, incomplete or need code of their own, or the
             model is none that can be measured; says what to do.
     """
-    folder, extra = _source(name)
-    with _quiet():
+    file = _gguf_file(name)
+    if file is None:
+        return _load_folder(name, _checked(name), dtype)
+    key = content_hash(file, dtype, transformers.__version__)
+    kept = kept_model(key)
+    if kept is None:
+        model, tokenizer = _load_gguf(name, file, dtype)
         try:
-            if not extra:  # weights in a GGUF file are made plain while they are read
-                _require_plain(name, AutoConfig.from_pretrained(folder, trust_remote_code=False))
-            # Said outright, or transformers asks at the terminal whether it may run a checkpoint's code.
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                use_safetensors=None if extra else True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **extra,
-            )
-        except InputError:
-            raise
-        except Exception as error:  # torn weights, a broken tokenizer, a module that is missing: each has its own type
-            raise _not_loaded(name, error) from error
+            kept = keep_model(key, {"file": file.name, "dtype": dtype}, _writer(model, tokenizer))
+        except (OSError, LineamentError):  # a full disk or a cache that is somebody else's: read anew each time
+            return model, tokenizer
+    try:
+        return _load_folder(name, str(kept), dtype)
+    except InputError as error:
+        raise InputError(f"{error} It was read from the cache: delete {kept}, and it is made again.") from error
+
+
+def _load_folder(name: str, folder: str, dtype: DtypeName) -> tuple[Any, Any]:
+    """Load a checkpoint of safetensors from a folder or the hub."""
+    with _quiet(), _said_plainly(name):
+        _require_plain(name, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        # Said outright, or transformers asks at the terminal whether it may run a checkpoint's code.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    return _whole(name, loaded, dtype), tokenizer
+
+
+def _load_gguf(name: str, file: Path, dtype: DtypeName) -> tuple[Any, Any]:
+    """Load a GGUF file with all weights made plain, as a model that no longer says that it is quantised."""
+    plain = {"gguf_file": file.name, "trust_remote_code": False}
+    with _quiet(), _said_plainly(name):
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **plain)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(file.parent),
+            dtype=getattr(torch, dtype),
+            quantization_config=GgufConfig(dequantize=True),  # packed weights, which it would keep, have no gradient
+            output_loading_info=True,
+            **plain,
+        )
+    model = _whole(name, loaded, dtype)
+    for mark in ("hf_quantizer", "quantization_method", "is_quantized"):
+        model.__dict__.pop(mark, None)
+    model.config.__dict__.pop("quantization_config", None)
+    return model, tokenizer
+
+
+def _writer(model: Any, tokenizer: Any) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        with _quiet():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+    return write
+
+
+def _whole(name: str, loaded: Any, dtype: DtypeName) -> Any:
+    """Return a loaded model if its files held all of it and it can be measured."""
     model, found = loaded
     if missing := sorted(found["missing_keys"]):
         raise InputError(
@@ -70,7 +116,18 @@ def load_model(name: str, dtype: DtypeName = "float32") -> tuple[Any, Any]:
             "would be random; copy or fetch the whole checkpoint again."
         )
     require_causal(name, model, dtype)
-    return model.requires_grad_(False), tokenizer
+    return model.requires_grad_(False)
+
+
+@contextmanager
+def _said_plainly(name: str) -> Iterator[None]:
+    """Turn whatever loading raises into one sentence: torn weights, a broken tokenizer and a missing module differ."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise _not_loaded(name, error) from error
 
 
 def smollm2_file() -> Path:
@@ -161,15 +218,19 @@ def _not_loaded(name: str, error: Exception) -> InputError:
     )
 
 
-def _source(name: str) -> tuple[str, dict[str, str]]:
+def _gguf_file(name: str) -> Path | None:
+    """Return the GGUF file that a name stands for, or None."""
     if name == SMOLLM2:
-        path = smollm2_file()
-        return str(path.parent), {"gguf_file": path.name}
-    path = Path(name)
-    if path.suffix == ".gguf":
-        if not path.exists():
-            raise InputError(f"the GGUF file {name} does not exist.")
-        return str(path.parent), {"gguf_file": path.name}
-    if not path.exists() and (name.startswith((".", "/", "~")) or os.sep * 2 in name):
+        return smollm2_file()
+    if Path(name).suffix != ".gguf":
+        return None
+    if not Path(name).exists():
+        raise InputError(f"the GGUF file {name} does not exist.")
+    return Path(name)
+
+
+def _checked(name: str) -> str:
+    """Return a folder or the hub's name; one that can only be a folder must exist."""
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or os.sep * 2 in name):
         raise InputError(f"the model folder {name} does not exist.")
-    return name, {}
+    return name

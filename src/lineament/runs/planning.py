@@ -49,7 +49,7 @@ class Plan:
 
 def plan(settings: Settings, workers: int) -> Plan:
     """Estimate time, memory and disk; loads the model and times a few steps as a job would, and leaves nothing."""
-    with _threads(settings.threads), _throwaway_cache():
+    with _threads(settings.threads), _throwaway_cache(settings.problem):
         # The probe's base model is untrained: only its speed matters.
         probe = make_problem(updated(settings, {"training.steps": 1}, "plan"), settings.seed)
         per_example = _seconds_per_example(probe, settings)
@@ -80,8 +80,14 @@ def _threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def _throwaway_cache() -> Iterator[None]:
-    """Delete base models made inside the block: an untrained one must not fill the user's cache."""
+def _throwaway_cache(problem: str) -> Iterator[None]:
+    """Delete base models made inside the block: an untrained one must not fill the user's cache.
+
+    A problem without one may use the cache, where a GGUF file is made plain for all later runs.
+    """
+    if not kind_named(problem).trains_base:
+        yield
+        return
     with tempfile.TemporaryDirectory(prefix="lineament-plan-") as folder, environment(CACHE_VARIABLE, folder):
         yield
 

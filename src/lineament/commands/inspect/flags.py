@@ -57,7 +57,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Cache:
-    """List or delete cached base models."""
+    """List or delete cached models: trained base models, and GGUF models made plain."""
 
     action: tyro.conf.Positional[Literal["list", "clear"]] = "list"
     """list or clear"""
