@@ -74,7 +74,7 @@ def test_batches_hold_as_many_true_as_false_statements(smollm2: LanguageModelPro
 
 
 def test_loss_is_plain_transformers_loss(smollm2: LanguageModelProblem) -> None:
-    statements = smollm2.statements("places").evaluation[:4]
+    statements = smollm2.statements("qualities").evaluation[:4]
     batch = smollm2.encode(statements)
     ours = smollm2.example_losses(batch)
     for i, statement in enumerate(statements):
@@ -110,7 +110,7 @@ def test_padding_changes_nothing(smollm2: LanguageModelProblem) -> None:
 
 
 def test_gram_and_group_gradients_match_one_by_one_in_float64(smollm2: LanguageModelProblem) -> None:
-    batch = smollm2.sample("places", 6, np.random.default_rng(1))
+    batch = smollm2.sample("qualities", 6, np.random.default_rng(1))
     smollm2.model.double()
     try:
         dense = torch.stack([smollm2.parameters.gradient(smollm2.loss(batch.rows(slice(i, i + 1)))) for i in range(6)])

@@ -7,7 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import fields
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from lineament.problems.statements import (
     Splits,
     Statement,
     numbers,
-    places,
+    qualities,
     split,
     words,
 )
@@ -85,126 +85,64 @@ class TestPools:
     def test_same_pool_every_time(self, task: str) -> None:
         assert STATEMENT_TASKS[task]() == POOLS[task]
 
-    @pytest.mark.parametrize("task", ["places", "words"])
-    def test_no_first_or_last_words_give_the_label_away(self, task: str) -> None:
+    def test_no_first_or_last_words_give_the_label_away(self) -> None:
         count: Counter[str] = Counter()
-        for statement in POOLS[task]:
+        for statement in POOLS["words"]:
             start, verb, end = re.split(r" (is|counts) ", statement.text.rstrip("."))
             for part in (f"{start} {verb}", f"{verb} {end}", verb):
                 count[part] += surplus([statement])
         assert {part: n for part, n in count.items() if n} == {}
 
-    def test_no_number_and_no_word_gives_the_label_away(self) -> None:
+    def test_no_number_in_its_place_and_no_word_gives_the_label_away(self) -> None:
         count: Counter[str] = Counter()
         for statement in POOLS["numbers"]:
-            first, _, word, _, second = statement.text.rstrip(".").split()
-            for part in (f"first {first}", f"second {second}", word):
+            first, _, word, second = statement.text.rstrip(".").split()
+            for part in (f"first {first}", f"second {second}", word, f"{len(first)} digits first"):
                 count[part] += surplus([statement])
-        assert {part: n for part, n in count.items() if abs(n) > 1} == {}
+        assert {part: n for part, n in count.items() if n} == {}
+
+    def test_no_quality_value_or_template_gives_the_label_away(self) -> None:
+        count: Counter[str] = Counter()
+        for statement in POOLS["qualities"]:
+            for word in re.findall(r"[A-Za-z]+", statement.text):
+                count[word] += surplus([statement])
+            count[re.sub(rf"\b{statement.group}\b", "", statement.text)] += surplus([statement])
+        assert {part: n for part, n in count.items() if n} == {}
 
 
 class TestNumbers:
     def test_every_label_is_the_comparison(self) -> None:
-        compare = {"larger": operator.gt, "smaller": operator.lt}
-        n_by_word: Counter[str] = Counter()
+        compare = {"above": operator.gt, "below": operator.lt}
         for statement in numbers():
-            match = re.fullmatch(r"(\d\d) is (larger|smaller) than (\d\d)\.", statement.text)
+            match = re.fullmatch(r"(\d+) is (above|below) (\d+)\.", statement.text)
             assert match, statement.text
             first, second = int(match[1]), int(match[3])
             assert statement.label == compare[match[2]](first, second), statement
             assert {first, second} == set(map(int, statement.group.split()))
-            n_by_word[match[2]] += 1
-        assert abs(n_by_word["larger"] - n_by_word["smaller"]) <= 2
 
-    def test_every_unordered_pair_is_one_group(self) -> None:
-        pairs = {frozenset(map(int, statement.group.split())) for statement in numbers()}
-        assert pairs == set(map(frozenset, combinations(range(10, 100), 2)))
-        assert len({statement.group for statement in numbers()}) == len(pairs) > 2000
+    def test_every_pair_of_a_one_and_a_two_digit_number_is_one_group(self) -> None:
+        pairs = {tuple(map(int, statement.group.split())) for statement in numbers()}
+        assert pairs == set(product(range(2, 10), range(10, 100)))
 
 
-CONTINENTS = {"Europe", "Asia", "Africa", "South America", "North America", "Oceania"}
+class TestQualities:
+    def test_facts(self) -> None:
+        known = labels(qualities())
+        for good in ("honest", "kind", "generous", "polite", "brave"):
+            assert known[f"Being {good} is good."]
+            assert not known[f"It is bad to be {good}."]
+        for bad in ("cruel", "dishonest", "greedy", "rude", "cowardly"):
+            assert known[f"To be {bad} is bad."]
+            assert not known[f"Being {bad} is good."]
 
-
-class TestPlaces:
-    @pytest.mark.parametrize(
-        ("city", "country", "continent"),
-        [
-            ("Paris", "France", "Europe"),
-            ("Reykjavik", "Iceland", "Europe"),
-            ("Skopje", "North Macedonia", "Europe"),
-            ("Tokyo", "Japan", "Asia"),
-            ("Seoul", "South Korea", "Asia"),
-            ("Tashkent", "Uzbekistan", "Asia"),
-            ("Nairobi", "Kenya", "Africa"),
-            ("Ouagadougou", "Burkina Faso", "Africa"),
-            ("Port Louis", "Mauritius", "Africa"),
-            ("Montevideo", "Uruguay", "South America"),
-            ("Paramaribo", "Suriname", "South America"),
-            ("Ottawa", "Canada", "North America"),
-            ("Belmopan", "Belize", "North America"),
-            ("Canberra", "Australia", "Oceania"),
-            ("Suva", "Fiji", "Oceania"),
-        ],
-    )
-    def test_facts(self, city: str, country: str, continent: str) -> None:
-        known = labels(places())
-        assert known[f"{city} is in {country}."]
-        assert known[f"{city} is in {continent}."]
-        assert known[f"{country} is in {continent}."]
-        assert known[f"The capital of {country} is {city}."]
-        assert known[f"{city} is the capital of {country}."]
-
-    def test_nothing_false_is_said_to_be_true_elsewhere(self) -> None:
-        capital_of, not_capital_of = parsed(
-            places(), r"(?P<s>.+) is the capital of (?P<o>.+)\.", r"The capital of (?P<o>.+) is (?P<s>.+)\."
-        )
-        inside, not_inside = parsed(places(), r"(?P<s>.+) is in (?P<o>.+)\.")
-        country = dict(capital_of)
-        continent = {place: where for place, where in inside if where in CONTINENTS}
-        assert len(country) == len(set(country.values())) == len(capital_of) >= 110
-        assert inside == set(continent.items()) | set(country.items())
-        assert all(continent[city] == continent[country[city]] for city in country)
-        assert not not_capital_of & capital_of
-        assert {city for city, _ in not_capital_of} == set(country)
-        for place, where in not_inside:
-            if where in CONTINENTS:
-                assert continent[place] != where
-            else:
-                assert country[place] != where
-                assert where in country.values()
-
-    def test_groups_are_capitals_with_several_wrong_statements(self) -> None:
-        country = dict(parsed(places(), r"(?P<s>.+) is the capital of (?P<o>.+)\.")[0])
-        false = Counter(s.group for s in places() if not s.label)
-        assert set(false) == set(country)
-        assert min(false.values()) >= 4
-        for statement in places():
-            subject = re.fullmatch(r"(?:The capital of )?(.+?) is .+", statement.text)
-            assert subject
-            assert subject[1] in (statement.group, country[statement.group])
-
-    def test_disputed_and_ambiguous_places_are_absent(self) -> None:
-        text = " ".join(s.text for s in places())
-        absent = (
-            "Russia|Moscow|Turkey|Ankara|Egypt|Cairo|Kazakhstan|Georgia|Armenia|Azerbaijan|Cyprus|Indonesia|Israel"
-            "|Jerusalem|Taiwan|Kosovo|Bolivia|Netherlands|South Africa|Tripoli"
-        )
-        assert re.findall(rf"\b(?:{absent})\b", text) == []
-
-    def test_no_namesake_makes_a_false_statement_true(self) -> None:
-        namesakes = {
-            ("London", "Canada"),
-            ("Paris", "Canada"),
-            ("Bridgetown", "Canada"),
-            ("Bridgetown", "Australia"),
-            ("Wellington", "Australia"),
-            ("Wellington", "England"),
-            ("Madrid", "Colombia"),
-            ("Buenos Aires", "Nicaragua"),
-            ("Buenos Aires", "Colombia"),
-            ("Brasilia", "Colombia"),
-        }
-        assert not namesakes & parsed(places(), r"(?P<s>.+) is in (?P<o>.+)\.")[1]
+    def test_every_quality_is_good_or_bad_in_all_its_statements(self) -> None:
+        value = defaultdict(set)
+        for statement in qualities():
+            said = "good" if re.search(r"\bgood\b", statement.text) else "bad"
+            assert re.search(rf"\b{statement.group}\b", statement.text)
+            value[statement.group].add(said if statement.label else {"good": "bad", "bad": "good"}[said])
+        assert Counter(len(found) for found in value.values()) == {1: len(value)}
+        assert Counter(next(iter(found)) for found in value.values()) == {"good": 103, "bad": 103}
 
 
 IS_A = r"(?:An? )?(?P<s>\S+) (?:is|counts as|is a kind of) (?:an? )?(?P<o>(?!a kind of)[a-z]+)\."
@@ -303,7 +241,7 @@ class TestSplit:
                 assert set(part) != set(getattr(first, name)), name
 
     def test_splits_are_in_random_order(self) -> None:
-        train = split(POOLS["places"], 20, generator()).train
+        train = split(POOLS["qualities"], 20, generator()).train
         assert len({s.group for s in train[:50]}) > 25
         assert abs(surplus(train[: len(train) // 2])) < len(train) // 6
 
@@ -323,8 +261,8 @@ class TestSplit:
         assert len(parts["train"]) == 2 * (400 - 3 * 15)
 
     def test_too_large_a_request_names_the_largest_that_works(self) -> None:
-        pool = POOLS["places"]
-        with pytest.raises(InputError, match=r"^500 statements .* 1220 statements in 122 groups") as caught:
+        pool = POOLS["qualities"]
+        with pytest.raises(InputError, match=r"^500 statements .* 1236 statements in 206 groups") as caught:
             split(pool, 500, generator())
         match = re.search(r"At most (\d+) are possible: set task\.evaluation_examples=\1", str(caught.value))
         assert match

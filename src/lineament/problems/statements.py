@@ -78,73 +78,52 @@ class Splits(Generic[T]):
 
 
 def numbers() -> list[Statement]:
-    """Order of two-digit numbers, "47 is larger than 32."; a group is the unordered pair.
+    """Order of a one-digit and a two-digit number, "47 is above 3."; a group is the unordered pair.
 
-    Each pair comes with one of the two words, in both orders: one is true and one is false.
+    Each pair comes with one of the two words, in both orders: one is true and one is false. No number, nor a number in
+    its place, gives the label away: every one is as often set above as below.
     """
     pool = []
-    for i, (low, high) in enumerate(itertools.combinations(range(10, 100), 2)):
-        larger = i % 2 == 0
-        word, group = "larger" if larger else "smaller", f"{low} {high}"
-        pool.append(Statement(f"{high} is {word} than {low}.", larger, group))
-        pool.append(Statement(f"{low} is {word} than {high}.", not larger, group))
+    for low, high in itertools.product(range(2, 10), range(10, 100)):
+        above = (low + high) % 2 == 0
+        word, group = "above" if above else "below", f"{low} {high}"
+        pool.append(Statement(f"{high} is {word} {low}.", above, group))
+        pool.append(Statement(f"{low} is {word} {high}.", not above, group))
     return pool
 
 
-# Capital/country by continent. Left out: countries in two continents, disputed, moved or several capitals,
-# capitals named like well-known places elsewhere (Tripoli), names that give the answer away (Kuwait City) or
-# need "the". New rows keep a continent in one block; the tests check every false statement.
-_CAPITALS = {
-    "Europe": "Paris/France Berlin/Germany Rome/Italy Madrid/Spain Lisbon/Portugal London/England "
-    "Dublin/Ireland Brussels/Belgium Vienna/Austria Prague/Czechia Warsaw/Poland Budapest/Hungary "
-    "Bratislava/Slovakia Ljubljana/Slovenia Zagreb/Croatia Sarajevo/Bosnia Belgrade/Serbia Tirana/Albania "
-    "Skopje/North_Macedonia Podgorica/Montenegro Sofia/Bulgaria Bucharest/Romania Athens/Greece "
-    "Chisinau/Moldova Kyiv/Ukraine Minsk/Belarus Vilnius/Lithuania Riga/Latvia Tallinn/Estonia "
-    "Helsinki/Finland Stockholm/Sweden Oslo/Norway Copenhagen/Denmark Reykjavik/Iceland Vaduz/Liechtenstein",
-    "Asia": "Tokyo/Japan Beijing/China Seoul/South_Korea Pyongyang/North_Korea Hanoi/Vietnam "
-    "Bangkok/Thailand Vientiane/Laos Phnom_Penh/Cambodia Dhaka/Bangladesh New_Delhi/India "
-    "Islamabad/Pakistan Kathmandu/Nepal Thimphu/Bhutan Kabul/Afghanistan Tehran/Iran Baghdad/Iraq "
-    "Damascus/Syria Beirut/Lebanon Amman/Jordan Riyadh/Saudi_Arabia Doha/Qatar Muscat/Oman Manama/Bahrain "
-    "Tashkent/Uzbekistan Bishkek/Kyrgyzstan Dushanbe/Tajikistan Ashgabat/Turkmenistan Ulaanbaatar/Mongolia",
-    "Africa": "Algiers/Algeria Tunis/Tunisia Rabat/Morocco Khartoum/Sudan Addis_Ababa/Ethiopia "
-    "Nairobi/Kenya Kampala/Uganda Kigali/Rwanda Mogadishu/Somalia Asmara/Eritrea Luanda/Angola "
-    "Lusaka/Zambia Harare/Zimbabwe Maputo/Mozambique Lilongwe/Malawi Gaborone/Botswana Windhoek/Namibia "
-    "Antananarivo/Madagascar Accra/Ghana Abuja/Nigeria Dakar/Senegal Bamako/Mali Niamey/Niger "
-    "Ouagadougou/Burkina_Faso Conakry/Guinea Freetown/Sierra_Leone Monrovia/Liberia Lome/Togo "
-    "Yaounde/Cameroon Libreville/Gabon N'Djamena/Chad Nouakchott/Mauritania Maseru/Lesotho "
-    "Port_Louis/Mauritius",
-    "South America": "Buenos_Aires/Argentina Brasilia/Brazil Lima/Peru Bogota/Colombia Quito/Ecuador "
-    "Caracas/Venezuela Montevideo/Uruguay Asuncion/Paraguay Paramaribo/Suriname",
-    "North America": "Ottawa/Canada Havana/Cuba Managua/Nicaragua Tegucigalpa/Honduras Belmopan/Belize "
-    "Port-au-Prince/Haiti Bridgetown/Barbados Castries/Saint_Lucia Roseau/Dominica",
-    "Oceania": "Canberra/Australia Wellington/New_Zealand Suva/Fiji Port_Moresby/Papua_New_Guinea "
-    "Apia/Samoa Port_Vila/Vanuatu Nuku'alofa/Tonga",
+# As many good as bad ones, none of which depends on whom or what it is said of.
+_QUALITIES = {
+    "good": "admirable affectionate amiable attentive brave brilliant calm capable careful caring charming cheerful "
+    "compassionate competent considerate cooperative courageous courteous creative decent dedicated delightful "
+    "dependable devoted diligent elegant enthusiastic ethical excellent fair faithful forgiving friendly generous "
+    "gentle gifted graceful gracious grateful happy hardworking healthy helpful heroic honest honorable hopeful "
+    "hospitable humane humble inspiring intelligent joyful just kind knowledgeable likable lovable lovely loving loyal "
+    "merciful modest noble optimistic patient peaceful pleasant polite principled productive prudent punctual "
+    "reasonable reliable resourceful respectful responsible sensible sincere skillful smart successful supportive "
+    "sympathetic tactful talented thankful thoughtful tidy tolerant trustworthy truthful understanding unselfish "
+    "upright virtuous warmhearted welcoming wise witty wonderful worthy",
+    "bad": "abusive aggressive annoying arrogant awful boastful brutal bitter bossy careless clumsy corrupt "
+    "cowardly crooked cruel deceitful destructive devious disgraceful dishonest disloyal disobedient disrespectful "
+    "dreadful envious evil foolish fraudulent gloomy greedy grumpy harmful hateful heartless horrible hostile "
+    "hurtful hypocritical ignorant immoral impolite inconsiderate incompetent inhumane insensitive insulting "
+    "intolerant irresponsible irritable jealous lazy malicious manipulative mean merciless miserable murderous nasty "
+    "negligent obnoxious offensive oppressive pitiless pompous quarrelsome racist reckless repulsive resentful rude "
+    "ruthless sadistic selfish sinful sloppy sly sneaky snobbish spiteful stingy stupid terrible thoughtless "
+    "treacherous tyrannical unfair unfaithful unfriendly ungrateful unhelpful unjust unkind unreliable vain vengeful "
+    "vicious vile villainous vindictive violent wasteful wicked worthless",
 }
+_QUALITY_TEMPLATES = ("Being {quality} is {value}.", "It is {value} to be {quality}.", "To be {quality} is {value}.")
 
 
-def places() -> list[Statement]:
-    """Capitals, countries and continents, "Paris is in France."; a group is the capital (and so its country).
-
-    The false statement of each template takes its name from a fixed number of rows further down the table. A
-    third or half of the table further down the continent always differs: each is one block of fewer rows.
-    """
-    rows = [
-        (*entry.replace("_", " ").split("/"), continent)
-        for continent, line in _CAPITALS.items()
-        for entry in line.split()
-    ]
+def qualities() -> list[Statement]:
+    """Good and bad qualities, "Being honest is good."; a group is the quality."""
     pool = []
-    for i, (city, country, continent) in enumerate(rows):
-        below = rows[i:] + rows[:i]
-        for template, subject, right, wrong in (
-            ("{} is in {}.", city, country, below[5][1]),
-            ("{} is in {}.", city, continent, below[len(rows) // 2][2]),
-            ("{} is in {}.", country, continent, below[len(rows) // 3][2]),
-            ("The capital of {} is {}.", country, city, below[2][0]),
-            ("{} is the capital of {}.", city, country, below[50][1]),
-        ):
-            pool.append(Statement(template.format(subject, right), True, city))
-            pool.append(Statement(template.format(subject, wrong), False, city))
+    for value, other in (("good", "bad"), ("bad", "good")):
+        for quality in _QUALITIES[value].split():
+            for template in _QUALITY_TEMPLATES:
+                pool.append(Statement(template.format(quality=quality, value=value), True, quality))
+                pool.append(Statement(template.format(quality=quality, value=other), False, quality))
     return pool
 
 
@@ -199,7 +178,7 @@ def words() -> list[Statement]:
 
 STATEMENT_TASKS: dict[str, Callable[[], list[Statement]]] = {
     "numbers": numbers,
-    "places": places,
+    "qualities": qualities,
     "words": words,
 }
 
