@@ -16,7 +16,8 @@ from test_schemas import schema
 from lineament.claims.registry import evaluate_claims
 from lineament.errors import InputError
 from lineament.measurements import basis_capture, random_search, sensitivity
-from lineament.measurements.capture_bases import Workbench, compared_ranks, make_bases
+from lineament.measurements.capture_bases import Workbench, make_bases
+from lineament.measurements.capture_ranks import compared_ranks
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
 from lineament.measurements.recovery_captures import CaptureSite, site_captures
@@ -132,7 +133,8 @@ def test_all_bases_are_compared_at_the_full_rank_of_a_static_one(study: Study) -
     bases = make_bases(short, names)
     assert bases["task_vectors"].rank == 3
     assert compared_ranks(short, bases) == [1, 2, 3, 5]
-    site = CaptureSite(study.recovery, study.gram, study.streams, 2, basis_capture._fixed_bases(short, bases))
+    fixed = basis_capture._fixed_bases(Workbench(short), bases)
+    site = CaptureSite(study.recovery, study.gram, study.streams, 2, fixed)
     figures = site_captures(site, compared_ranks(short, bases))
     values = {f.labels["basis"]: f.value for f in figures if f.matches("capture", **WHOLE, rank=3)}
     whole = updates(study)[: study.recovered_at].sum(axis=0)

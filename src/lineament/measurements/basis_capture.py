@@ -23,13 +23,11 @@ from lineament.measurements.capture_bases import (
     MOST_RESIDUAL,
     NOT_CONVERGED,
     Workbench,
-    compared_ranks,
     further_task_planes,
     make_bases,
-    usable_ranks,
     why_left_out,
-    why_unusable,
 )
+from lineament.measurements.capture_ranks import compared_ranks, usable_ranks, why_unusable
 from lineament.measurements.captures import Candidate
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
@@ -267,7 +265,7 @@ def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
     curvature = m.curvature_batch * HESSIAN_PASSES * (m.lanczos_steps + 2 * max(m.ranks))
     others = max(m.ranks) * (4 + 1 + MEAN_BATCHES) * batch + n_tasks * m.task_vector_steps * batch
     inside = (len(BASES) * len(m.ranks) if m.inside_all else 5) * 3 * m.inside_steps * m.inside_batch
-    bases = m.gradients * m.minibatch * (2 + 2 * n_tasks) + curvature + others + 2 * METRIC_BATCHES * batch
+    bases = m.gradients * m.minibatch * (3 + n_tasks) + curvature + others + 2 * METRIC_BATCHES * batch
     passes = {"bases and captures": bases, "training inside": float(inside)}
     if m.grid:
         passes["step size by damage grid"] = N_CELLS * (damage_passes(settings) + recovery_passes(settings))

@@ -37,7 +37,6 @@ from lineament.study.study import Study
 from lineament.vectors.gradients import group_gradients
 
 NAME = "basis_drift"
-LAGS = (2, 5, 10, 20, 50, 100)
 # Lags at which the claim is judged, as shares of T; one lag alone moves by 0.1 from seed to seed.
 CLAIM_SHARES = (0.25, 0.375, 0.5)
 # Lags up to half of the run.
@@ -93,7 +92,9 @@ def measure(study: Study) -> Record:
     if reason := study.curve.why_not_recovered:
         return make_record(study, NAME, [Quantity("half_life", None, "steps", reason=reason)], DEFINITIONS)
     end, floor = study.recovered_at, study.settings.measurement.drift_rank / study.problem.parameters.n_params
-    lags = {0: lags_within(int(MAX_LAG_SHARE * end), end), end: lags_within(study.trajectory.n_steps - end)}
+    fixed = study.settings.measurement.drift_lags
+    first, second = int(MAX_LAG_SHARE * end), study.trajectory.n_steps - end
+    lags = {0: lags_within(fixed, first, end), end: lags_within(fixed, second)}
     grid = _even_grid(end)
     fresh, energy, nulls = _all_planes(study, lags, grid, floor)
     quantities = [Quantity("floor", floor, "fraction")]
@@ -106,10 +107,10 @@ def measure(study: Study) -> Record:
     return make_record(study, NAME, quantities, DEFINITIONS)
 
 
-def lags_within(longest: int, end: int | None = None) -> list[int]:
+def lags_within(fixed: Sequence[int], longest: int, end: int | None = None) -> list[int]:
     """Return the fixed lags up to `longest`, with `longest` itself, and the claim's if the run's T is given."""
     judged = set(claim_lags(end)) if end else set()
-    return sorted({lag for lag in LAGS if lag < longest} | {max(1, longest)} | judged)
+    return sorted({lag for lag in fixed if lag < longest} | {max(1, longest)} | judged)
 
 
 def claim_lags(end: int) -> list[int]:
@@ -286,8 +287,8 @@ def _windows(study: Study, width: int = WINDOW_UPDATES) -> Iterator[Quantity]:
 def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
     """Count the example passes of one target."""
     m, end = settings.measurement, settings.recovery.steps
-    times = {0, *lags_within(int(MAX_LAG_SHARE * end), end), *_even_grid(end)}
-    n_sets = PARTS * (len(times) + len(lags_within(end // 5))) + 2 * (PARTS + n_tasks - 1)
+    times = {0, *lags_within(m.drift_lags, int(MAX_LAG_SHARE * end), end), *_even_grid(end)}
+    n_sets = PARTS * (len(times) + len(lags_within(m.drift_lags, end // 5))) + 2 * (PARTS + n_tasks - 1)
     return {"drift": float(n_sets * m.drift_gradients * m.minibatch)}
 
 

@@ -7,7 +7,7 @@ direction in this study returns None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -24,7 +24,7 @@ from lineament.bases import (
     top_eigenvectors,
 )
 from lineament.errors import InputError
-from lineament.measurements.families import STATIC
+from lineament.measurements.capture_ranks import usable_ranks, why_unusable
 from lineament.parameters import Vectors
 from lineament.problems.problem import Corruption
 from lineament.study.points import DAMAGED, EARLY, TRAINED
@@ -51,6 +51,19 @@ SMALLEST = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
+class OtherTask:
+    """What bases need of another task's gradients at theta_broken; all of the gradients would fill the memory.
+
+    Attributes:
+        rows: the first of them, (n, n_params), for the plane of all tasks.
+        plane: their top directions; None for a task without gradient.
+    """
+
+    rows: Tensor
+    plane: Basis | None
+
+
+@dataclass(frozen=True)
 class Workbench:
     """A study with what several bases need; expensive parts are made once, on first use.
 
@@ -62,6 +75,7 @@ class Workbench:
     study: Study
     hessian_residuals: list[float] = field(default_factory=list, init=False)
     tasks_without_gradient: set[str] = field(default_factory=set, init=False)
+    _others: dict[str, OtherTask] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def rank(self) -> int:
@@ -70,6 +84,19 @@ class Workbench:
         if not ranks:
             raise InputError(f"{why_unusable(self.study, 0)}; lower measurement.ranks.")
         return max(ranks)
+
+    @property
+    def rows_per_task(self) -> int:
+        """Gradients of each task in the plane of all tasks."""
+        return max(1, self.study.settings.measurement.gradients // len(self.study.problem.tasks))
+
+    def other_task(self, task: str) -> OtherTask:
+        """Return what is kept of another task's gradients at theta_broken, computed once for all bases."""
+        if task not in self._others:
+            gradients = self.study.minibatch_gradients(DAMAGED, task)
+            plane = top_directions(gradients, self.rank, "null_other_task") if gradients.rows.any() else None
+            self._others[task] = OtherTask(gradients.rows[: self.rows_per_task].clone(), plane)
+        return self._others[task]
 
     @cached_property
     def hessian(self) -> HessianOperator:
@@ -102,27 +129,6 @@ class Workbench:
         return rows.square().mean(dim=0).sqrt() + recovery.eps
 
 
-def usable_ranks(study: Study) -> list[int]:
-    """Return the asked-for ranks up to T; a prefix of more updates than T does not exist."""
-    return [rank for rank in study.settings.measurement.ranks if rank <= study.recovered_at]
-
-
-def why_unusable(study: Study, rank: int) -> str:
-    """Say why nothing is measured at a rank above T."""
-    below = f"rank {rank}" if usable_ranks(study) else f"every rank {study.settings.measurement.ranks}"
-    return f"T = {study.recovered_at} is below {below}"
-
-
-def compared_ranks(study: Study, bases: Mapping[str, Basis]) -> list[int]:
-    """Return all ranks asked for, and the full ranks of static bases below the headline rank.
-
-    Every basis gets figures at those too, so that each comparison is at equal rank.
-    """
-    m = study.settings.measurement
-    own = {bases[name].rank for name in STATIC if name in bases}
-    return sorted({*m.ranks, *(rank for rank in own if rank < m.headline_rank)})
-
-
 def static_start(bench: Workbench) -> Basis:
     """Task plane near theta_start (LoRA: after 10 steps, since a fresh adapter has no gradient for A)."""
     return _static(bench, EARLY, "static_start")
@@ -141,8 +147,8 @@ def static_broken(bench: Workbench) -> Basis:
 def static_all_tasks(bench: Workbench) -> Basis:
     """Plane of all tasks' unit-norm gradients at theta_broken, equally many of each."""
     study = bench.study
-    n = max(1, study.settings.measurement.gradients // len(study.problem.tasks))
-    sets = [study.minibatch_gradients(DAMAGED, task).rows[:n] for task in study.problem.tasks]
+    own = study.minibatch_gradients(DAMAGED, study.target).rows[: bench.rows_per_task]
+    sets = [own if task == study.target else bench.other_task(task).rows for task in study.problem.tasks]
     unit = functional.normalize(torch.cat(sets).double(), dim=1)  # a task without gradient stays zero
     return top_directions(Vectors(unit, study.problem.parameters.space), bench.rank, "static_all_tasks")
 
@@ -329,9 +335,8 @@ def _other_tasks(study: Study) -> list[str]:
 def _other_task_planes(bench: Workbench) -> Iterator[Basis]:
     """Yield the plane of every other task at theta_broken; one without gradient has none, and the next one counts."""
     for task in _other_tasks(bench.study):
-        gradients = bench.study.minibatch_gradients(DAMAGED, task)
-        if gradients.rows.any():
-            yield top_directions(gradients, bench.rank, "null_other_task")
+        if (plane := bench.other_task(task).plane) is not None:
+            yield plane
         else:
             bench.tasks_without_gradient.add(task)
 

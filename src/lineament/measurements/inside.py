@@ -13,11 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lineament.bases import Basis, from_vectors, project
-from lineament.measurements.capture_bases import usable_ranks, why_unusable
+from lineament.measurements.capture_ranks import usable_ranks, why_unusable
 from lineament.parameters import Vectors
+from lineament.population.losses import losses_at
 from lineament.problems.problem import Evaluation
 from lineament.records import Label, Quantity
 from lineament.study.points import DAMAGED, RECOVERED, TRAINED
@@ -111,33 +112,50 @@ def _projected(study: Study, basis: Basis) -> Evaluation:
 
 
 def _trained_inside(study: Study, basis: Basis) -> Evaluation:
-    """Evaluate the step size with the lowest validation loss on held-out data; a diverged one never wins."""
-    factors = ADAM_FACTORS if study.settings.recovery.optimizer == "adamw" else SGD_FACTORS
-    tried = [_train_coordinates(study, basis, factor) for factor in factors]
-    return min(tried, key=lambda pair: pair[0])[1]
-
-
-def _train_coordinates(study: Study, basis: Basis, factor: float) -> tuple[float, Evaluation]:
-    problem, m, recovery = study.problem, study.settings.measurement, study.settings.recovery
-    adam = recovery.optimizer == "adamw"
-    lr = recovery.lr * factor * (math.sqrt(basis.space.n_params / basis.rank) if adam else 1.0)
-    columns = basis.columns.to(torch.float32)
-    damaged = study.points[DAMAGED].float()
-    coordinates = nn.Parameter(torch.zeros(basis.rank))
-    optimizer = make_optimizer([coordinates], replace(recovery, lr=lr, weight_decay=0.0))
-    batches = task_batches(problem, study.target, m.inside_batch, study.streams.child("inside"))
+    """Train with all step sizes in one pass each step; evaluate the one with the lowest validation loss on held-out."""
+    problem, target = study.problem, study.target
+    coordinates = _train_coordinates(study, basis)
+    columns, damaged = basis.columns.to(torch.float32), study.points[DAMAGED].float()
+    losses = []
     with problem.parameters.restored():
-        for step in range(m.inside_steps):
-            problem.parameters.write(damaged + columns @ coordinates.detach())
-            loss = problem.loss(batches(step))
-            if not math.isfinite(float(loss.detach())):
-                break
-            coordinates.grad = (problem.parameters.gradient(loss).cpu() @ columns).to(coordinates)
-            optimizer.step()
-        problem.parameters.write(damaged + columns @ coordinates.detach())
-        validation = problem.evaluate(problem.fixed(study.target, "validation")).loss
-        held_out = problem.evaluate(problem.fixed(study.target, "held_out"))
-    return (validation if math.isfinite(validation) else math.inf), held_out
+        for own in coordinates:
+            problem.parameters.write(damaged + columns @ own)
+            loss = problem.evaluate(problem.fixed(target, "validation")).loss
+            losses.append(loss if math.isfinite(loss) else math.inf)  # a diverged one never wins
+        problem.parameters.write(damaged + columns @ coordinates[int(np.argmin(losses))])
+        return problem.evaluate(problem.fixed(target, "held_out"))
+
+
+def _train_coordinates(study: Study, basis: Basis) -> list[Tensor]:
+    """Return the trained coordinates in the basis, (rank,) for each step size; a diverged one stays where it was."""
+    problem, m = study.problem, study.settings.measurement
+    columns = basis.columns.to(torch.float32).to(problem.device)
+    damaged = study.points[DAMAGED].float().to(problem.device)
+    coordinates = [nn.Parameter(torch.zeros(basis.rank, device=problem.device)) for _ in _factors(study)]
+    optimizers = [
+        make_optimizer([own], replace(study.settings.recovery, lr=lr, weight_decay=0.0))
+        for own, lr in zip(coordinates, _step_sizes(study, basis), strict=True)
+    ]
+    batches = task_batches(problem, study.target, m.inside_batch, study.streams.child("inside"))
+    for step in range(m.inside_steps):
+        losses = losses_at(problem, batches(step), damaged + torch.stack(list(coordinates)) @ columns.T)
+        gradients = torch.autograd.grad(losses.sum(), coordinates)
+        for own, gradient, loss, optimizer in zip(coordinates, gradients, losses.tolist(), optimizers, strict=True):
+            if math.isfinite(loss):
+                own.grad = gradient
+                optimizer.step()
+    return [own.detach().cpu() for own in coordinates]
+
+
+def _factors(study: Study) -> tuple[float, ...]:
+    return ADAM_FACTORS if study.settings.recovery.optimizer == "adamw" else SGD_FACTORS
+
+
+def _step_sizes(study: Study, basis: Basis) -> list[float]:
+    """Return the three step sizes that are tried; Adam's are longer the fewer coordinates there are."""
+    adam = study.settings.recovery.optimizer == "adamw"
+    longer = math.sqrt(basis.space.n_params / basis.rank) if adam else 1.0
+    return [study.settings.recovery.lr * factor * longer for factor in _factors(study)]
 
 
 def _figures(quantity: str, found: Evaluation, labels: Mapping[str, Label]) -> list[Quantity]:

@@ -20,7 +20,8 @@ from torch import Tensor
 from lineament import theory
 from lineament.bases import Basis, from_vectors
 from lineament.errors import unknown_name
-from lineament.measurements.capture_bases import BASES, make_bases, usable_ranks, why_unusable
+from lineament.measurements.capture_bases import BASES, make_bases
+from lineament.measurements.capture_ranks import usable_ranks, why_unusable
 from lineament.measurements.measurement import Measurement, make_record
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import dimension_figures

@@ -36,4 +36,10 @@ class MeasureSettings:
         32, "Number of minibatch gradients in each half at each time of the drift measurement.", "gradients"
     )
     drift_rank: PositiveInt = setting(5, "Rank of the bases whose drift is measured.", "directions")
+    drift_lags: NonEmpty[PositiveInt] = setting(
+        (2, 5, 10, 20, 50, 100),
+        "Lags at which drift is measured, besides T / 4, 3 T / 8, T / 2 and the longest; those above the longest are "
+        "left out.",
+        "optimizer steps",
+    )
     grid: bool = setting(False, "Repeat the captures over three step sizes and three kinds of damage.")
