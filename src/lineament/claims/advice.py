@@ -82,6 +82,8 @@ def remarks(records: Sequence[Record]) -> list[str]:
     zero = [q for record in records for q in record.select("recorded", what="zero updates") if q.value]
     sentences = [f"Blind: a run of the same optimizer ({words}) on gradients that know nothing." for words in made]
     sentences += [f"No blind values: {reason}." for reason in missing]
+    spaces = dict.fromkeys(q.reason for record in records for q in record.select("recorded", what="parameters"))
+    sentences += [f"No figures of dW: {reason}." for reason in spaces if reason]
     named = dict.fromkeys(f"{quantity.value:g} ({quantity.reason})" for quantity in zero)
     return sentences + [f"Updates that are exactly zero, and are not counted: {words}." for words in named]
 

@@ -1,7 +1,7 @@
 """A recording from checkpoints that a training left behind: PEFT adapters or whole models, one folder per step.
 
 Folders are named by their step, as in `checkpoint-500`; the number at the end of the name counts. A row is then the
-update between two checkpoints.
+update between two checkpoints. The last one may be off the grid of the others: a training saves its end wherever it is.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
-from lineament.problems.stored_adapters import StoredAdapter, read_adapter
+from lineament.problems.factor_pairs import FACTOR
+from lineament.problems.stored_adapters import StoredAdapter, read_adapter, renamed
 from lineament.records import read_json
 from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.reader import Trajectory
@@ -28,8 +29,27 @@ from lineament.vectors.recording.stated_optimizer import StatedOptimizer
 from lineament.vectors.recording.writer import Recorder
 
 STEP = re.compile(r"(\d+)$")
+# A day at the end of a name, with or without a time: no number of steps.
+DATE = re.compile(
+    r"(?<!\d)(19|20)\d\d([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])"
+    r"([-_T.]?([01]\d|2[0-3])[-_.h]?[0-5]\d([-_.m]?[0-5]\d)?s?)?$"
+)
 ADAPTER, MODEL, SHARDS = "adapter_config.json", "model.safetensors", "model.safetensors.index.json"
 MAX_STEPS_SHOWN = 5
+# Name that PEFT gives an adapter unless it is told another.
+DEFAULT = "default"
+
+
+class Place(NamedTuple):
+    """Where one saved point lies.
+
+    Attributes:
+        adapter: name of the adapter, which is the name of its folder inside the checkpoint's unless it is `default`.
+    """
+
+    step: int
+    folder: Path
+    adapter: str = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -40,15 +60,19 @@ class Checkpoint:
     folder: Path
     tensors: Mapping[str, Tensor]
     scales: Mapping[str, float]
+    adapter: str = DEFAULT
 
 
 class _Stored(nn.Module):
     """Tensors that stand where a model's parameters would, so that a space can be made of them without the model."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], scales: Mapping[str, float]) -> None:
+    def __init__(self, point: Checkpoint) -> None:
         super().__init__()
-        self._named = {name: nn.Parameter(value.clone(), requires_grad=True) for name, value in tensors.items()}
-        self._owners = {name: _Scaled(scale) for name, scale in scales.items()}
+        self._named = {name: nn.Parameter(value.clone(), requires_grad=True) for name, value in point.tensors.items()}
+        self._owners = {name: _Scaled({point.adapter: scale}) for name, scale in point.scales.items()}
+        for name, parameter in self._named.items():
+            if found := FACTOR.fullmatch(name):
+                self._owners[found["module"]].hold(found["factor"], found["adapter"], parameter)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the tensors by their names in the model."""
@@ -60,9 +84,17 @@ class _Stored(nn.Module):
 
 
 class _Scaled(nn.Module):
-    def __init__(self, scale: float) -> None:
+    """What is known of an adapted module: its scale and factors, as PEFT's layers name them."""
+
+    def __init__(self, scaling: dict[str, float]) -> None:
         super().__init__()
-        self.scaling = {"default": scale}
+        self.scaling = scaling
+        self.lora_A, self.lora_B = nn.ModuleDict(), nn.ModuleDict()
+
+    def hold(self, factor: str, adapter: str, weight: nn.Parameter) -> None:
+        holder = nn.Module()
+        holder.weight = weight
+        (self.lora_A if factor == "A" else self.lora_B)[adapter] = holder
 
 
 def record_checkpoints(
@@ -71,6 +103,7 @@ def record_checkpoints(
     *,
     start: Path | None = None,
     allow_gaps: bool = False,
+    adapter: str | None = None,
     dtype: torch.dtype = torch.float32,
     optimizer: StatedOptimizer | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -82,20 +115,21 @@ def record_checkpoints(
         out: the recording.
         start: folder of the point before the first step, such as an adapter's saved step-0 factors.
         allow_gaps: take checkpoints that are not equally many steps apart.
+        adapter: name of the adapter, where checkpoints hold several; PEFT saves it in a folder of that name.
         optimizer: the one of the training, from which the blind run follows; checkpoints do not tell it.
 
     Raises:
         InputError: fewer than two points, steps that are missing from an even spacing, checkpoints of another shape
             than the first, an adapter of a kind that is not supported, or an `out` that is not empty.
     """
-    places = _places(folder, start, allow_gaps)
+    places = _places(folder, start, allow_gaps, adapter)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; give another folder for the recording.")
     stated = optimizer or StatedOptimizer()
     stated.check_optimizer()
     first = read_checkpoint(*places[0])
-    for step, place in places[1:]:  # before a row is written
-        _require_same(first, step, place)
+    for place in places[1:]:  # before a row is written
+        _require_same(first, place)
     space = _space_of(first)
     recorder = Recorder(
         space,
@@ -103,61 +137,92 @@ def record_checkpoints(
         dtype=dtype,
         first_step=first.step,
         about={"task": folder.resolve().name},
-        optimizer=RecordedOptimizer.stated(stated, space.n_params, first.step, places[-1][0] - first.step),
+        optimizer=RecordedOptimizer.stated(stated, space.n_params, first.step, places[-1].step - first.step),
     )
-    for number, (step, place) in enumerate(places[1:], start=1):
+    for number, place in enumerate(places[1:], start=1):
         progress("reading checkpoints", number, len(places) - 1)
-        tensors = read_checkpoint(step, place).tensors
+        tensors = read_checkpoint(*place).tensors
         space.write(space.flatten([tensors[name].to(p.dtype) for name, p in _named(space)]))
-        recorder.append(n_steps=step - recorder.step)
+        recorder.append(n_steps=place.step - recorder.step)
     return recorder.close()
 
 
-def _places(folder: Path, start: Path | None, allow_gaps: bool) -> list[tuple[int, Path]]:
-    """List (step, folder) of every point, the start among them, or refuse what makes no recording."""
-    places = find_checkpoints(folder)
+def _places(folder: Path, start: Path | None, allow_gaps: bool, adapter: str | None) -> list[Place]:
+    """List every point, the start among them, or refuse what makes no recording."""
+    places = find_checkpoints(folder, adapter)
     if start is not None:
-        places = [(0, start), *(place for place in places if place[0] > 0)]
+        first = _place(0, start, adapter or places[0].adapter) or Place(0, start, places[0].adapter)
+        places = [first, *(place for place in places if place.step > 0)]
     if len(places) < 2:
         raise InputError(f"{folder} holds {len(places)} checkpoint(s); at least 2 points are needed (see --start).")
     if not allow_gaps:
-        _require_even([step for step, _ in places], folder)
+        _require_even([place.step for place in places], folder)
     return places
 
 
-def find_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """List (step, folder) of every checkpoint below a folder, by step.
+def find_checkpoints(folder: Path, adapter: str | None = None) -> list[Place]:
+    """List every checkpoint below a folder, by step.
+
+    Args:
+        adapter: name of the adapter that is looked for; None for the only one of each checkpoint.
 
     Raises:
-        InputError: no such folder, no checkpoint in it, or two of one step.
+        InputError: no such folder, no checkpoint in it, two of one step, several adapters of which none is named, or a
+            checkpoint that is named by a date.
     """
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist.")
-    checkpoints: dict[int, Path] = {}
+    checkpoints: dict[int, Place] = {}
     for path in sorted(folder.iterdir()):
         named = STEP.search(path.name)
-        if path.is_dir() and named and any((path / name).exists() for name in (ADAPTER, MODEL, SHARDS)):
-            step = int(named[1])
-            if step in checkpoints:
-                raise InputError(f"{checkpoints[step].name} and {path.name} are both of step {step}; keep one.")
-            checkpoints[step] = path
+        place = _place(int(named[1]), path, adapter) if named and path.is_dir() else None
+        if place is None:
+            continue
+        if DATE.search(path.name):
+            raise InputError(
+                f"{path} is a checkpoint whose name ends in a date, not in a step. Name it by its step, as in "
+                "checkpoint-500, or move it elsewhere."
+            )
+        if place.step in checkpoints:
+            other = checkpoints[place.step].folder.relative_to(folder).parts[0]
+            raise InputError(f"{other} and {path.name} are both of step {place.step}; keep one.")
+        checkpoints[place.step] = place
     if not checkpoints:
+        what = f"{ADAPTER}, {MODEL} or {SHARDS}" if adapter is None else f"an adapter {adapter!r}"
         raise InputError(
-            f"{folder} holds no checkpoint: no folder named by its step (checkpoint-500) with {ADAPTER}, {MODEL} or "
-            f"{SHARDS}. Pickled weights are not loaded; save with safetensors."
+            f"{folder} holds no checkpoint: no folder named by its step (checkpoint-500) with {what}. Pickled weights "
+            "are not loaded; save with safetensors."
         )
-    return sorted(checkpoints.items())
+    return [checkpoints[step] for step in sorted(checkpoints)]
 
 
-def read_checkpoint(step: int, folder: Path) -> Checkpoint:
+def _place(step: int, path: Path, adapter: str | None) -> Place | None:
+    """Return where a checkpoint keeps its tensors; None if the folder is no checkpoint.
+
+    PEFT saves an adapter named `default` in the folder itself and any other in a folder of its name.
+    """
+    if adapter in (None, DEFAULT) and any((path / name).exists() for name in (ADAPTER, MODEL, SHARDS)):
+        return Place(step, path)
+    named = sorted(inside.parent.name for inside in path.glob(f"*/{ADAPTER}"))
+    chosen = [name for name in named if adapter in (None, name)]
+    if len(chosen) > 1:
+        raise InputError(f"{path} holds the adapters {', '.join(chosen)}; name one of them with --adapter.")
+    return Place(step, path / chosen[0], chosen[0]) if chosen else None
+
+
+def read_checkpoint(step: int, folder: Path, adapter: str = DEFAULT) -> Checkpoint:
     """Read the tensors of one checkpoint.
+
+    Args:
+        adapter: name that its factors have in the model.
 
     Raises:
         InputError: files are missing or torn, or an adapter of a kind that is not supported.
     """
     if (folder / ADAPTER).exists():
         stored: StoredAdapter = read_adapter(folder)
-        return Checkpoint(step, folder, dict(zip(stored.names, stored.tensors, strict=True)), stored.scales)
+        names = [renamed(name, adapter) for name in stored.names]
+        return Checkpoint(step, folder, dict(zip(names, stored.tensors, strict=True)), stored.scales, adapter)
     return Checkpoint(step, folder, _model_tensors(folder), {})
 
 
@@ -179,16 +244,16 @@ def _model_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _space_of(first: Checkpoint) -> ParameterSpace:
     kind: Any = "lora_factors" if first.scales else "full"
-    return ParameterSpace(_Stored(first.tensors, first.scales), list(first.tensors), kind)
+    return ParameterSpace(_Stored(first), list(first.tensors), kind)
 
 
 def _named(space: ParameterSpace) -> Iterator[tuple[str, nn.Parameter]]:
     return zip(space.names, space.tensors, strict=True)
 
 
-def _require_same(first: Checkpoint, step: int, folder: Path) -> None:
+def _require_same(first: Checkpoint, place: Place) -> None:
     """Refuse other names, shapes or scales: vectors of another layout or scale cannot be compared."""
-    other = read_checkpoint(step, folder)
+    other, folder = read_checkpoint(*place), place.folder
     shapes = [{name: tuple(value.shape) for name, value in c.tensors.items()} for c in (first, other)]
     if shapes[0] != shapes[1]:
         names = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
@@ -198,15 +263,19 @@ def _require_same(first: Checkpoint, step: int, folder: Path) -> None:
 
 
 def _require_even(steps: Sequence[int], folder: Path) -> None:
-    spacing = min(b - a for a, b in pairwise(steps))
-    wanted = range(steps[0], steps[-1] + 1, spacing)
-    missing = sorted(set(wanted) - set(steps))
-    odd = sorted(set(steps) - set(wanted))
-    if missing or odd:
-        shown = ", ".join(map(str, (missing or odd)[:MAX_STEPS_SHOWN]))
-        what = "missing" if missing else "between the others"
-        raise InputError(
-            f"the checkpoints of {folder} are not equally far apart: at a spacing of {spacing} steps, {shown} "
-            f"{'are' if len(missing or odd) > 1 else 'is'} {what}. Add them, remove the others, or use --allow-gaps, "
-            "which gives captures but no half-life."
-        )
+    """Refuse points that are not equally far apart; the last may be nearer, where a training ended off its grid."""
+    distances = [b - a for a, b in pairwise(steps)]
+    whole = distances[:-1] if len(distances) > 2 and distances[-1] < distances[0] else distances
+    spacing = min(whole)
+    if len(set(whole)) == 1:
+        return
+    judged = list(pairwise(steps[: len(whole) + 1]))
+    missing = list(islice((step for a, b in judged for step in range(a + spacing, b, spacing)), MAX_STEPS_SHOWN))
+    odd = [b for a, b in judged if (b - a) % spacing][:MAX_STEPS_SHOWN]
+    shown = ", ".join(map(str, odd or missing))
+    what = "between the others" if odd else "missing"
+    raise InputError(
+        f"the checkpoints of {folder} are not equally far apart: at a spacing of {spacing} steps, {shown} "
+        f"{'are' if len(odd or missing) > 1 else 'is'} {what}. Add them, remove the others, or use --allow-gaps, "
+        "which gives captures but no half-life."
+    )

@@ -7,6 +7,7 @@ unscaled and clipped.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace, SpaceKind
+from lineament.problems.factor_pairs import FACTOR, why_no_pairs
 from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch
 from lineament.vectors.recording.watch import innermost
 from lineament.vectors.recording.writer import Recorder
 
+AS_WEIGHTS = (
+    "the adapter is recorded as plain weights, without dW: {reason}. Figures of its factors depend on how they are "
+    "scaled, and are not to be compared between adapters."
+)
 SHARDED = (
     "{what} shards parameters over processes, so that none of them holds the values that are to be recorded. Record "
     "a run on one device or with plain data parallelism, or save whole checkpoints and use `lineament "
@@ -43,6 +49,10 @@ class LineamentCallback(TrainerCallback):
         dtype: float32, or bfloat16 for half the disk; rounding errors do not add up.
         sketch: record a sketch of each row instead of the row.
         task: name of what is trained, for tables.
+
+    An adapter is recorded as pairs of factors, and figures are given for dW = scale B A too, where PEFT's own change of
+    the weights is that. Where it is not, as for layers of experts (`target_parameters`), DoRA or factors of which one
+    is frozen, the trainable parameters are recorded as plain weights, with a warning and the reason.
 
     Raises (when training starts):
         InputError: parameters are sharded (FSDP, DeepSpeed ZeRO-3), nothing is trainable, the folder holds another
@@ -78,7 +88,10 @@ class LineamentCallback(TrainerCallback):
             )
         if not any(p.requires_grad for p in model.parameters()):
             raise InputError("the model has no trainable parameter to record; set requires_grad on some.")
-        space = ParameterSpace.trainable(model, _kind(model))
+        kind, reason = _kind(model)
+        if reason is not None:
+            warnings.warn(AS_WEIGHTS.format(reason=reason), stacklevel=2)
+        space = ParameterSpace.trainable(model, kind)
         if state.global_step and (self.folder / "index.json").exists():
             self.recorder = Recorder.resume(
                 space,
@@ -99,7 +112,7 @@ class LineamentCallback(TrainerCallback):
             gradients=self.gradients,
             sketch=self.sketch,
             first_step=state.global_step,
-            about=self._about(args, model),
+            about=self._about(args, model, reason),
             optimizer=innermost(kwargs.get("optimizer")),
         )
 
@@ -132,21 +145,24 @@ class LineamentCallback(TrainerCallback):
         """Return the recording, for analysis."""
         return Trajectory(self.folder)
 
-    def _about(self, args: TrainingArguments, model: nn.Module) -> dict[str, str | float | int]:
+    def _about(self, args: TrainingArguments, model: nn.Module, reason: str | None) -> dict[str, str | float | int]:
         facts: dict[str, str | float | int | None] = {
             "task": self.task or None,
             "model": getattr(getattr(model, "config", None), "_name_or_path", None) or type(model).__name__,
             "optimizer": str(getattr(args.optim, "value", args.optim)),
             "lr": float(args.learning_rate),
+            "no_factors": reason,
         }
         return {key: value for key, value in facts.items() if value is not None}
 
 
-def _kind(model: nn.Module) -> SpaceKind:
-    """Return `lora_factors` if nothing else is trainable, `full` otherwise."""
+def _kind(model: nn.Module) -> tuple[SpaceKind, str | None]:
+    """Return `lora_factors` if pairs of factors and nothing else are trainable, else `full` and why no factors."""
     names = [name for name, p in model.named_parameters() if p.requires_grad]
-    lora = all(".lora_A." in name or ".lora_B." in name for name in names)
-    return "lora_factors" if lora else "full"
+    if not any(FACTOR.fullmatch(name) for name in names):
+        return "full", None
+    reason = why_no_pairs(model, names)
+    return ("lora_factors", None) if reason is None else ("full", reason)
 
 
 def _refuse_sharded(args: TrainingArguments, model: nn.Module) -> None:

@@ -153,6 +153,11 @@ def live_order(modules: Iterable[str]) -> list[str]:
     return sorted(modules, key=_place)
 
 
+def renamed(name: str, adapter: str) -> str:
+    """Return the name of a factor in a model whose adapter has another name than `default`."""
+    return re.sub(r"(\.lora_[AB])\.[^.]+\.weight$", rf"\1.{adapter}.weight", name)
+
+
 def scale_of(config: Mapping[str, Any], module: str, rank: int, folder: Path | str) -> float:
     """Return the scale that PEFT gives a module's B A; `InputError` where its rank is not the configuration's."""
     key = module.removeprefix(PREFIX)

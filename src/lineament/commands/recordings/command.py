@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
@@ -20,13 +20,16 @@ from lineament.commands.terminal import console, job_progress
 from lineament.errors import InputError
 from lineament.integrations.checkpoints import record_checkpoints
 from lineament.measurements.recording.analysis import NAME, Companions, analyze_recording, find_recordings
-from lineament.problems.stored_adapters import read_adapter
+from lineament.problems.factor_pairs import FACTOR
+from lineament.problems.stored_adapters import read_adapter, renamed
 from lineament.records import Record, write_json
 from lineament.report.page import write_report
 from lineament.runs.folder import RunFolder, require_writable
 from lineament.vectors.recording.reader import Trajectory
 
 ADVICE = "advice.json"
+# Pairs of identical checkpoints that are named.
+MAX_SHOWN = 5
 BASES = {"null": "null_noise_prefix", "other": "control_other_data"}
 
 
@@ -54,13 +57,29 @@ def record(flags: RecordFromCheckpoints) -> int:
             flags.out,
             start=flags.start,
             allow_gaps=flags.allow_gaps,
+            adapter=flags.adapter,
             dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[flags.dtype],
             optimizer=flags,
             progress=partial(show, flags.folder.name),
         )
     last = made.first_step + made.steps[-1]
     print(f"{made.folder}: {made.n_steps} updates of {made.space.n_params:,} parameters, to step {last}")
+    for line in _oddities(made):
+        print(line)
     return 0
+
+
+def _oddities(made: Trajectory) -> Iterator[str]:
+    """Yield what must be known about rows made from checkpoints: which are shorter, and which are zero."""
+    lengths = [b - a for a, b in pairwise((0, *made.steps))]
+    if lengths[-1] < lengths[0]:
+        yield f"the last update is of {lengths[-1]} steps, the others of {lengths[0]}; planes and windows leave it out"
+    points = [made.first_step + step for step in (0, *made.steps)]
+    still = [row for row in range(made.n_steps) if not made.updates(row + 1, row + 1).rows.any()]
+    for row in still[:MAX_SHOWN]:
+        yield f"the checkpoints of steps {points[row]} and {points[row + 1]} are identical; that update is not counted"
+    if len(still) > MAX_SHOWN:
+        yield f"so are {len(still) - MAX_SHOWN} more pairs of neighbours"
 
 
 def analyzed(flags: AnalysisFlags) -> list[Record]:
@@ -103,7 +122,9 @@ def _companions(flags: AnalysisFlags, first: Path) -> Companions:
     if flags.end is None:
         return Companions(nulls)
     stored, trajectory = read_adapter(flags.end), Trajectory(first)
-    by_name = dict(zip(stored.names, stored.tensors, strict=True))
+    adapters = [found["adapter"] for name, _ in trajectory.tensors if (found := FACTOR.fullmatch(name))]
+    names = [renamed(name, adapters[0]) if adapters else name for name in stored.names]
+    by_name = dict(zip(names, stored.tensors, strict=True))
     held = {name: tuple(tensor.shape) for name, tensor in by_name.items()}
     if held != {name: tuple(shape) for name, shape in trajectory.tensors}:
         raise InputError(f"{flags.end} is an adapter of another shape than the recording {first}.")

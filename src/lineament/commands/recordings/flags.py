@@ -89,7 +89,9 @@ class RecordFromCheckpoints(StatedOptimizer):
     start: Path | None = None
     """point before the first step, e.g. an adapter's saved step-0 factors"""
     allow_gaps: bool = False
-    """accept checkpoints that are not equally far apart"""
+    """accept checkpoints that are not equally far apart; the last one may always be nearer"""
+    adapter: str | None = None
+    """name of the adapter, where checkpoints hold several"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """type of the recorded rows"""
     quiet: bool = False

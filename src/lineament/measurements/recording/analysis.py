@@ -163,7 +163,10 @@ def _effective_figures(
 def _summary(trajectory: Trajectory, run: MovingRows) -> list[Quantity]:
     gram = run.gram
     length = math.sqrt(gram.squared_norm(gram.displacement(1, gram.n_steps)))
+    no_factors = trajectory.about.get("no_factors")
+    why = f"an adapter, recorded as plain weights: {no_factors}" if no_factors else None
     return [
+        Quantity("recorded", float(trajectory.space.n_params), "parameters", labels={"what": "parameters"}, reason=why),
         Quantity("recorded", float(trajectory.n_steps), "rows", labels={"what": "rows"}),
         Quantity("recorded", float(trajectory.steps[-1]), "steps", labels={"what": "steps"}),
         Quantity("recorded", length, "weight units", labels={"what": "displacement"}),

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from lineament.errors import InputError, LineamentError
 from lineament.parameters import ParameterSpace, Space
-from lineament.problems.factor_pairs import factor_pairs
+from lineament.problems.factor_pairs import factor_pairs, why_no_pairs
 from lineament.records import read_json, write_json
 from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.rows import DTYPES, row_file
@@ -139,9 +139,18 @@ def finished(folder: Path) -> bool:
 
 
 def scales_of(space: ParameterSpace) -> dict[str, float]:
-    """Map each adapted module to the scale of dW = scale B A; empty for spaces that are no LoRA factors."""
+    """Map each adapted module to the scale of dW = scale B A; empty for spaces that are no LoRA factors.
+
+    Raises:
+        InputError: the space is called one of LoRA factors, but its parameters are no pairs of A and B.
+    """
     if space.space.kind != "lora_factors":
         return {}
+    if reason := why_no_pairs(space.module, space.names):
+        raise InputError(
+            f"these parameters cannot be recorded as LoRA factors: {reason}. Record them as plain weights, with "
+            "ParameterSpace.trainable(model)."
+        )
     return {pair.module: pair.scale for pair in factor_pairs(space)}
 
 

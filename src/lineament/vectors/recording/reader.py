@@ -18,7 +18,7 @@ from torch import Tensor
 from lineament.bases import Basis
 from lineament.errors import InputError, LineamentError
 from lineament.parameters import Vectors
-from lineament.problems.factor_pairs import FactorPair
+from lineament.problems.factor_pairs import FACTOR, FactorPair, partner
 from lineament.vectors.recording.index import RecordingIndex
 from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.rows import RowReader, column_blocks, cross_products, stacked_gram
@@ -261,9 +261,10 @@ def _factor_pairs(trajectory: Trajectory) -> list[FactorPair]:
     }
     pairs = []
     for name, (a, a_shape) in where.items():
-        if ".lora_A." in name:
-            module = name.split(".lora_A.")[0]
-            b, b_shape = where[name.replace(".lora_A.", ".lora_B.")]
+        found = FACTOR.fullmatch(name)
+        if found is not None and found["factor"] == "A":
+            module = found["module"]
+            b, b_shape = where[partner(name)]
             pairs.append(FactorPair(module, a, b, a_shape, b_shape, trajectory.scales[module]))  # type: ignore[arg-type]
     if not pairs:
         why = "its index is of schema 1, without names" if not trajectory.tensors else f"it is {trajectory.space}"
