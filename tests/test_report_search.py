@@ -10,7 +10,7 @@ import pytest
 from search_records import COSTS, SEEDS, SIZES, SUBSPACES, N, record, search_records, unrecovered
 
 from lineament import theory
-from lineament.records import Record
+from lineament.records import Quantity, Record
 from lineament.report.drawing import draw
 from lineament.report.page import render
 from lineament.report.sections.random_search.counts import counts_picture
@@ -167,9 +167,22 @@ def test_the_sign_of_curvature_is_told_in_words() -> None:
     assert table is not None
     assert [row[:2] for row in table.rows] == [
         ("damaged", "negative: adds to the gain"),
-        ("half-way through the recovery", "negative (adds to the gain) in 1 of 3 seeds"),
+        ("half-way through the recovery", "negative (adds to the gain) in 1 of 3 seeds, not told from zero in 1"),
         ("trained", "positive: takes from the gain"),
     ]
+
+
+def test_a_trace_within_its_error_has_no_sign() -> None:
+    figures = [
+        [Quantity("point_trace", 2.0, "nats per unit squared", stderr=error, labels={"point": "star"})]
+        for error in (1.0, 0.5)
+    ]
+    table = point_table([record(0, figures[0])])
+    assert table is not None
+    assert table.rows[0][1] == "not told from zero"
+    table = point_table([record(seed, made) for seed, made in enumerate(figures)])
+    assert table is not None
+    assert table.rows[0][1] == "negative (adds to the gain) in 0 of 2 seeds, not told from zero in 1"
 
 
 def test_a_space_where_curvature_helps_has_no_best_sigma() -> None:

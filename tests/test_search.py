@@ -20,11 +20,12 @@ from lineament.bases import random_basis
 from lineament.commands.search.driver import _spend, choose, probe_cost, run_search
 from lineament.commands.search.flags import SearchOptions
 from lineament.commands.search.methods import METHODS, Position
-from lineament.commands.search.plan import local_plan, probe, probe_sigmas
+from lineament.commands.search.plan import LocalPlan, local_plan, probe, probe_sigmas
+from lineament.commands.search.tables import print_plan
 from lineament.commands.search.target import Target
 from lineament.errors import InputError, NonFiniteError
 from lineament.population.population import Population
-from lineament.population.region import Region, measured_space
+from lineament.population.region import Region, SearchSpace, measured_space
 from lineament.problems.adapters import load_adapter, save_adapter
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import at_positions
@@ -143,6 +144,48 @@ def test_local_plan_of_a_bowl_is_the_theory() -> None:
     assert plan.density == pytest.approx(space.at.gradient_norm**2 / 6)
     assert plan.best_sigma in [pytest.approx(s) for s in probe_sigmas(region, plan)]
     assert len(probe_sigmas(region, None)) == 5
+
+
+def whole_space(trace_stderr: float, trace: float = 2.0) -> LocalPlan:
+    """A plan whose tr H is an estimate."""
+    _, region, _ = bowl_region()
+    gradient = torch.zeros(region.dimension, dtype=torch.float64)
+    gradient[0] = 1.0
+    space = SearchSpace(region, theory.Curvature(1.0, trace, 0.0, 1.0), gradient, trace_stderr)
+    return local_plan(space, gradient, 100)
+
+
+@pytest.mark.parametrize("trace", [2.0, -2.0])
+def test_a_plan_says_nothing_of_a_curvature_that_is_smaller_than_its_error(
+    trace: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = whole_space(3.0, trace)
+    assert (plan.best_sigma, plan.gain, plan.reference_sigma) == (None, None, None)
+    assert "not told from zero" in (plan.why_no_best_sigma or "")
+    print_plan(Target(bowl_region()[0], "bowl", Settings(), 0, "here"), [plan], 100)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "is not told from 0 in" in printed
+    assert "Curvature helps" not in printed
+    assert "best by this plan" not in printed
+    with pytest.raises(InputError, match="not told from zero"):
+        choose(None, [plan.space.region], [plan], None, SearchOptions(probe=0, budget=100), lambda *_: None)  # type: ignore[arg-type]
+    # at a step so short that the error of tr H does not matter, the gain is known
+    assert plan.gain_at(1e-3) == pytest.approx(theory.linear_gain(1e-3, 1.0, 100), rel=0.01)
+    assert plan.gain_at(10.0) is None
+
+
+def test_a_plan_says_which_curvature_it_means(capsys: pytest.CaptureFixture[str]) -> None:
+    """A positive tr H beside "curvature helps" is explained by the curvature along the gradient."""
+    _, region, _ = bowl_region()
+    gradient = torch.zeros(region.dimension, dtype=torch.float64)
+    gradient[0] = 1.0
+    space = SearchSpace(region, theory.Curvature(1.0, 2.0, -3.0, 1.0), gradient, 0.1)
+    plan = local_plan(space, gradient, 100)
+    assert plan.curvature == pytest.approx(2.0 - 3.0 * (theory.expected_max_square(100) - 1))
+    print_plan(Target(bowl_region()[0], "bowl", Settings(), 0, "here"), [plan], 100)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{plan.curvature:.3g} ±0.1" in printed
+    assert "Curvature helps (it is below 0)" in printed
 
 
 def test_every_member_failing_is_said_at_once(tmp_path: Path) -> None:

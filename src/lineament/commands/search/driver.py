@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineament import theory
 from lineament.commands.search.chunks import losses_body, read_losses
 from lineament.commands.search.flags import SearchOptions
 from lineament.commands.search.methods import METHODS, Generation, Method, Position
@@ -225,16 +224,17 @@ def _planned(plans: Sequence[LocalPlan], regions: Sequence[Region], options: Sea
     """Choose the largest second-order gain without a probe, at the given sigma or at each region's own best."""
     n = options.budget
     known = [
-        (theory.second_order_gain(sigma, plan.space.at, n), sigma, plan)
+        (gain, sigma, plan)
         for plan in plans
-        if (sigma := options.sigma or plan.best_sigma) is not None
+        if (sigma := options.sigma or plan.best_sigma) is not None and (gain := plan.gain_at(sigma)) is not None
     ]
     if known:
         gain, sigma, plan = max(known, key=lambda item: item[0])
         return Choice(plan.space.name, sigma, n, "local plan", gain, None, None, gain * plan.transfer)
     if options.sigma is not None:
         return Choice(regions[0].name, options.sigma, n, "given sigma", None, None, None, None)
-    raise InputError("no region has a best sigma (curvature helps, or no gradients): give --sigma or a probe.")
+    reasons = "; ".join(f"{plan.space.name}: {plan.why_no_best_sigma}" for plan in plans) or "no gradients"
+    raise InputError(f"no region has a best sigma to search at ({reasons}): give --sigma, or --probe above 0.")
 
 
 def saved(outcome: Outcome, plans: Sequence[LocalPlan], probes: Sequence[Probe]) -> dict[str, Any]:
@@ -246,7 +246,10 @@ def saved(outcome: Outcome, plans: Sequence[LocalPlan], probes: Sequence[Probe])
                 "region": plan.space.name,
                 "dimension": plan.space.dimension,
                 **asdict(plan.space.at),
+                "trace_stderr": plan.space.trace_stderr,
+                "curvature": plan.curvature,
                 "best_sigma": plan.best_sigma,
+                "why_no_best_sigma": plan.why_no_best_sigma,
                 "gain": plan.gain,
                 "density": plan.density,
                 "transfer": plan.transfer,

@@ -1,8 +1,9 @@
 """What a search will gain, said before its budget is spent: geometry, predictions, and a small measured probe.
 
 The local plan needs one gradient and a few Hessian products. Where curvature limits the step, it names the best sigma
-and the gain there. Where curvature helps there is no best sigma, and the quadratic picture does not say how far to
-go: a probe of a few draws at several sigmas then decides, with the gain of the best of N read off its losses.
+and the gain there. Where curvature helps, or is not told from zero, there is no best sigma, and the quadratic picture
+does not say how far to go: a probe of a few draws at several sigmas then decides, with the gain of the best of N read
+off its losses.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.population.population import Population
-from lineament.population.region import Region, SearchSpace
+from lineament.population.region import TOLD_STANDARD_ERRORS, Region, SearchSpace
 from lineament.streams import Streams
 
 # Sigmas of the probe: around the one at which curvature should change the gain by half, or, without gradients,
@@ -32,7 +33,8 @@ class LocalPlan:
     """Predictions for one region from its gradient and curvature.
 
     Attributes:
-        best_sigma: None where curvature helps.
+        best_sigma: None where curvature helps or is not told from zero.
+        why_no_best_sigma: which of the two; None with a best sigma.
         gain: second-order gain of the best of N at best_sigma; None without one.
         transfer: fresh gain over selected gain, <g, g_b> / |g_b|^2 inside the region, to first order.
     """
@@ -40,13 +42,27 @@ class LocalPlan:
     space: SearchSpace
     n: int
     best_sigma: float | None
+    why_no_best_sigma: str | None
     gain: float | None
     density: float
     transfer: float
 
     @property
+    def curvature(self) -> float:
+        """Return tr H + (q_N - 1) ghat'H ghat, whose sign says whether curvature limits the step or helps."""
+        return theory.curvature_of_best(self.space.at, self.n)
+
+    def gain_at(self, sigma: float) -> float | None:
+        """Return the second-order gain at a sigma; None where the error of tr H leaves it untold from zero."""
+        gain = theory.second_order_gain(sigma, self.space.at, self.n)
+        error = sigma**2 / 2 * self.space.trace_stderr
+        return gain if abs(gain) > TOLD_STANDARD_ERRORS * error else None
+
+    @property
     def reference_sigma(self) -> float | None:
-        """Where curvature should change the linear gain by half, in either direction."""
+        """Where curvature should change the linear gain by half, in either direction; None if it is not known."""
+        if self.space.why_unknown_curvature(self.n):
+            return None
         return theory.sigma_of_curvature_cost(REFERENCE_COST, self.space.at, self.n)
 
 
@@ -59,8 +75,9 @@ def local_plan(space: SearchSpace, fresh_gradient: Tensor, n: int) -> LocalPlan:
     norm = space.at.gradient_norm
     inner = float(space.gradient @ space.region.inside(fresh_gradient))
     transfer = theory.transfer_ratio(inner, norm) if norm > 0 else 0.0
-    sigma, gain = theory.best_sigma(space.at, n), theory.gain_at_best_sigma(space.at, n)
-    return LocalPlan(space, n, sigma, gain, theory.signal_density(norm, space.dimension), transfer)
+    sigma, why = space.best_sigma(n), space.why_no_best_sigma(n)
+    gain = None if sigma is None else theory.gain_at_best_sigma(space.at, n)
+    return LocalPlan(space, n, sigma, why, gain, theory.signal_density(norm, space.dimension), transfer)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from lineament.commands.search.driver import Choice, Outcome
 from lineament.commands.search.plan import LocalPlan, Probe
 from lineament.commands.search.target import Target
 from lineament.commands.terminal import console
+from lineament.population.region import TOLD_STANDARD_ERRORS
 
 
 def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
@@ -23,16 +24,18 @@ def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
         console.print("No gradients: no gradient norm, curvature, density or best sigma; the probe alone decides.")
         return
     console.print(_plan_table(plans, n))
+    console.print("curvature: what the best draw meets, tr H + (q_N - 1) g'Hg / |g|² (± standard error of tr H).")
     console.print("gain: nats, second order, at the best sigma. fresh: share of it on other data, first order.")
     _print_best(plans)
 
 
 def _plan_table(plans: Sequence[LocalPlan], n: int) -> Table:
-    table = Table("region", "dim", "|g|", "tr H", "density", "best sigma", f"gain of {n}", "fresh", box=SIMPLE_HEAD)
+    table = Table(
+        "region", "dim", "|g|", "curvature", "density", "best sigma", f"gain of {n}", "fresh", box=SIMPLE_HEAD
+    )
     for plan in plans:
-        at, helps = plan.space.at, plan.gain is None
-        trace = f"{at.trace:.3g}" + (f" ±{plan.space.trace_stderr:.2g}" if plan.space.trace_stderr else "")
-        gain = "-" if helps else f"{plan.gain:.3g}"
+        at, gain = plan.space.at, "-" if plan.gain is None else f"{plan.gain:.3g}"
+        trace = f"{plan.curvature:.3g}" + (f" ±{plan.space.trace_stderr:.2g}" if plan.space.trace_stderr else "")
         sigma = "none" if plan.best_sigma is None else f"{plan.best_sigma:.2g}"
         cells = [f"{at.gradient_norm:.3g}", trace, f"{plan.density:.2g}", sigma, gain, f"{plan.transfer:.0%}"]
         table.add_row(plan.space.name, f"{plan.space.dimension:,}", *cells)
@@ -45,9 +48,18 @@ def _print_best(plans: Sequence[LocalPlan]) -> None:
         assert plan.best_sigma is not None
         half = theory.draws_needed((plan.gain or 0.0) / 2, 0.95, plan.best_sigma, plan.space.at.gradient_norm)
         console.print(f"best by this plan: {plan.space.name}; half of its gain takes {half} draws (95 %, first order).")
-    if len(known) < len(plans):
-        helped = ", ".join(plan.space.name for plan in plans if plan.gain is None)
-        console.print(f"Curvature helps in {helped}: no local number says how far to go, the probe decides.")
+    unknown = [plan.space.name for plan in plans if plan.space.why_unknown_curvature(plan.n)]
+    helped = [plan.space.name for plan in plans if plan.gain is None and plan.space.name not in unknown]
+    if helped:
+        console.print(
+            f"Curvature helps (it is below 0) in {', '.join(helped)}: no local number says how far to go, the probe "
+            "decides."
+        )
+    if unknown:
+        console.print(
+            f"Curvature is not told from 0 in {', '.join(unknown)} (below {TOLD_STANDARD_ERRORS:g} standard errors): "
+            "neither its sign nor a best sigma is known, the probe decides."
+        )
 
 
 def print_choice(choice: Choice, probes: Sequence[Probe]) -> None:

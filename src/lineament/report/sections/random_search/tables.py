@@ -19,6 +19,8 @@ from lineament.report.sections.random_search.spaces import WHOLE_SPACE, space_la
 from lineament.report.series import Table
 from lineament.report.words import POINTS
 
+# As the measurement: below this, a figure has no sign.
+TOLD_STANDARD_ERRORS = 3.0
 POINT_PREDICTIONS = {"linear": "linear", "second_order": "second order", "flat": "many flat directions"}
 GEOMETRY = {
     "gradient_norm": "|g|",
@@ -127,14 +129,17 @@ def geometry_table(sources: Sequence[Record]) -> Table | None:
 
 
 def _sign(traces: Sequence[Quantity]) -> str:
-    """Return the sign of tr H over seeds, in words."""
-    values = values_of(traces)
-    negative = sum(value < 0 for value in values)
-    if not values:
+    """Return the sign of tr H over seeds, in words; a seed whose tr H is within 3 standard errors of 0 has none."""
+    told = [t.value for t in traces if t.value is not None and abs(t.value) > TOLD_STANDARD_ERRORS * (t.stderr or 0.0)]
+    n, negative = len(values_of(traces)), sum(value < 0 for value in told)
+    if not n:
         return "not measured"
-    if negative in (0, len(values)):
+    if not told:
+        return "not told from zero"
+    if len(told) == n and negative in (0, n):
         return "negative: adds to the gain" if negative else "positive: takes from the gain"
-    return f"negative (adds to the gain) in {negative} of {len(values)} seeds"
+    unknown = f", not told from zero in {n - len(told)}" if len(told) < n else ""
+    return f"negative (adds to the gain) in {negative} of {n} seeds{unknown}"
 
 
 def _missing(quantities: Sequence[Quantity]) -> str:

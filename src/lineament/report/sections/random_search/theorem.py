@@ -97,9 +97,11 @@ def _sloped(x: Sequence[float], sign: int) -> list[Estimate]:
 
 
 def _curvature_helps(sources: Sequence[Record], name: str, n: int) -> list[bool]:
-    """Return for every seed whether the second-order prediction lies above the linear one."""
+    """Return for every seed whether the second-order prediction lies above the linear one, where its sign is known."""
     helps = []
     for record in sources:
+        if any("not told" in (sigma.reason or "") for sigma in record.select("best_sigma", space=name)):
+            continue
         ratios = record.select("ratio_linear", space=name, n=n)
         cost = min((float(ratio.labels["cost"]) for ratio in ratios), default=None)
         if cost is not None:
