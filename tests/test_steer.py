@@ -13,10 +13,14 @@ import torch
 from test_language_model import tiny_gpt2
 
 from lineament.cli import main
+from lineament.commands.steer.evaluate import majority_text
 from lineament.commands.steer.flags import ModelFlags, parse_layers
 from lineament.commands.steer.model import SteeredModel
 from lineament.errors import InputError
+from lineament.problems.problem import Batch
 from lineament.problems.statements import words
+from lineament.steering.contrast import make_contrast
+from lineament.steering.effects import Answers
 from lineament.steering.formats import read_vector
 from lineament.steering.vector import SteeringVector, load_vector, save_vector
 
@@ -129,6 +133,24 @@ def test_eval_shows_that_the_vector_steers(folder: Path, capsys: pytest.CaptureF
     assert doses["-4"] < doses["0"] < doses["4"]
     assert any("at a KL of 0.05" in line or "unreachable" in line for line in lines)
     assert all(len(line) <= 80 for line in lines if not line.startswith("vector:"))
+
+
+def test_an_accuracy_of_the_majority_is_not_told_from_it() -> None:
+    """A model that always says No has the accuracy of the more frequent answer."""
+    targets = torch.tensor([[5]] * 22 + [[9]] * 10)
+    ids = torch.ones(32, 2, dtype=torch.long)
+    contrast = make_contrast(Batch(ids, ids, ids[:, :1], targets, (9, 5)), "statement")
+
+    def text(correct: list[float]) -> str:
+        n = len(correct)
+        return majority_text(
+            contrast, Answers(torch.zeros(n).double(), torch.tensor(correct).double(), torch.zeros(n).double())
+        )
+
+    always = text([1.0] * 22 + [0.0] * 10)
+    assert "most frequent answer: 0.69; unsteered 0.69" in always
+    assert "not told from it" in always
+    assert "not told from it" not in text([1.0] * 31 + [0.0])
 
 
 def test_generate_stands_side_by_side_and_zero_changes_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,9 +92,13 @@ def _size(module: nn.Module) -> int:
 
 
 def _embedding_size(model: nn.Module) -> int:
-    """Count the parameters of embeddings and of a head of their shape: large in small models, and in no layer."""
+    """Count the parameters of embeddings and of a head of their shape: large in small models, and in no layer.
+
+    A head's bias has an entry per token, and nothing else has so many.
+    """
     shapes = {m.weight.shape for m in model.modules() if isinstance(m, nn.Embedding)}
-    return sum(p.numel() for p in model.parameters() if p.shape in shapes)
+    biases = {shape[:1] for shape in shapes}
+    return sum(p.numel() for p in model.parameters() if p.shape in shapes or p.shape in biases)
 
 
 def _part(block: nn.Module, site: Site) -> nn.Module:

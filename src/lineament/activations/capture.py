@@ -99,7 +99,9 @@ class Reader:
 
         def hook_for(number: int) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                activations[number] = self._chosen(output_tensor(output), batch, positions)
+                hidden = output_tensor(output)
+                _require_one_stream(module, hidden, batch)
+                activations[number] = self._chosen(hidden, batch, positions)
                 if len(activations) == len(self._modules):
                     raise Enough
 
@@ -126,6 +128,16 @@ class Reader:
             mask = batch.attention_mask[..., None].to(hidden.dtype)
             return ((hidden * mask).sum(dim=1) / mask.sum(dim=1))[:, None]
         return at_positions(hidden, positions)
+
+
+def _require_one_stream(module: nn.Module, hidden: Tensor, batch: Batch) -> None:
+    """Refuse blocks that return something else than one activation per token, as Gemma 3n's, which have four."""
+    if hidden.ndim != 3 or len(hidden) != len(batch):
+        raise InputError(
+            f"{type(module).__name__} returns activations of shape {tuple(hidden.shape)} for {len(batch)} rows of "
+            f"{batch.input_ids.shape[1]} tokens. Vectors need one activation per token after each block; models with "
+            "several streams have none."
+        )
 
 
 def problem_reader(problem: Problem, place: Place) -> Reader:

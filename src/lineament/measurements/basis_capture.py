@@ -48,6 +48,7 @@ from lineament.settings.settings import Settings
 from lineament.study.passes import HESSIAN_PASSES, damage_passes, recovery_passes
 from lineament.study.study import Study
 from lineament.vectors.effective import update_gram
+from lineament.vectors.hessian import require_products
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
 NAME = "basis_capture"
@@ -272,4 +273,4 @@ def cost(settings: Settings, n_tasks: int) -> dict[str, float]:
     return passes
 
 
-MEASUREMENT = Measurement(NAME, measure, cost)
+MEASUREMENT = Measurement(NAME, measure, cost, require_fit=require_products)

@@ -39,7 +39,7 @@ from lineament.study.passes import FORWARD_PASSES, HESSIAN_PASSES, damage_passes
 from lineament.study.points import DAMAGED, TRAINED
 from lineament.study.study import Study
 from lineament.vectors.gradients import mean_gradient
-from lineament.vectors.hessian import HessianOperator
+from lineament.vectors.hessian import HessianOperator, require_products
 
 NAME = "random_search"
 TOLERANCE = 0.1
@@ -341,4 +341,4 @@ def check(settings: Settings, n_tasks: int) -> Iterator[Agreement]:
         )
 
 
-MEASUREMENT = Measurement(NAME, measure, cost, check, settings_group="search")
+MEASUREMENT = Measurement(NAME, measure, cost, check, settings_group="search", require_fit=require_products)

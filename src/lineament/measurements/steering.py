@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineament.activations.blocks import find_blocks
 from lineament.activations.capture import GroupSums, Place, all_layers, problem_reader, read_rows, summed
 from lineament.measurements.measurement import Measurement, make_record
 from lineament.measurements.steering_effects import EFFECT_DEFINITIONS, Steerer, effect_figures
@@ -28,7 +27,7 @@ from lineament.settings.agreements import Agreement
 from lineament.settings.settings import Settings
 from lineament.steering.contrast import Contrast, folds_of, make_contrast, positive_label
 from lineament.steering.directions import LEAST_AGREEMENT, cosine, pca_of_differences, probe_direction
-from lineament.steering.weight_step import StepKind, finite_shift, jacobian_shift, step_direction
+from lineament.steering.weight_step import StepKind, finite_shift, jacobian_shift, require_jacobian, step_direction
 from lineament.study.passes import FORWARD_PASSES
 from lineament.study.points import TRAINED
 from lineament.study.study import OperatingStudy
@@ -356,8 +355,8 @@ def check(settings: Settings, n_tasks: int) -> Iterator[Agreement]:
 
 
 def require_fit(problem: Problem) -> None:
-    """Raise `InputError` for a model without the blocks that vectors are added in."""
-    find_blocks(problem.model)
+    """Raise `InputError` for a model without blocks that vectors are added in, or without the step's Jacobian."""
+    require_jacobian(problem, problem.fixed(problem.tasks[0], "validation"))
 
 
 MEASUREMENT = Measurement(

@@ -26,13 +26,16 @@ from lineament.settings.model import LoraSettings
 
 HEADS = {"lm_head", "head", "embed_out"}
 USUAL_TARGETS = ("q_proj", "v_proj")
+# PEFT refuses an adapter on these: the fused kernels of state-space models read their weights past it.
+STATE_SPACE_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
+REFUSED_IN_STATE_SPACES = {"out_proj", "conv1d"}
 
 
 def attach_lora(model: nn.Module, settings: LoraSettings, seed: int, default_targets: Sequence[str]) -> PeftModel:
     """Freeze `model` and attach a fresh adapter (B = 0) whose A depends on `seed` alone.
 
     Raises:
-        InputError: none of the named modules exists; the message lists names that do.
+        InputError: none of the named modules exists, with names that do, or PEFT refuses one.
     """
     config = LoraConfig(
         r=settings.rank,
@@ -41,7 +44,12 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int, default_tar
         lora_dropout=0.0,
         bias="none",
     )
-    return _attached(model, config, seed)
+    try:
+        return _attached(model, config, seed)
+    except ValueError as error:
+        raise InputError(
+            f"PEFT attaches no adapter to {type(model).__name__}: {error} Use --set lora.targets=..."
+        ) from None
 
 
 def attach_stored(model: nn.Module, folder: Path, seed: int) -> PeftModel:
@@ -132,7 +140,9 @@ def _attached(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
 def linear_names(model: nn.Module) -> list[str]:
     """Return every module that can take an adapter but the output head, by last name."""
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _can_adapt(module)}
-    return sorted(names - HEADS - _head_name(model))
+    architecture = getattr(getattr(model, "config", None), "model_type", "")
+    refused = REFUSED_IN_STATE_SPACES if architecture in STATE_SPACE_TYPES else set()
+    return sorted(names - HEADS - _head_name(model) - refused)
 
 
 def _head_name(model: nn.Module) -> set[str]:

@@ -18,9 +18,11 @@ from lineament.errors import InputError
 from lineament.problems.labelled_data import LETTERS, Choice, Completion, Item, Pair, Passage
 from lineament.problems.problem import IGNORED, Batch, padded_rows
 from lineament.problems.statements import Labelled, Statement
+from lineament.problems.token_rows import TokenRows
 
 PROMPT = "{statement} Answer:"
 PAIR_PROMPT = "{question}\nAnswer: {answer}"
+_LABEL_PROMPT = PROMPT.replace("{statement}", "The sky is blue.")
 LABEL_TEXTS = {False: " False", True: " True"}
 MIN_BLOCK_TOKENS = 2
 # Consecutive blocks of one text that fall into one split.
@@ -57,24 +59,17 @@ Example = Statement | Pair | Choice | Completion | TextBlock
 
 
 class Encoder:
-    """Token rows for one model.
+    """Examples to token rows for one model.
 
     Args:
-        tokenizer: of transformers. n_vocabulary: logits of the model. most_tokens: longest row that it takes, or None.
-        model_name: for errors.
+        rows: texts to token rows. n_vocabulary: logits of the model. most_tokens: longest row that it takes, or None.
     """
 
-    def __init__(self, tokenizer: Any, n_vocabulary: int, most_tokens: int | None, model_name: str) -> None:
-        self.tokenizer, self.n_vocabulary = tokenizer, n_vocabulary
-        self.most_tokens, self.model_name = most_tokens, model_name
+    def __init__(self, rows: TokenRows, n_vocabulary: int, most_tokens: int | None) -> None:
+        self.rows, self.tokenizer, self.model_name = rows, rows.tokenizer, rows.model_name
+        self.n_vocabulary, self.most_tokens = n_vocabulary, most_tokens
         # Tokens of A, B, .. behind a question, from the first one on.
         self._letters: tuple[int, ...] = ()
-
-    @property
-    def padding(self) -> int:
-        """Token that fills rows up; the mask leaves it out, so that a tokenizer without one does as well."""
-        found = self.tokenizer.pad_token_id
-        return 0 if found is None else int(found)
 
     def encode(self, examples: Sequence[Labelled | Item | Example], template: str = PROMPT) -> Batch:
         """Encode examples of one shape; targets are label tokens, matching answers, letters, completions or text.
@@ -202,20 +197,27 @@ class Encoder:
                     f"an example has {len(row)} tokens, but {self.model_name} takes at most {self.most_tokens} with "
                     f"its answer: {self.tokenizer.decode(row[:20])!r} ... Shorten it or leave it out."
                 )
-        return padded_rows(rows, self.padding)
+        return padded_rows(rows, self.rows.padding)
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text)["input_ids"]
-        return ids
+        return self.rows.of(text)
 
     def _single_token(self, text: str) -> int:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """Return the token of a label as it follows a prompt: alone, some tokenizers put a space token before it."""
+        prompt = self._ids(_LABEL_PROMPT)
+        whole = self._ids(_LABEL_PROMPT + text)
+        ids = whole[len(prompt) :] if whole[: len(prompt)] == prompt else self._alone(text)
         if len(ids) != 1:
             raise InputError(
                 f"the label {text!r} is {len(ids)} tokens of this tokenizer; one is needed. Give data of another shape "
                 "with --data, and its name with --set task.names=..."
             )
         return int(ids[0])
+
+    def _alone(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        self.rows.require_embedded(ids)
+        return ids
 
 
 def _n_shared(first: Sequence[int], second: Sequence[int]) -> int:

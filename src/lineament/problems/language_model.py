@@ -34,6 +34,7 @@ from lineament.problems.problem import SPLITS, Batch, Problem, Split, at_positio
 from lineament.problems.progress import Progress
 from lineament.problems.statements import STATEMENT_TASKS, Labelled, Splits, split, split_by_group
 from lineament.problems.stored_adapters import read_adapter
+from lineament.problems.token_rows import TokenRows
 from lineament.settings.model import ModelSettings
 from lineament.settings.settings import Settings
 from lineament.settings.task import data_name
@@ -73,7 +74,8 @@ class LanguageModelProblem(Problem):
         self.model_name = settings.model.name
         longest = getattr(model.config, "max_position_embeddings", None)
         n_vocabulary = len(model.get_output_embeddings().weight)
-        self.encoder = Encoder(self.tokenizer, n_vocabulary, longest, self.model_name)
+        n_embeddings = len(model.get_input_embeddings().weight)
+        self.encoder = Encoder(TokenRows(self.tokenizer, n_embeddings, self.model_name), n_vocabulary, longest)
         self.device = chosen_device(settings.device)
         if settings.recovery.space == "lora":
             self.model: nn.Module = self._adapted(model, settings)
@@ -87,8 +89,6 @@ class LanguageModelProblem(Problem):
         self._head: nn.Module = model.get_output_embeddings()  # now, since an adapter may have wrapped it
         self._fixed: dict[tuple[str, Split], Batch] = {}
         self._splits = self._draw_splits(settings.task.evaluation_examples, data, settings.task.text_tokens)
-        if self.tokenizer.pad_token_id is None:
-            self.notes += ("the tokenizer has no padding token: token 0 fills rows up, and the mask leaves it out",)
         if for_study:
             if data:
                 self._require_encodable(data)
@@ -96,6 +96,7 @@ class LanguageModelProblem(Problem):
                 for name in SPLITS:
                     self.fixed(task, name)
             self.chunk = max(1, min(self.chunk, MAX_TARGETS_AT_ONCE // self._most_targets()))
+        self.notes += self.encoder.rows.notes
 
     def _most_targets(self) -> int:
         """Count the target places of an example in the task that has most."""
@@ -149,8 +150,8 @@ class LanguageModelProblem(Problem):
         return self._fixed[task, split]
 
     def neutral(self, task: str, n: int) -> Batch:
-        rows = [self.tokenizer(text)["input_ids"][: self.encoder.most_tokens] for text in NEUTRAL_TEXTS[:n]]
-        return padded_rows(rows, self.encoder.padding)
+        rows = [self.encoder.rows.of(text)[: self.encoder.most_tokens] for text in NEUTRAL_TEXTS[:n]]
+        return padded_rows(rows, self.encoder.rows.padding)
 
     def remade(self, settings: Settings) -> LanguageModelProblem:
         return LanguageModelProblem(settings, self.streams.seed)

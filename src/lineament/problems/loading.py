@@ -110,11 +110,13 @@ def _writer(model: Any, tokenizer: Any) -> Callable[[Path], None]:
 def _whole(name: str, loaded: Any, dtype: DtypeName) -> Any:
     """Return a loaded model if its files held all of it and it can be measured."""
     model, found = loaded
+    _make_differentiable(model)
     if missing := sorted(found["missing_keys"]):
         raise InputError(
             f"the model {name!r} is incomplete: its files lack {len(missing)} tensors, {missing[0]} among them. They "
             "would be random; copy or fetch the whole checkpoint again."
         )
+    require_finite(name, model)
     require_causal(name, model, dtype)
     return model.requires_grad_(False)
 
@@ -143,6 +145,43 @@ def smollm2_file() -> Path:
     if not found or not found[0].exists():
         raise LineamentError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file; reinstall it.")
     return found[0]
+
+
+def _make_differentiable(model: Any) -> None:
+    """Take plain tensor operations, which have every derivative, in place of kernels that have the first one alone.
+
+    The values are the same to rounding: experts one by one instead of in one grouped product, and BLOOM's GELU by its
+    formula instead of by a function with a hand-written backward pass.
+    """
+    if getattr(model, "_can_set_experts_implementation", lambda: False)():
+        model.set_experts_implementation("eager")
+    for module in model.modules():
+        if type(module).__name__ == "BloomGelu":
+            module.forward = importlib.import_module(type(module).__module__).bloom_gelu_forward
+
+
+@torch.no_grad()
+def require_finite(name: str, model: nn.Module) -> None:
+    """Raise `InputError` for weights that are NaN or infinite, or so large that the logits of four tokens are.
+
+    Every gradient, step and vector of such a model is NaN, whatever the step size.
+    """
+    # floats only: masks and counters may hold anything
+    bad = [k for k, p in model.named_parameters() if p.is_floating_point() and not torch.isfinite(p).all()]
+    if bad:
+        raise InputError(
+            f"the model {name!r} holds weights that are NaN or infinite in {len(bad)} tensors, {bad[0]} among them. "
+            "The checkpoint is damaged or its training diverged; take another one."
+        )
+    architecture: Any = model
+    rows = torch.tensor([[1, 2, 3, 4]]) % int(architecture.config.vocab_size)
+    with _quiet():
+        logits = architecture(input_ids=rows, use_cache=False).logits
+    if not torch.isfinite(logits).all():
+        raise InputError(
+            f"the model {name!r} gives logits that are NaN or infinite: its weights are finite, but activations "
+            "overflow on the way. Take another checkpoint, or --set model.dtype=float32 if it is not."
+        )
 
 
 @torch.no_grad()

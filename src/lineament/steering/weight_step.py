@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lineament.activations.blocks import find_blocks
 from lineament.activations.capture import GroupSums, Place, group_sums, length_sorted, problem_reader, summed
-from lineament.errors import InputError
+from lineament.errors import InputError, NonFiniteError
 from lineament.problems.problem import IGNORED, Batch, Problem
 from lineament.vectors.gradients import mean_gradient
 
@@ -42,7 +43,12 @@ def step_direction(gradient: Float[Tensor, " n_params"], kind: StepKind = "raw")
 
     Raises:
         InputError: the gradient is zero.
+        NonFiniteError: the gradient is NaN or infinite, as the model's weights or activations then are.
     """
+    if not torch.isfinite(gradient).all():
+        raise NonFiniteError(
+            "the gradient is NaN or infinite: the model's weights or activations are, before any step is made."
+        )
     if not gradient.norm() > 0:
         raise InputError("the gradient is zero: no weight of the measured space changes the wanted probability here.")
     moved = gradient if kind == "raw" else gradient / (gradient.abs() + ADAM_EPS)
@@ -81,6 +87,26 @@ def jacobian_shift(
     passes = ((index, tangent(batch.rows(index))) for index in length_sorted(batch))
     with torch.no_grad():
         return summed(passes, groups, n_groups)
+
+
+def require_jacobian(problem: Problem, batch: Batch) -> None:
+    """Try forward-mode differentiation on one example, before anything is trained or written.
+
+    Raises:
+        InputError: the model has an operation without it, or blocks that no activation can be read after.
+    """
+    first = batch.rows(torch.arange(1))
+    place, direction = Place((len(find_blocks(problem.model)),)), torch.ones(problem.parameters.n_params)
+    try:
+        jacobian_shift(problem, direction, first, place, torch.zeros(1, dtype=torch.long), 1)
+    except InputError:
+        raise
+    except (NotImplementedError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{type(problem.model).__name__} cannot be differentiated forwards, which a weight step's shift needs: "
+            f"{reason:.200} Leave steering out of --measure, or use --method caa."
+        ) from None
 
 
 def finite_shift(

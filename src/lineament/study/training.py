@@ -61,9 +61,7 @@ def train(
             loss = loss_of(batch_at(step))
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"the loss became {value} at step {step + 1}. Lower the step size; what was finished stays on disk."
-                )
+                raise NonFiniteError(_why_not_finite(value, step))
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -94,6 +92,16 @@ def mixed_batches(problem: Problem, tasks: Iterable[str], size: int, streams: St
     names = list(tasks)
     parts = [task_batches(problem, task, max(1, size // len(names)), streams) for task in names]
     return lambda step: Batch.join([part(step) for part in parts])
+
+
+def _why_not_finite(value: float, step: int) -> str:
+    """Say what a loss that is no number comes from: before the first update it is the model, later the step size."""
+    if step == 0:
+        return (
+            f"the loss is {value} before the first update: the model's own weights or activations are NaN or infinite "
+            "on these examples. No step size helps; take another model."
+        )
+    return f"the loss became {value} at step {step + 1}. Lower the step size; what was finished stays on disk."
 
 
 def minibatches(

@@ -72,3 +72,22 @@ class HessianOperator:
         if not torch.equal(self._theta, self.space.read()):
             raise InputError("the model's weights moved since this Hessian operator was made; make a new one.")
         self._build()
+
+
+def require_products(problem: Problem) -> None:
+    """Try one Hessian-vector product on one example, before anything is trained or written.
+
+    Raises:
+        InputError: the model has an operation without second derivatives.
+    """
+    batch = problem.fixed(problem.tasks[0], "validation").rows(torch.arange(1))
+    try:
+        operator = HessianOperator(problem, batch)
+        operator @ torch.ones(problem.parameters.n_params)
+    except (NotImplementedError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{type(problem.model).__name__} has no second derivatives, which curvature and Krylov bases need: "
+            f"{reason:.200} Leave basis_capture and random_search out of --measure."
+        ) from None
+    operator.release()

@@ -26,6 +26,8 @@ from lineament.steering.vector import SteeringVector
 
 # Steering is tried until what is added is so many times as long as the activations themselves.
 MAX_SHARE = 32.0
+# An accuracy is above the majority's share if it is by so many standard errors.
+TOLD_STANDARD_ERRORS = 3.0
 # Default doses, as multiples of the one at the KL budget.
 DEFAULT_MULTIPLES = (-2.0, -1.0, 0.5, 1.0, 2.0, 4.0)
 
@@ -54,6 +56,7 @@ def evaluate(flags: Eval) -> int:
         "dose: multiples of the stored vector. KL: from the unsteered model on neutral text, steered at every"
     )
     console.print("token, nats per token. ±: standard error over rows.")
+    console.print(majority_text(bench.contrast, bench.base))
     _print_calibrated(bench, calibration)
     return 0
 
@@ -101,6 +104,17 @@ def _dose_table(bench: _Bench, doses: Sequence[float], neutral: NeutralText) -> 
             kl = neutral.kl()
         table.add_row(f"{dose:.3g}", f"{float(now.differences.mean()):.2f}", *_cells(now, bench.base), f"{kl:.2g}")
     return table
+
+
+def majority_text(contrast: Contrast, base: Answers) -> str:
+    """Set the unsteered accuracy beside that of always giving the most frequent answer, with its standard error."""
+    counts = torch.unique(contrast.prompts.targets[:, -1], return_counts=True)[1]
+    majority, accuracy = float(counts.max() / counts.sum()), float(base.correct.mean())
+    error = float(base.correct.std() / len(base.correct) ** 0.5) if len(base.correct) > 1 else math.nan
+    text = f"accuracy of always giving the most frequent answer: {majority:.2f}; unsteered {accuracy:.2f} ±{error:.2f}"
+    if accuracy - majority > TOLD_STANDARD_ERRORS * error:
+        return f"{text}."
+    return f"{text}, which is not told from it: the model need not know the answers."
 
 
 def _cells(now: Answers, base: Answers) -> Sequence[str]:

@@ -15,6 +15,7 @@ from lineament.commands.steer.flags import Generate
 from lineament.commands.steer.model import SteeredModel
 from lineament.commands.terminal import console
 from lineament.errors import InputError
+from lineament.problems.token_rows import TokenRows
 from lineament.steering.formats import read_vector
 from lineament.steering.steered import steered
 from lineament.steering.vector import SteeringVector
@@ -42,9 +43,11 @@ def continuations(
 ) -> list[str]:
     """Return new text for each prompt, generated in one batch with padding on the left."""
     tokenizer, model = loaded.problem.tokenizer, loaded.model
-    rows = [_encoded(tokenizer, prompt, flags.chat) for prompt in prompts]
+    token_rows = loaded.problem.encoder.rows
+    rows = [_encoded(token_rows, prompt, flags.chat) for prompt in prompts]
     _require_room(loaded, rows, flags.tokens)
-    longest, padding = max(map(len, rows)), tokenizer.pad_token_id or tokenizer.eos_token_id or 0
+    # A row that ends early is filled up with it: a token that decoding leaves out.
+    longest, padding = max(map(len, rows)), token_rows.padding or tokenizer.eos_token_id or 0
     device = loaded.problem.device
     ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
@@ -61,15 +64,18 @@ def continuations(
     return [tokenizer.decode(row[longest:], skip_special_tokens=True).strip() for row in rows_out]
 
 
-def _encoded(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
+def _encoded(rows: TokenRows, prompt: str, chat: bool) -> list[int]:
+    tokenizer = rows.tokenizer
     if not chat:
-        return list(tokenizer(prompt)["input_ids"])
+        return rows.of(prompt)
     if not tokenizer.chat_template:
         raise InputError("--chat: this tokenizer has no chat template; leave --chat out.")
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
     )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    rows.require_embedded(ids)
+    return ids
 
 
 def _require_room(loaded: SteeredModel, rows: Sequence[Sequence[int]], new: int) -> None:

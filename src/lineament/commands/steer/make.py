@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +24,10 @@ from lineament.steering.directions import LEAST_AGREEMENT, cosine
 from lineament.steering.held_out import row_hashes
 from lineament.steering.recipes import Directions, adapter_directions, contrast_directions, step_directions
 from lineament.steering.vector import Position, SteeringVector, VectorTags, save_vector
+from lineament.steering.weight_step import require_jacobian
+
+# At this agreement of halves the squared length of the vector is half noise: sqrt(2 a / (1 + a)) is sqrt(1 / 2).
+LEAST_DIRECTION = 1 / 3
 
 
 def make(flags: Make) -> int:
@@ -32,6 +37,8 @@ def make(flags: Make) -> int:
     loaded = SteeredModel(flags, flags.moved_space)
     contrast = loaded.contrast(data.items)
     _require_halves(flags, contrast)
+    if flags.moves_weights:
+        require_jacobian(loaded.problem, contrast.read)
     place = Place(parse_layers(flags.layers, len(loaded.blocks)), flags.site, flags.mean)
     made = _make(flags, loaded, contrast, place)
     vectors = {
@@ -48,7 +55,8 @@ def make(flags: Make) -> int:
         save_vector(vectors[name], path)
     if flags.save_step and made.stepped is not None:
         save_adapter(loaded.problem.parameters, made.stepped, flags.save_step)
-    _print(flags, vectors, {name: directions.agreement() for name, directions in made.by_name.items()})
+    agreement = {name: directions.agreement() for name, directions in made.by_name.items()}
+    _print(flags, vectors, agreement, loaded.problem.encoder.rows.notes)
     return 0
 
 
@@ -103,7 +111,12 @@ def _tags(flags: Make, loaded: SteeredModel, data: LabelledData, contrast: Contr
     )
 
 
-def _print(flags: Make, vectors: Mapping[str, SteeringVector], agreement: Mapping[str, Mapping[int, float]]) -> None:
+def _print(
+    flags: Make,
+    vectors: Mapping[str, SteeringVector],
+    agreement: Mapping[str, Mapping[int, float]],
+    notes: Sequence[str],
+) -> None:
     first = next(iter(vectors.values()))
     tags = replace(first.tags, row_hashes=())
     console.print(
@@ -123,10 +136,36 @@ def _print(flags: Make, vectors: Mapping[str, SteeringVector], agreement: Mappin
         table.add_row(str(layer), *cells)
     console.print(table)
     for name, by_layer in agreement.items():
-        weak = [layer for layer, value in by_layer.items() if value < LEAST_AGREEMENT]
-        if weak:
-            console.print(
-                f"{name}: halves of the data agree below {LEAST_AGREEMENT} in {len(weak)} layers; more data help."
-            )
+        for text in agreement_texts(name, by_layer):
+            console.print(text)
+    for note in notes:
+        console.print(f"note: {note}.")
     for path in flags.outputs().values():
         console.print(f"vector: {path}", soft_wrap=True)
+
+
+def agreement_texts(name: str, agreement: Mapping[int, float]) -> Iterator[str]:
+    """Say what an agreement of halves below that of a reference means, by how far it is below."""
+    layers: dict[str, list[int]] = {}
+    for layer, value in agreement.items():
+        layers.setdefault(_meaning(value), []).append(layer)
+    for meaning, where in layers.items():
+        if meaning:
+            yield f"{name}: {meaning} ({len(where)} of {len(agreement)} layers: {where[0]} to {where[-1]})."
+
+
+def _meaning(agreement: float) -> str:
+    """Return what an agreement means; empty for a reference.
+
+    Where two halves of equal size with independent noise agree by a, the vector of all data agrees by
+    sqrt(2 a / (1 + a)) with the one that endless data would give (Spearman 1910, Brown 1910).
+    """
+    if not math.isfinite(agreement):
+        return "a half of the data gives no direction at all: its two classes are alike there"
+    if agreement <= 0:
+        return "halves do not point the same way, so nothing tells the vector from noise; check labels and contrast"
+    if agreement < LEAST_DIRECTION:
+        return f"halves agree below {LEAST_DIRECTION:.2f}, so most of the vector is noise; it needs many times the data"
+    if agreement < LEAST_AGREEMENT:
+        return f"halves agree below {LEAST_AGREEMENT}, so the direction is there but noisy; more data would help"
+    return ""
