@@ -167,7 +167,7 @@ def test_stages_are_used_again_and_more_seeds_and_targets_extend(
     model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = measure(model, data(), settings=SMALL, out=tmp_path)
-    (tmp_path / "stages" / ".tmp-torn.tmp").write_text("{")
+    (tmp_path / "stages" / ".tmp-lineament-abcd0123.tmp").write_text("{")
     damaged: list[str] = []
     damage = study.damage
 
@@ -178,7 +178,7 @@ def test_stages_are_used_again_and_more_seeds_and_targets_extend(
     monkeypatch.setattr(study, "damage", counted)
     assert measure(model, data(), settings=SMALL, out=str(tmp_path)).records == first.records
     assert damaged == []
-    assert not (tmp_path / "stages" / ".tmp-torn.tmp").exists()
+    assert not (tmp_path / "stages" / ".tmp-lineament-abcd0123.tmp").exists()
     more = measure(model, data(), settings=SMALL, out=tmp_path, seeds=2)
     assert more.records[:1] == first.records
     measure(model, data(), settings=SMALL, out=tmp_path, target="minimum")

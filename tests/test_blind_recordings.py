@@ -329,10 +329,10 @@ def test_checkpoints_are_told_their_optimizer(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--optimizer", "adamw", "--momentum", "1"], "momentum is 1"),
-        (["--optimizer", "adamw", "--lr", "0"], "lr is 0"),
-        (["--optimizer", "sgd", "--lr", "nan"], "lr is nan"),
-        (["--optimizer", "sgd", "--warmup-steps", "-1"], "warmup_steps is -1"),
+        (["--optimizer", "adamw", "--momentum", "1"], "--momentum must be at least 0 and below 1; got 1.0"),
+        (["--optimizer", "adamw", "--lr", "0"], "--lr must be above 0; got 0.0"),
+        (["--optimizer", "sgd", "--lr", "nan"], "--lr must be finite; got nan"),
+        (["--optimizer", "sgd", "--warmup-steps", "-1"], "--warmup-steps must be at least 0; got -1"),
         (["--optimizer", "sgd", "--schedule-steps", "5", "--warmup-steps", "5"], "schedule_steps is 5"),
     ],
 )

@@ -26,8 +26,10 @@ from lineament.claims.rule import ClaimRule, Measured, Requirement
 from lineament.claims.verdict import Bounds, Claim
 from lineament.commands.terminal import claims_table
 from lineament.errors import LineamentError
+from lineament.files.reading import read_json
+from lineament.files.writing import write_json
 from lineament.measurements.families import STATIC
-from lineament.records import Label, Quantity, Record, read_json, write_json
+from lineament.records import Label, Quantity, Record
 from lineament.report.page import render
 
 RANK = 10

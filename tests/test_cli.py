@@ -55,7 +55,7 @@ def test_killed_and_resumed_run_gives_the_same_records(finished: Path, tmp_path:
 
 def test_torn_temporary_files_harm_nothing(finished: Path, copied: Path) -> None:
     out = copied
-    planted = [out / "records" / ".tmp-torn.tmp", out / "records" / ".tmp-torn.json", out / ".tmp-torn.tmp"]
+    planted = [out / "records" / ".tmp-lineament-abcd0123.tmp", out / ".tmp-lineament-abcd0123.tmp"]
     for path in planted:
         path.write_text('{"figures": [')
     for command in (["report", str(out)], ["export", str(out), "--csv"], ["claims", str(out)]):

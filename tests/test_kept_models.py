@@ -48,13 +48,13 @@ def test_a_folder_is_kept_whole_or_not_at_all(cache: Path) -> None:
 
 def test_a_killed_writer_leaves_no_model(cache: Path) -> None:
     (cache / "gguf-a").mkdir(parents=True)  # without a marker: not whole
-    (cache / ".tmp-gguf-b").mkdir()
-    (cache / ".tmp-gguf-b" / "config.json").write_text("half")
+    (cache / ".tmp-lineament-gguf-b").mkdir()
+    (cache / ".tmp-lineament-gguf-b" / "config.json").write_text("half")
     assert kept_model("a") is None
     assert kept_model("b") is None
     folder = keep_model("b", {}, write)
     assert (folder / "config.json").read_text() == "{}"
-    assert not (cache / ".tmp-gguf-b").exists()
+    assert not (cache / ".tmp-lineament-gguf-b").exists()
 
 
 def test_of_several_that_ask_at_once_one_writes(cache: Path) -> None:
@@ -79,7 +79,7 @@ def test_only_files_that_the_marker_names_are_deleted(cache: Path) -> None:
     delete_kept(folder)
     delete_kept(other)
     assert [path.name for path in folder.iterdir()] == ["mine.safetensors"]
-    assert sorted(path.name for path in cache.iterdir()) == ["gguf-a"]
+    assert sorted(path.name for path in cache.iterdir()) == ["gguf-a", "lineament.json"]
     assert kept_models() == []
 
 

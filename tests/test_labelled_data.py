@@ -103,9 +103,8 @@ def test_separators_inside_a_text_do_not_end_a_row(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f'text,label\n"{text}",true\n"two\nlines",false\n')
     assert [item.text for item in read_labelled(path).items] == [text, "two\nlines"]
-    path.write_text("text,label\n" + "x" * 200_000 + ",true\n")
-    with pytest.raises(InputError, match="not valid CSV"):
-        read_labelled(path)
+    path.write_text("text,label\n" + "x" * 200_000 + ",true\n")  # more than the csv module takes by itself
+    assert len(read_labelled(path).items[0].text) == 200_000
 
 
 def test_groups_may_be_numbers(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from families import SHORTEST, write_data, write_family
 from sweep_jobs import cell_records, smallest
 
-from lineament.records import read_json
+from lineament.files.reading import read_json
 from lineament.runs.executors.driver import Driver
 from lineament.runs.executors.jobs import open_pool
 from lineament.runs.executors.options import ExecutorOptions

@@ -15,13 +15,14 @@ from test_schemas import schema
 
 from lineament.claims.registry import evaluate_claims
 from lineament.errors import InputError
+from lineament.files.reading import read_json
 from lineament.measurements import basis_capture, random_search, sensitivity
 from lineament.measurements.capture_bases import Workbench, make_bases
 from lineament.measurements.capture_ranks import compared_ranks
 from lineament.measurements.families import STATIC, best_static
 from lineament.measurements.inside import functional_figures
 from lineament.measurements.recovery_captures import CaptureSite, site_captures
-from lineament.records import Quantity, Record, read_json
+from lineament.records import Quantity, Record
 from lineament.report.sections.basis_capture.captures import best_statics, capture_picture
 from lineament.report.sections.basis_capture.inside import recover_picture
 from lineament.report.sections.basis_capture.tables import space_table

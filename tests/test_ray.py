@@ -18,7 +18,7 @@ from command_line import lineament, lineament_here
 from sweep_jobs import cell_records, sets, smallest
 from test_pools import jobs_in, run, worker_pids
 
-from lineament.records import read_json
+from lineament.files.reading import read_json
 from lineament.runs.executors.jobs import open_pool
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.tasks import Job

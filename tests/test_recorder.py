@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from lineament.bases import from_vectors
 from lineament.errors import InputError, LineamentError, NonFiniteError, SpaceMismatchError
+from lineament.files.reading import read_json
 from lineament.parameters import ParameterSpace
 from lineament.problems.factor_pairs import factor_pairs
-from lineament.records import read_json
 from lineament.vectors.recording import rows, writer
 from lineament.vectors.recording.index import finished
 from lineament.vectors.recording.reader import Trajectory
@@ -415,7 +415,7 @@ def _narrow(path: Path) -> None:
         ("rows-00000.safetensors", _fewer, r"shape \[5, 125\], not \(50, 125\)"),
         ("rows-00001.safetensors", _narrow, r"shape \[10, 7\], not \(10, 125\)"),
         ("gradients/rows-00001.safetensors", Path.unlink, "is missing"),
-        ("start.safetensors", Path.unlink, "cannot be read"),
+        ("start.safetensors", Path.unlink, "does not exist"),
         ("start.safetensors", _cut, "cannot be read"),
         ("index.json", Path.unlink, "no recording"),
         ("index.json", _cut, "not valid JSON"),

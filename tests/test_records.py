@@ -14,17 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineament.errors import LineamentError
-from lineament.records import (
-    Quantity,
-    Record,
-    delete_leftovers,
-    load_records,
-    read_json,
-    record_files,
-    what_to_do,
-    write_bytes,
-    write_json,
-)
+from lineament.files.reading import read_json
+from lineament.files.writing import delete_leftovers, what_to_do, write_bytes, write_json
+from lineament.records import Quantity, Record, load_records, record_files
 
 
 def record(**changes: object) -> Record:
@@ -84,8 +76,8 @@ def test_what_a_killed_writer_leaves_is_no_record(tmp_path: Path, monkeypatch: p
 def test_leftovers_are_deleted_and_nothing_else(tmp_path: Path) -> None:
     record().save(tmp_path / "records")
     whole = sorted(path.name for path in (tmp_path / "records").iterdir())
-    (tmp_path / "records" / ".tmp-a.tmp").write_text("{")
-    (tmp_path / ".tmp-b.tmp").write_text("{")
+    (tmp_path / "records" / ".tmp-lineament-abcd0123.tmp").write_text("{")
+    (tmp_path / ".tmp-lineament-abcd0124.tmp").write_text("{")
     (tmp_path / ".hidden").write_text("mine")
     delete_leftovers(tmp_path)
     assert sorted(path.name for path in (tmp_path / "records").iterdir()) == whole

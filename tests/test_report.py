@@ -18,7 +18,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from steering_records import steering_records
 
 from lineament.errors import InputError
-from lineament.records import Record, load_records, read_json
+from lineament.files.reading import read_json
+from lineament.records import Record, load_records
 from lineament.report.page import render, write_report
 
 FLAGS = (

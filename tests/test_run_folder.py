@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lineament.errors import InputError
-from lineament.records import read_json
+from lineament.files.reading import read_json
 from lineament.runs.folder import MAX_DIFFERENCES_SHOWN, RunFolder, differences
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
@@ -72,7 +72,7 @@ def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch
 
 def test_a_start_that_was_killed_at_once_can_be_started_again(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
-    (tmp_path / ".tmp-x.tmp").write_text("[mod")
+    (tmp_path / ".tmp-lineament-abcd0124.tmp").write_text("[mod")
     made(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.toml", "lock", "provenance.json"]
 
@@ -86,8 +86,10 @@ def test_the_lock_keeps_whatever_has_its_name(tmp_path: Path) -> None:
 
 def test_opening_deletes_what_killed_writers_left_at_any_depth(tmp_path: Path) -> None:
     folder = made(tmp_path)
-    torn = [folder.records / ".tmp-a.tmp", tmp_path / "recording" / "sort-seed0" / ".tmp-b.tmp"]
-    torn.append(folder.records / ".tmp-old.json")  # the name that earlier commits gave
+    torn = [
+        folder.records / ".tmp-lineament-abcd0123.tmp",
+        tmp_path / "recording" / "sort-seed0" / ".tmp-lineament-abcd0124.tmp",
+    ]
     kept = folder.records / "gradient_rank-sort-seed0.json"
     for path in [*torn, kept]:
         path.parent.mkdir(parents=True, exist_ok=True)

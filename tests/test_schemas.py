@@ -15,8 +15,9 @@ from sweep_records import write_sweep
 
 from lineament.claims.claims_file import write_claims
 from lineament.claims.registry import CLAIMS
+from lineament.files.reading import read_json
 from lineament.measurements.families import STATIC
-from lineament.records import Quantity, Record, read_json
+from lineament.records import Quantity, Record
 from lineament.runs.sweep.results import write_results
 
 RANK = 10

@@ -187,9 +187,9 @@ def test_no_two_keys_share_a_sentence() -> None:
     assert len({key.meaning for key in KEYS.values()}) == len(KEYS)
 
 
-def test_free_keys_are_texts_doses_and_the_seed() -> None:
+def test_free_keys_are_texts() -> None:
     free = {name for name, key in KEYS.items() if key.range.words == ANY}
-    assert {name for name in free if KEYS[name].type not in (str, tuple[str, ...])} == {"seed"}
+    assert {name for name in free if KEYS[name].type not in (str, tuple[str, ...])} == set()
 
 
 def test_the_range_of_an_annotation_is_found_or_demanded() -> None:

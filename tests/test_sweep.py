@@ -13,7 +13,7 @@ import tomli_w
 from command_line import lineament, lineament_here
 from sweep_jobs import cell_records, sets, smallest
 
-from lineament.records import read_json
+from lineament.files.reading import read_json
 from lineament.runs.executors.standing import standing
 from lineament.runs.folder import RunFolder
 from lineament.runs.sweep.folder import SweepFolder

@@ -17,7 +17,8 @@ from sweep_records import FAILURE, N_SEEDS, VARY, base, write_sweep
 from test_report import browser, drawn, marks, size
 
 from lineament.errors import InputError
-from lineament.records import read_json, write_json
+from lineament.files.reading import read_json
+from lineament.files.writing import write_json
 from lineament.report.series import data_table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids, settings_words
 from lineament.report.sweep.differences import difference_tables

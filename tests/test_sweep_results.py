@@ -31,7 +31,9 @@ from sweep_records import (
 
 from lineament.claims.intervals import over_seeds
 from lineament.errors import InputError, LineamentError
-from lineament.records import TEMPORARY_PREFIX, load_records, read_json
+from lineament.files.reading import read_json
+from lineament.files.writing import TEMPORARY_PREFIX
+from lineament.records import load_records
 from lineament.runs.sweep import results
 from lineament.runs.sweep.folder import SweepFolder
 from lineament.runs.sweep.results import write_results

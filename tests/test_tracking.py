@@ -10,7 +10,7 @@ import pytest
 from command_line import lineament_here
 from sweep_jobs import sets
 
-from lineament.records import read_json
+from lineament.files.reading import read_json
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.runs.tracking import tracking

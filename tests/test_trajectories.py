@@ -15,8 +15,8 @@ from torch import nn
 
 from lineament.bases import capture, from_vectors, overlap, top_directions
 from lineament.errors import InputError, LineamentError, SpaceMismatchError
+from lineament.files.reading import read_json
 from lineament.parameters import ParameterSpace, Space, Vectors
-from lineament.records import read_json
 from lineament.vectors.recording import rows, writer
 from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.writer import Recorder

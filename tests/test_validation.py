@@ -18,7 +18,7 @@ from lineament.settings.words import value_words
 SEARCH, STEERING = {"measure": "random_search"}, {"measure": "steering"}
 # One of each form of a range, written out; those of all keys are tried below.
 OUT_OF_RANGE = [
-    ("seeds", 0, "seeds is 0; it must be at least 1."),
+    ("seeds", 0, "seeds is 0; it must be at least 1 and at most 10000."),
     ("measure", "", "measure is (empty); it must be non-empty."),
     ("recovery.lr", -1, "recovery.lr is -1.0; it must be above 0."),
     ("recovery.lr", "inf", "recovery.lr is inf; it must be finite."),
@@ -128,7 +128,7 @@ def test_edges_are_allowed() -> None:
         "measurement.gradients": 6,
         "measurement.drift_gradients": 5,
         "model.length": 5000,
-        "seed": -3,
+        "seed": 2**63 - 5,
     }
     validate(resolve("synthetic", "quick", [("test", edges)]))
     validate(resolve("synthetic", "quick", [("test", {"damage.batch": 1, "damage.kind": "ascent"})]))

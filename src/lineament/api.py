@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError
+from lineament.files.folders import require_unused, require_writable
+from lineament.files.reading import read_json
+from lineament.files.writing import delete_leftovers, write_json
 from lineament.parameters import hash_tensors
 from lineament.problems.adapters import attach_lora, linear_names
 from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.problem import Batch
-from lineament.records import Record, delete_leftovers, read_json, write_json
-from lineament.runs.folder import EXTENDING, RunFolder, differences, require_unused, require_writable
+from lineament.records import Record
+from lineament.runs.folder import EXTENDING, RunFolder, differences
 from lineament.runs.job import measured, validate_on
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import updated

@@ -18,6 +18,7 @@ from lineament.commands.search.flags import Search
 from lineament.commands.steer import flags as steer
 from lineament.commands.sweep.flags import Sweep
 from lineament.errors import LineamentError
+from lineament.settings.flag_values import require_flags
 
 DESCRIPTION = (
     "Measure the local linear structure of neural networks: which directions are real, how far they reach, how fast "
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(command, steer.Steer):
         command = command.action
     try:
+        require_flags(command)
         # `run --vary` is a sweep
         code = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))(command)
         sys.stdout.flush()  # a closed pipe must show here, not while Python exits
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # outside the files that are written whole
         if getattr(command, "debug", False):
             raise
-        from lineament.records import what_to_do
+        from lineament.files.writing import what_to_do
 
         print(f"lineament: {error}. {what_to_do(error)}", file=sys.stderr)
         return 1

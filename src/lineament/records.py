@@ -1,33 +1,29 @@
 """Frozen records: every figure with its definition, unit, null, space and provenance, as JSON and safetensors.
 
 A record holds the figures of one measurement, target and seed as a tidy list: each figure has a quantity, a value,
-and labels (basis, rank, ...) that say which one it is. Files are written under a temporary name and renamed, so every
-file under its own name is whole, also after a kill. Nothing is ever pickled.
+and labels (basis, rank, ...) that say which one it is. Every file under its own name is whole, also after a kill.
+Nothing is ever pickled.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from lineament.errors import LineamentError
+from lineament.files.naming import safe_name
+from lineament.files.reading import read_json
+from lineament.files.tensors import load_tensors
+from lineament.files.writing import write_bytes, write_json
 
 # Schema 1, whose quantities have neither blind value nor ceiling, is still read.
 SCHEMA_VERSION = 2
-TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".tmp-", ".tmp"
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 Label = str | int | float
 
 
@@ -103,7 +99,7 @@ class Record:
     @property
     def name(self) -> str:
         """File name without suffix."""
-        return f"{self.measurement}-{self.target}-seed{self.seed}"
+        return f"{self.measurement}-{safe_name(self.target)}-seed{self.seed}"
 
     def select(self, name: str, **labels: Label) -> Iterator[Quantity]:
         """Yield every quantity of this name that carries these labels."""
@@ -143,7 +139,7 @@ class Record:
             raise LineamentError(f"{path} has schema {version}; this version reads schemas 1 and {SCHEMA_VERSION}.")
         names = body.pop("arrays")
         quantities = tuple(Quantity(name=figure.pop("quantity"), **figure) for figure in body.pop("figures"))
-        arrays = load_file(path.with_suffix(".safetensors")) if names and with_arrays else {}
+        arrays = load_tensors(path.with_suffix(".safetensors"), framework="np") if names and with_arrays else {}
         return cls(quantities=quantities, arrays=arrays, **body)
 
 
@@ -171,68 +167,3 @@ def label_values(records: Iterable[Record], name: str, label: str) -> list[Label
 def record_files(folder: Path | str) -> list[Path]:
     """Record files in the order of their names; hidden files are somebody's unfinished writing, not records."""
     return sorted(path for path in Path(folder).glob("*.json") if not path.name.startswith("."))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none."""
-    with written_whole(path) as stream:
-        stream.write(content)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose file stands under its name only once it is whole.
-
-    Temporary name in the same folder, flushed to disk, then renamed; after an error nothing is left.
-
-    Raises:
-        LineamentError: the operating system refused to write.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise LineamentError(f"could not write {path}: {error.strerror}. {what_to_do(error)}") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)  # already renamed away when all went well
-
-
-def delete_leftovers(folder: Path) -> None:
-    """Delete what killed writers left at any depth below a folder that nobody else is writing."""
-    for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
-
-
-def what_to_do(error: OSError) -> str:
-    """Advice that fits why the operating system refused."""
-    if error.errno in NO_SPACE:
-        remedy = "free space, then --resume"
-    elif error.errno in NOT_ALLOWED:
-        remedy = "allow writing there and --resume, or choose another --out"
-    else:
-        remedy = "remove the cause, then --resume"
-    return f"What was finished stays; {remedy}."
-
-
-def write_json(path: Path, body: Any) -> None:
-    """Write JSON with sorted keys; non-finite numbers are refused, so that every reader can parse it."""
-    write_bytes(path, (json.dumps(body, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file, with a clear error for a missing or torn one."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise LineamentError(f"{path} does not exist.") from None
-    except json.JSONDecodeError as error:
-        raise LineamentError(f"{path} is not valid JSON ({error}).") from None

@@ -11,7 +11,9 @@ from lineament.claims.intervals import Interval
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Bounds, Claim, Condition
 from lineament.errors import LineamentError
-from lineament.records import Record, read_json, write_json
+from lineament.files.reading import read_json
+from lineament.files.writing import write_json
+from lineament.records import Record
 
 SCHEMA_VERSION = 2
 # Claims of schema 1 have no conditions; nothing else differs.

@@ -14,6 +14,7 @@ from lineament.errors import InputError, unknown_name
 from lineament.measurements.registry import MEASUREMENTS
 from lineament.problems.kinds import KINDS
 from lineament.runs.executors.options import ExecutorOptions
+from lineament.settings.fields import SeedCount, Threads
 from lineament.settings.presets import resolve
 from lineament.settings.reading import parse_assignment
 from lineament.settings.settings import Settings
@@ -29,12 +30,12 @@ class SettingFlags:
 
     preset: str | None = None
     """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
-    seeds: int | None = None
+    seeds: SeedCount | None = None
     """number of independent seeds; one seed gives no interval"""
     measure: Annotated[str | None, tyro.conf.arg(help=MEASURE_HELP)] = None
     device: str | None = None
     """auto, cpu or cuda"""
-    threads: int | None = None
+    threads: Threads | None = None
     """torch threads per job"""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """key=value, repeatable, e.g. --set recovery.lr=1e-3 --set damage.kind=ascent"""

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from lineament.claims.claims_file import claim_from
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Verdict
+from lineament.files.writing import opened_for_lines
 from lineament.runs.executors.driver import ALL_JOBS, ENDED, Failure, JobProgress
 
 console = Console(highlight=False, soft_wrap=False)
@@ -48,7 +49,7 @@ def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgr
     with ExitStack() as stack:
         shown: list[JobProgress] = []
         if log_file:
-            shown.append(_Lines(Console(file=stack.enter_context(log_file.open("a")), soft_wrap=True)))
+            shown.append(_Lines(Console(file=stack.enter_context(opened_for_lines(log_file)), soft_wrap=True)))
         if not quiet:
             console = Console(stderr=True)
             shown.append(_Bars(stack.enter_context(_bars(console))) if console.is_terminal else _Lines(console))

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lineament.errors import InputError
+from lineament.files.reading import read_json
+from lineament.files.tensors import load_tensors
 from lineament.parameters import ParameterSpace
 from lineament.problems.factor_pairs import FACTOR
 from lineament.problems.stored_adapters import StoredAdapter, read_adapter, renamed
-from lineament.records import read_json
 from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.stated_optimizer import StatedOptimizer
@@ -233,12 +232,7 @@ def _model_tensors(folder: Path) -> dict[str, Tensor]:
         files = sorted(set(read_json(folder / SHARDS)["weight_map"].values()))
     tensors: dict[str, Tensor] = {}
     for name in files:
-        try:
-            with ExitStack() as stack:
-                stored = stack.enter_context(safe_open(folder / name, framework="pt"))
-                tensors |= {key: stored.get_tensor(key) for key in sorted(stored.keys())}
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{folder / name} cannot be read: {error}.") from None
+        tensors |= dict(sorted(load_tensors(folder / name).items()))
     return {name: value for name, value in tensors.items() if value.is_floating_point()}
 
 

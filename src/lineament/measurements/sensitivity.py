@@ -14,10 +14,11 @@ from pathlib import Path
 from safetensors.torch import save
 
 from lineament.errors import NonFiniteError
+from lineament.files.writing import write_bytes
 from lineament.measurements.capture_bases import Workbench, static_broken
 from lineament.measurements.capture_ranks import why_unusable
 from lineament.measurements.captures import Candidate, definitions, mean_capture, own_candidates
-from lineament.records import Label, Quantity, write_bytes
+from lineament.records import Label, Quantity
 from lineament.settings.training import DamageKind
 from lineament.study.case import Case
 from lineament.study.files import StudyFiles

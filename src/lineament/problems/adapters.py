@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,11 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
-from lineament.problems.stored_adapters import CONFIG, SUPPORTED, WEIGHTS, adapter_config, adapter_tensors
-from lineament.records import write_bytes
+from lineament.problems.stored_adapters import SUPPORTED, WEIGHTS, adapter_config, adapter_tensors, write_adapter
 from lineament.settings.model import LoraSettings
 
 HEADS = {"lm_head", "head", "embed_out"}
@@ -153,19 +150,21 @@ def _head_name(model: nn.Module) -> set[str]:
 
 
 def save_adapter(space: ParameterSpace, theta: Tensor, folder: Path) -> None:
-    """Write the adapter at theta as a PEFT folder that `PeftModel.from_pretrained` loads."""
+    """Write the adapter at theta as a PEFT folder that `PeftModel.from_pretrained` loads.
+
+    Raises:
+        InputError: the folder holds something else than an adapter that was written here before.
+    """
     adapted = space.module
     if not isinstance(adapted, PeftModel):
         raise InputError("only a LoRA run has adapters to save.")
     with space.temporarily(theta):
         # PEFT would else look on the hub whether the vocabulary was resized.
         state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        tensors = {k: v.contiguous().cpu() for k, v in state.items()}
-        content = save(tensors, metadata={"format": "pt"})
+        tensors = {k: v.detach().contiguous().cpu().clone() for k, v in state.items()}  # theta is undone below
     config = adapted.peft_config["default"].to_dict()
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
-    write_bytes(folder / WEIGHTS, content)
-    write_bytes(folder / CONFIG, json.dumps(plain, indent=1, default=str).encode())
+    write_adapter(folder, tensors, plain)
 
 
 def load_adapter(space: ParameterSpace, folder: Path) -> Tensor:

@@ -1,20 +1,19 @@
 """Rows of a user's data, from files or from the `datasets` library, with where each one stands.
 
-JSONL, a JSON list, CSV with a header, Parquet, plain text (one row, the whole file), a folder that `datasets` saved, or
-`hf:NAME[:CONFIG][:SPLIT]` for a data set of a hub. Code that comes with a data set is never run.
+JSONL (or NDJSON), a JSON list, CSV or TSV with a header, Parquet, plain text (one row, the whole file), a folder that
+`datasets` saved, or `hf:NAME[:CONFIG][:SPLIT]` for a data set of a hub. Code that comes with a data set is never run.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lineament.errors import InputError
+from lineament.files.reading import csv_rows, json_lines, parse_json, read_text, require_file, shown
 from lineament.settings.task import HUB, data_name
 
 Row = Mapping[str, Any]
@@ -55,60 +54,38 @@ def read_rows(source: Path | str) -> DataRows:
         raise InputError(f"{source} holds no rows.")
     for number, row in found.rows:
         if not isinstance(row, Mapping):
-            raise InputError(f"{found.where(number)}: a row must be an object with named columns, not {row!r:.60}.")
+            raise InputError(f"{found.where(number)}: a row must be an object with named columns, not {shown(row)}.")
     return found
 
 
 def _from_file(path: Path) -> DataRows:
-    if not path.is_file():
-        raise InputError(f"the data file {path} does not exist.")
-    if path.suffix == ".parquet":
-        return DataRows(data_name(str(path)), str(path), _parquet_rows(path), "row")
-    readers: dict[str, Callable[[Path, str], list[tuple[int, Any]]]] = {
-        ".jsonl": _json_lines,
-        ".json": _json_list,
-        ".csv": _csv_rows,
-        ".txt": lambda path, text: [(1, {"text": text})] if text.strip() else [],
-    }
-    if path.suffix not in readers:
-        allowed = ", ".join([*readers, ".parquet"])
+    require_file(path, "the data file")
+    suffix, name = path.suffix.lower(), data_name(str(path))
+    if suffix == ".parquet":
+        return DataRows(name, str(path), _parquet_rows(path), "row")
+    if suffix not in READERS:
+        allowed = ", ".join([*READERS, ".parquet"])
         raise InputError(f"{path} is of type {path.suffix or 'none'}; give {allowed}, or {HUB}NAME.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {error}.") from None
-    unit = "row" if path.suffix == ".json" else "line"
-    return DataRows(data_name(str(path)), str(path), tuple(readers[path.suffix](path, text)), unit)
+    rows = READERS[suffix](read_text(path, "the data file"), str(path))
+    return DataRows(name, str(path), tuple(rows), "row" if suffix == ".json" else "line")
 
 
-def _json_lines(path: Path, text: str) -> list[tuple[int, Any]]:
-    found = []
-    # Not splitlines(): that would also break at separators that may stand inside a text.
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                found.append((line, json.loads(content)))
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {line} is not valid JSON: {error}.") from None
-    return found
-
-
-def _json_list(path: Path, text: str) -> list[tuple[int, Any]]:
-    try:
-        body = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from None
+def _json_list(text: str, where: str) -> Iterable[tuple[int, Any]]:
+    body = parse_json(text, where)
     if not isinstance(body, list):
-        raise InputError(f"{path} holds no list of rows.")
-    return list(enumerate(body, start=1))
+        raise InputError(f"{where} holds no list of rows.")
+    return enumerate(body, start=1)
 
 
-def _csv_rows(path: Path, text: str) -> list[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        return [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num} is not valid CSV: {error}.") from None
+# Suffix -> rows of a text with the line that each stands on.
+READERS: Mapping[str, Callable[[str, str], Iterable[tuple[int, Any]]]] = {
+    ".jsonl": json_lines,
+    ".ndjson": json_lines,
+    ".json": _json_list,
+    ".csv": csv_rows,
+    ".tsv": partial(csv_rows, delimiter="\t"),
+    ".txt": lambda text, where: [(1, {"text": text})] if text.strip() else [],
+}
 
 
 def _parquet_rows(path: Path) -> tuple[tuple[int, Row], ...]:

@@ -15,8 +15,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from lineament.problems.synthetic import cache_folder
-from lineament.records import TEMPORARY_PREFIX, read_json, write_json
+from lineament.files.reading import pieces, read_json
+from lineament.files.writing import TEMPORARY_PREFIX, write_json
+from lineament.problems.base_cache import cache_folder, mark_cache, require_cache
 
 MARKER = "lineament-model.json"
 PREFIX = "gguf-"
@@ -26,9 +27,8 @@ CHUNK = 2**22
 def content_hash(path: Path, *also: str) -> str:
     """Return 16 hex digits of a file's content and of what else decides what is made of it."""
     found = hashlib.sha256("\n".join(also).encode())
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            found.update(chunk)
+    for chunk in pieces(path, CHUNK):
+        found.update(chunk)
     return found.hexdigest()[:16]
 
 
@@ -45,10 +45,11 @@ def keep_model(key: str, origin: dict[str, Any], write: Callable[[Path], None]) 
         origin: what the model was made from, for whoever looks into the folder.
 
     Raises:
-        OSError, LineamentError: the cache cannot be written.
+        OSError, LineamentError: the cache cannot be written, or its folder is not ours.
     """
     folder = cache_folder() / f"{PREFIX}{key}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    require_cache()
+    mark_cache()
     with FileLock(_lock(folder), fallback_to_soft=False):
         if kept_model(key):
             return folder

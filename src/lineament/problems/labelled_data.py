@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lineament.errors import InputError
+from lineament.files.reading import shown
 from lineament.problems.data_files import DataRows, Row, read_rows
 from lineament.problems.statements import Statement
 
-TRUE_WORDS, FALSE_WORDS = ("true", "yes", "1"), ("false", "no", "0")
+TRUE_WORDS, FALSE_WORDS = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 TEXT_COLUMNS = ("statement", "text", "question")
 PROMPT_COLUMNS = ("question", "prompt")
 PAIR_COLUMNS = (("answer_matching_behavior", "answer_not_matching_behavior"), ("matching", "not_matching"))
@@ -171,18 +172,18 @@ def _statement(where: str, row: Row, column: str) -> Statement:
     text, passage = _text(where, row, column), row.get("passage")
     label = str(row.get("label", "")).strip().lower()
     if label not in (*TRUE_WORDS, *FALSE_WORDS):
-        raise InputError(f"{where}: label {row.get('label')!r}; give true or false (yes or no, 1 or 0).")
+        raise InputError(f"{where}: label {shown(row.get('label'))}; give true or false (yes or no, 1 or 0).")
     if column == "question":
         text = f"Question: {text.rstrip('?')}?"
-    shown = f"{str(passage).strip()}\n{text}" if passage else text
-    return Statement(shown, label in TRUE_WORDS, _group(row, str(passage or text)))
+    said = f"{str(passage).strip()}\n{text}" if passage else text
+    return Statement(said, label in TRUE_WORDS, _group(row, str(passage or text)))
 
 
 def _pair(where: str, row: Row, prompt: str, columns: tuple[str, str]) -> Pair:
     text = _text(where, row, prompt)
     matching, other = (_text(where, row, column) for column in columns)
     if matching == other:
-        raise InputError(f"{where}: both answers are {matching!r}; they must differ.")
+        raise InputError(f"{where}: both answers are {shown(matching)}; they must differ.")
     return Pair(text, matching, other, _group(row, text))
 
 
@@ -192,25 +193,25 @@ def _choice(where: str, row: Row, prompt: str) -> Choice:
     if isinstance(listed, dict):  # as data sets of the hub have it: {"text": [...], "label": [...]}
         listed = listed.get("text", [])
     if not isinstance(listed, list) or not 2 <= len(listed) <= len(LETTERS):
-        raise InputError(f"{where}: choices {listed!r:.60}; give a list of 2 to {len(LETTERS)} texts.")
+        raise InputError(f"{where}: choices {shown(listed)}; give a list of 2 to {len(LETTERS)} texts.")
     options = tuple(str(option).strip() for option in listed)
     if not all(options) or len(set(options)) < len(options):
-        raise InputError(f"{where}: choices {list(options)!r:.80}; they must differ, and none may be empty.")
+        raise InputError(f"{where}: choices {shown(list(options))}; they must differ, and none may be empty.")
     return Choice(text, options, _answer(where, row.get("answer"), options), _group(row, text))
 
 
 def _answer(where: str, given: object, options: Sequence[str]) -> int:
-    letters, shown = LETTERS[: len(options)], str(given).strip()
-    letter = shown.strip("().").upper()
+    letters, said = LETTERS[: len(options)], str(given).strip()
+    letter = said.strip("().").upper()
     if letter and letter in letters and len(letter) == 1:
         return letters.index(letter)
-    if shown in options:
-        return options.index(shown)
-    if shown.isdigit() and int(shown) < len(options):
-        return int(shown)
+    if said in options:
+        return options.index(said)
+    if said.isascii() and said.isdecimal() and len(said) < 3 and int(said) < len(options):
+        return int(said)
     raise InputError(
-        f"{where}: answer {given!r}; give a letter from A to {letters[-1]}, a number from 0 to {len(options) - 1}, "
-        "or the text of a choice."
+        f"{where}: answer {shown(given)}; give a letter from A to {letters[-1]}, a number from 0 to "
+        f"{len(options) - 1}, or the text of a choice."
     )
 
 
@@ -239,7 +240,7 @@ def _group(row: Row, default: str) -> str:
 def _text(where: str, row: Row, column: str, *, stripped: bool = True) -> str:
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where}: {column!r} is {value!r}; give a text that is not empty.")
+        raise InputError(f"{where}: {column!r} is {shown(value)}; give a text that is not empty.")
     return value.strip() if stripped else value
 
 

@@ -21,11 +21,14 @@ import peft
 import torch
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lineament.errors import InputError
+from lineament.files.folders import mark, require_ours
+from lineament.files.reading import read_json
+from lineament.files.tensors import load_tensors
+from lineament.files.writing import write_bytes
 from lineament.parameters import Space, layout_hash
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
@@ -137,6 +140,26 @@ def read_adapter(folder: Path | str) -> StoredAdapter:
     return StoredAdapter(tuple(names), tuple(ordered), scales, config)
 
 
+def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write an adapter as a folder that `PeftModel.from_pretrained` and `read_adapter` load.
+
+    Args:
+        folder: new, empty, or an adapter that was written by this function.
+
+    Raises:
+        InputError: the folder holds something else, which stays as it is.
+    """
+    require_own_adapter(folder)
+    mark(folder, "adapter")
+    write_bytes(folder / WEIGHTS, save(dict(tensors), metadata={"format": "pt"}))
+    write_bytes(folder / CONFIG, json.dumps(dict(config), indent=1, default=str).encode())
+
+
+def require_own_adapter(folder: Path) -> None:
+    """Raise `InputError` unless a folder is new, empty or holds an adapter that `write_adapter` wrote."""
+    require_ours(folder, "adapter", "of the adapter")
+
+
 def adapter_settings(model: str, adapter: Path, seed: int) -> Settings:
     """Return settings of a language-model problem whose operating point is an adapter folder.
 
@@ -185,10 +208,7 @@ def adapter_tensors(folder: Path) -> dict[str, Tensor]:
             f"{folder} holds no {WEIGHTS}; pickled adapters are not loaded."
             + (" Load adapter_model.bin where you trust it and save it again with safe_serialization." * pickled)
         )
-    try:
-        stored = load_file(file)
-    except SafetensorError as error:
-        raise InputError(f"{file} cannot be read: {error}.") from None
+    stored = load_tensors(file)
     return {name: tensor if tensor.dtype == torch.float64 else tensor.float() for name, tensor in stored.items()}
 
 
@@ -203,10 +223,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"the adapter folder {folder} does not exist. Give a local PEFT folder; fetch others first.")
     if not file.exists():
         raise InputError(f"{folder} is no PEFT adapter folder: it has no {CONFIG}.")
-    try:
-        config = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not valid JSON: {error}.") from None
+    config = read_json(file)
     if not isinstance(config, dict):
         raise InputError(f"{file} is no JSON object of settings.")
     if wrong := what_is_wrong(config):

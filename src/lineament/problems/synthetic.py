@@ -7,23 +7,23 @@ and shared between validation, evaluation and held-out it is excluded).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from lineament.errors import InputError, unknown_name
+from lineament.files.tensors import MADE_AGAIN, load_tensors
 from lineament.parameters import ParameterSpace
+from lineament.problems.base_cache import cache_folder, keep_base, require_cache
 from lineament.problems.factory import Factory
 from lineament.problems.problem import SPLITS, Batch, Problem, Split, chosen_device
 from lineament.problems.progress import Progress
 from lineament.problems.synthetic_tasks import N_DIGITS, TASKS
 from lineament.problems.transformer import Transformer
-from lineament.records import write_bytes
 from lineament.settings.agreements import Agreement
 from lineament.settings.plain import digest, to_dict
 from lineament.settings.settings import Settings
@@ -115,17 +115,11 @@ def trained_base(problem: SyntheticProblem, settings: Settings, progress: OnStep
     model = _fresh_model(problem, settings)
     path = base_file(settings, problem.streams.seed)
     if path.exists():
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_tensors(path, "the cached base model", MADE_AGAIN, model.state_dict()))
     else:
         _train_base(problem, model, settings, progress)
-        write_bytes(path, save(model.state_dict()))
+        keep_base(path.name, save(model.state_dict()))
     return model.eval()
-
-
-def cache_folder() -> Path:
-    """Return where trained base models are kept: $LINEAMENT_CACHE, else the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lineament"
-    return Path(os.environ.get("LINEAMENT_CACHE", default))
 
 
 def base_file(settings: Settings, seed: int) -> Path:
@@ -178,6 +172,7 @@ def make(settings: Settings, seed: int, progress: Progress) -> SyntheticProblem:
 
 def check(settings: Settings) -> Iterator[Agreement]:
     """Yield what the embedded transformer demands of the settings."""
+    require_cache()
     for name in settings.lora.targets:
         yield name in LORA_TARGETS, str(unknown_name("module", name, LORA_TARGETS, "lora.targets"))
     model, n = settings.model, settings.task.evaluation_examples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 from lineament.claims.claims_file import read_claims
 from lineament.claims.verdict import VERDICT_WORDS
 from lineament.errors import InputError
-from lineament.records import Record, load_records, write_bytes
+from lineament.files.reading import parse_toml, read_text
+from lineament.files.writing import write_bytes
+from lineament.records import Record, load_records
 from lineament.report import words
 from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
 from lineament.report.sections import recovery
@@ -65,14 +66,17 @@ def render(run: Path) -> str:
 
 def _config(run: Path) -> str:
     path = run / "config.toml"
-    return path.read_text() if path.exists() else ""
+    return read_text(path) if path.exists() else ""
 
 
 def _headline_rank(config: str) -> int:
+    """Return the rank that a configuration asks for; one that was damaged since stands in the page as it is."""
     try:
-        return int(tomllib.loads(config).get("measurement", {}).get("headline_rank", DEFAULT_RANK))
-    except tomllib.TOMLDecodeError:
+        measurement = parse_toml(config, "the configuration").get("measurement")
+    except InputError:
         return DEFAULT_RANK
+    rank = measurement.get("headline_rank") if isinstance(measurement, dict) else None
+    return rank if isinstance(rank, int) else DEFAULT_RANK
 
 
 def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, Any]:

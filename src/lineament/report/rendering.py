@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from lineament.records import read_json
+from lineament.files.reading import read_json, read_text
 from lineament.report.drawing import draw, figure_json, legend
 from lineament.report.series import Picture, data_table, undefined_notes
 from lineament.settings.plain import flattened
@@ -34,8 +34,8 @@ def assets() -> dict[str, Markup]:
     """Return style and scripts, which stand in the page so that it opens with no network."""
     return {
         "plotly": Markup(get_plotlyjs()),
-        "style": Markup((HERE / "report.css").read_text()),
-        "script": Markup((HERE / "report.js").read_text()),
+        "style": Markup(read_text(HERE / "report.css")),
+        "script": Markup(read_text(HERE / "report.js")),
     }
 
 

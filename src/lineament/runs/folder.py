@@ -17,14 +17,10 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from lineament.errors import InputError
-from lineament.records import (
-    TEMPORARY_PREFIX,
-    TEMPORARY_SUFFIX,
-    delete_leftovers,
-    read_json,
-    write_bytes,
-    write_json,
-)
+from lineament.files.folders import LOCK, require_unused, require_writable
+from lineament.files.naming import safe_name
+from lineament.files.reading import read_json
+from lineament.files.writing import append_line, delete_leftovers, write_bytes, write_json
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import from_file, updated
 from lineament.settings.settings import Settings
@@ -33,7 +29,6 @@ from lineament.study.files import RecoveryFiles, StudyFiles
 PACKAGES = ("lineament", "torch", "numpy", "scipy", "transformers", "peft", "safetensors")
 # Keys that extend a run instead of making it another one.
 EXTENDING = ("seed", "seeds", "measure")
-LOCK = "lock"
 # A sweep keeps its grid under this name, and its runs in the folder beside it.
 SWEEP_FILE, CELLS = "sweep.toml", "cells"
 MAX_DIFFERENCES_SHOWN = 4
@@ -62,7 +57,7 @@ class RunFolder:
 
     def record(self, measurement: str, target: str, seed: int) -> Path:
         """Return the file of one record."""
-        return self.records / f"{measurement}-{target}-seed{seed}.json"
+        return self.records / f"{measurement}-{_study_name(target, seed)}.json"
 
     def operating_point(self, seed: int) -> Path:
         """Return the file of a seed's points before damage, which its targets share."""
@@ -70,7 +65,7 @@ class RunFolder:
 
     def study_files(self, target: str, seed: int) -> StudyFiles:
         """Return where the stages of one target and seed are kept."""
-        name = f"{target}-seed{seed}"
+        name = _study_name(target, seed)
         return StudyFiles(
             operating_point=self.operating_point(seed),
             damage=self._stages / f"damage-{name}.safetensors",
@@ -83,11 +78,11 @@ class RunFolder:
 
     def adapter(self, target: str, seed: int, point: str) -> Path:
         """Return the PEFT folder of the adapter at a point of a study."""
-        return self.path / "adapters" / f"{target}-seed{seed}" / point
+        return self.path / "adapters" / _study_name(target, seed) / point
 
     def basis(self, name: str, target: str, seed: int) -> Path:
         """Return the file of a basis that is kept."""
-        return self.path / "bases" / f"{name}-{target}-seed{seed}.safetensors"
+        return self.path / "bases" / f"{name}-{_study_name(target, seed)}.safetensors"
 
     def job_lock(self, job: str) -> Path:
         """Return the lock that the one writer of a job's files holds."""
@@ -165,8 +160,7 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Append a dated line to log.txt."""
-        with (self.path / "log.txt").open("a") as stream:
-            stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n")
+        append_line(self.path / "log.txt", f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}")
 
     def _require_same(self, settings: Settings) -> None:
         old = dict(flattened(to_dict(self.settings())))
@@ -215,25 +209,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def require_unused(folder: Path, option: str = "--out") -> None:
-    """Raise `InputError` if the folder, given by `option`, holds anything but a run that is only starting."""
-    if folder.is_dir() and not all(_is_of_a_start(path) for path in folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no run. Choose another {option}.")
-
-
-def require_writable(folder: Path, option: str = "--out") -> None:
-    """Raise `InputError` unless the folder, or the nearest one that exists above it, may be written to."""
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise InputError(f"{nearest} is a file; {option} names a folder.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"writing in {nearest} is not allowed. Allow it, or choose another {option}.")
-
-
-def _is_of_a_start(path: Path) -> bool:
-    """Return whether a starting run may have left this: its empty lock, or an unfinished file of a killed write."""
-    unfinished = path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(TEMPORARY_SUFFIX)
-    return path.is_file() and (unfinished or (path.name == LOCK and path.stat().st_size == 0))
+def _study_name(target: str, seed: int) -> str:
+    """Return what names the files of one target and seed; a target is named by whoever made the data."""
+    return f"{safe_name(target)}-seed{seed}"
 
 
 def _seed_range(settings: Settings) -> str:

@@ -17,11 +17,12 @@ from lineament.bases import from_vectors
 from lineament.claims.claims_file import write_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError, unknown_name
+from lineament.files.writing import write_bytes
 from lineament.measurements.measurement import measurements_named, need_recovery
 from lineament.problems.factory import factory_of
 from lineament.problems.problem import Problem
 from lineament.problems.progress import Progress, silent
-from lineament.records import Record, load_records, write_bytes
+from lineament.records import Record, load_records
 from lineament.runs.folder import RunFolder
 from lineament.runs.validation import require_allowed
 from lineament.settings.agreements import require_all

@@ -13,6 +13,7 @@ import torch
 
 from lineament.measurements.capture_bases import BASES
 from lineament.measurements.measurement import measurements_named, need_recovery
+from lineament.problems.base_cache import VARIABLE
 from lineament.problems.kinds import kind_named
 from lineament.problems.problem import Batch, Problem
 from lineament.runs.environment import environment
@@ -24,7 +25,6 @@ from lineament.study.horizon import recorded_steps
 from lineament.study.passes import damage_passes, operating_passes, recovery_passes
 
 BYTES_PER_ROW_ENTRY = 4
-CACHE_VARIABLE = "LINEAMENT_CACHE"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _throwaway_cache(problem: str) -> Iterator[None]:
     if not kind_named(problem).trains_base:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="lineament-plan-") as folder, environment(CACHE_VARIABLE, folder):
+    with tempfile.TemporaryDirectory(prefix="lineament-plan-") as folder, environment(VARIABLE, folder):
         yield
 
 

@@ -39,6 +39,10 @@ def _groups_of(names: Collection[str]) -> set[str]:
 def _agreements(s: Settings, n_tasks: int) -> Iterator[Agreement]:
     """Yield what keys that belong to no one measurement demand of each other."""
     m, steps = s.measurement, s.recovery.steps
+    yield (
+        s.seed + s.seeds <= 2**63,
+        f"seed is {s.seed} and seeds {s.seeds}; the last seed must be at most {2**63 - 1}.",
+    )
     yield len(s.task.targets) > 0, "task.targets is empty; it must name at least one task to damage."
     yield (
         max(m.ranks) <= steps,

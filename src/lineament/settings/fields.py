@@ -1,7 +1,7 @@
 """What the settings are declared with: `setting()` for a field's default, meaning and unit, and types with ranges.
 
 A type says which values a key may have, through annotated-types: `recovery.lr: PositiveFloat`. One that allows every
-value says so: `AnyInt`. `lineament keys`, the error for a value out of range and the reference page derive from both.
+value says so: `AnyFloat`. `lineament keys`, the error for a value out of range and the reference page derive from both.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ class OneOf:
     names: Collection[str]
 
 
-AnyInt = Annotated[int, Anything()]
 AnyFloat = Annotated[float, Anything()]
 Text = Annotated[str, Anything()]
+# A table of records, and numpy, have room for whole numbers below 2^63.
+Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]
+SeedCount = Annotated[int, Interval(ge=1, le=10_000)]
+Threads = Annotated[int, Interval(ge=1, le=1024)]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
 AtLeastTwo = Annotated[int, Ge(2)]

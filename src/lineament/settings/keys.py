@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from lineament.errors import InputError
+from lineament.files.reading import shortened
 from lineament.settings.plain import value_of
 from lineament.settings.ranges import Range, is_finite, range_of
 from lineament.settings.settings import Settings
@@ -41,10 +42,8 @@ class Key:
         Raises:
             InputError: names the key, its value and what is allowed.
         """
-        if not is_finite(value):
-            raise InputError(f"{self.name} is {value_words(value)}; it must be finite.")
-        if not self.range.holds(value):
-            raise InputError(f"{self.name} is {value_words(value)}; it must be {self.range.words}.")
+        if complaint := self.range.complaint(value):
+            raise InputError(f"{self.name} is {shortened(value_words(value))}; it must be {complaint}.")
 
 
 def require_in_range(settings: Settings, unused_groups: Collection[str] = ()) -> None:
@@ -54,8 +53,11 @@ def require_in_range(settings: Settings, unused_groups: Collection[str] = ()) ->
         InputError: names the first key out of range, its value and what is allowed.
     """
     for name, key in KEYS.items():
+        value = value_of(settings, name)
         if name.partition(".")[0] not in unused_groups:
-            key.require_in_range(value_of(settings, name))
+            key.require_in_range(value)
+        elif not is_finite(value):  # what no file of settings can be compared with
+            raise InputError(f"{name} is {value_words(value)}; it must be finite.")
 
 
 def _keys_of(group: type, prefix: str = "") -> Iterator[Key]:

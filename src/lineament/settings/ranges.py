@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen, MultipleOf
@@ -12,14 +12,31 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen, MultipleOf
 from lineament.settings.fields import Anything, OneOf
 
 ANY = "any"
+# Of every whole number that has no bound of its own.
+MOST = 1_000_000
 
 
 @dataclass(frozen=True)
 class Range:
-    """A range in words that go on after "it must be", as in "at least 1", and the test itself."""
+    """A range in words that go on after "it must be", as in "at least 1", and the test itself.
+
+    Attributes:
+        most: the largest whole number where the words name none: whatever counts more is a slip of the pen, and no
+            memory holds it.
+    """
 
     words: str
     holds: Callable[[Any], bool]
+    most: int | None = None
+
+    def complaint(self, value: Any) -> str | None:
+        """Return what a value must be, to go on after "it must be"; None if it is allowed."""
+        if not is_finite(value):
+            return "finite"
+        numbers = value if isinstance(value, tuple) else (value,)
+        if self.most is not None and any(isinstance(number, int) and abs(number) > self.most for number in numbers):
+            return f"at most {self.most}"
+        return None if self.holds(value) else self.words
 
 
 def range_of(annotation: Any) -> Range:
@@ -38,7 +55,8 @@ def range_of(annotation: Any) -> Range:
         return _list_range(get_args(kind)[0], bounds)
     if not bounds:
         raise TypeError(f"{annotation} states no range; annotate one, or Anything() if every value is allowed.")
-    return _both([_bound_range(bound) for bound in bounds])
+    most = None if kind is not int or any(isinstance(bound, Le | Lt) for bound in bounds) else MOST
+    return replace(_both([_bound_range(bound) for bound in bounds]), most=most)
 
 
 def is_finite(value: Any) -> bool:
@@ -88,6 +106,7 @@ def _list_range(entry: Any, bounds: list[Any]) -> Range:
     return Range(
         _list_words(each, shortest),
         lambda values: len(values) >= shortest and all(each.holds(value) for value in values),
+        each.most,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from lineament.errors import InputError, did_you_mean
+from lineament.files.naming import name_fault
+from lineament.files.reading import read_toml, shown
 from lineament.settings.keys import KEYS
 from lineament.settings.plain import flattened
 
@@ -43,13 +44,7 @@ def from_file(path: Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, or it is not valid TOML.
     """
-    try:
-        body = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"the configuration file {path} does not exist.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}.") from None
-    return dict(flattened(body))
+    return dict(flattened(read_toml(path, "the configuration file")))
 
 
 def parse_assignment(text: str) -> tuple[str, str]:
@@ -72,18 +67,21 @@ def _converted(key: str, value: Any, kind: Any, source: str) -> Any:
     if origin is tuple:
         entries = [part for part in value.split(",") if part] if isinstance(value, str) else value
         if not isinstance(entries, list | tuple):
-            raise InputError(f"{key} is {value!r} (from {source}); it must be a list, with --set written a,b,c.")
+            raise InputError(f"{key} is {shown(value)} (from {source}); it must be a list, with --set written a,b,c.")
         return tuple(_converted(key, entry, arguments[0], source) for entry in entries)
+    if kind is str and (wrong := name_fault(str(value))):
+        raise InputError(f"{key} is {shown(value)} (from {source}); it {wrong}.")
     try:
         return _scalar(value, kind)
     except (ValueError, TypeError, OverflowError):
-        raise InputError(f"{key} is {value!r} (from {source}); it must be {TYPE_NOUNS[kind]}.") from None
+        raise InputError(f"{key} is {shown(value)} (from {source}); it must be {TYPE_NOUNS[kind]}.") from None
 
 
 def _choice(key: str, value: Any, choices: tuple[Any, ...], source: str) -> Any:
     if value not in choices:
         hint = did_you_mean(str(value), map(str, choices))
-        raise InputError(f"{key} is {value!r} (from {source}); it must be one of {', '.join(map(str, choices))}.{hint}")
+        allowed = ", ".join(map(str, choices))
+        raise InputError(f"{key} is {shown(value)} (from {source}); it must be one of {allowed}.{hint}")
     return value
 
 
@@ -94,6 +92,6 @@ def _scalar(value: Any, kind: type) -> Any:
         return BOOLEANS[str(value).lower()]
     if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):
         raise ValueError(value)
-    if kind is int and isinstance(value, str) and not value.strip().lstrip("+-").isdigit():
+    if kind is int and isinstance(value, str) and not value.strip().lstrip("+-").isdecimal():
         return int(float(value))  # 1e3; plain digits go on, since float would round a large seed
     return kind(value)

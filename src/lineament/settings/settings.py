@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from lineament.problems.kinds import KINDS
-from lineament.settings.fields import AnyInt, NonEmpty, OneOf, PositiveInt, Text, setting
+from lineament.settings.fields import NonEmpty, OneOf, Seed, SeedCount, Text, Threads, setting
 from lineament.settings.measurement import MeasureSettings
 from lineament.settings.model import LoraSettings, ModelSettings
 from lineament.settings.plain import digest, to_dict
@@ -29,11 +29,11 @@ class Settings:
         "synthetic", "Kind of problem: synthetic (the embedded transformer) or lm (a causal language model)."
     )
     preset: Literal["quick", "full"] = setting("full", "Preset that these settings started from.")
-    seed: AnyInt = setting(0, "First seed; seeds run from `seed` to `seed + seeds - 1`.")
-    seeds: PositiveInt = setting(3, "Number of independent seeds; one seed gives no interval.", "seeds")
+    seed: Seed = setting(0, "First seed; seeds run from `seed` to `seed + seeds - 1`.")
+    seeds: SeedCount = setting(3, "Number of independent seeds; one seed gives no interval.", "seeds")
     measure: NonEmpty[Text] = setting(("gradient_rank", "basis_capture", "basis_drift"), "Measurements to make.")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Device of the model; auto takes cuda when there is one.")
-    threads: PositiveInt = setting(
+    threads: Threads = setting(
         1, "Number of torch threads per job; results are equal bit for bit only at the same number.", "threads"
     )
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lineament.errors import InputError, LineamentError
-from lineament.records import what_to_do, write_bytes
+from lineament.files.reading import read_bytes, require_file
+from lineament.files.writing import what_to_do, write_bytes
 from lineament.steering.vector import SteeringVector, VectorTags, load_vector, parsed_tags, tags_json
 
 ARCHITECTURE = "controlvector"
@@ -74,6 +75,15 @@ def from_layer_activations(source: HasLayerActivations, tags: VectorTags | None 
     return _from_blocks(source.layer_activations, tags or VectorTags())
 
 
+def require_replaceable(path: Path) -> None:
+    """Raise `InputError` if a file exists and is no steering vector: --overwrite replaces nothing else."""
+    if path.exists() or path.is_symlink():
+        try:
+            read_vector(path)
+        except InputError as error:
+            raise InputError(f"{path} exists and is no steering vector, so it is not replaced: {error}") from None
+
+
 def write_gguf(vector: SteeringVector, path: Path, model_type: str, skip_first: bool = False) -> None:
     """Write a control vector as repeng writes it and llama.cpp loads it; the whole file or none.
 
@@ -95,7 +105,7 @@ def write_gguf(vector: SteeringVector, path: Path, model_type: str, skip_first: 
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / "vector.gguf"
             _write_gguf_file(kept, made, model_type)
-            content = made.read_bytes()
+            content = read_bytes(made)
     except OSError as error:
         raise LineamentError(f"could not write {path}: {error.strerror}. {what_to_do(error)}") from error
     write_bytes(path, content)
@@ -240,8 +250,7 @@ def _torch_content(path: Path) -> object:
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"the vector file {path} does not exist.")
+    require_file(path, "the vector file")
 
 
 def _layers_are_stored(path: Path, layer: int) -> InputError:

@@ -10,13 +10,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from lineament.activations.blocks import Site
 from lineament.errors import InputError
-from lineament.records import write_bytes
+from lineament.files.reading import parse_json
+from lineament.files.tensors import open_tensors
+from lineament.files.writing import write_bytes
 
 SCHEMA = 1
 METADATA_KEY = "lineament_steering_vector"
@@ -146,14 +147,9 @@ def load_vector(path: Path) -> SteeringVector:
     Raises:
         InputError: the file does not exist, is no safetensors file, or holds no steering vector of this schema.
     """
-    if not path.is_file():
-        raise InputError(f"the vector file {path} does not exist.")
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise InputError(f"{path} is no safetensors file: {error}.") from None
+    with open_tensors(path, "the vector file") as file:
+        text = (file.metadata() or {}).get(METADATA_KEY)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     if text is None:
         raise InputError(f"{path} holds no steering vector: its metadata lacks {METADATA_KEY!r}.")
     tags = parsed_tags(path, text)
@@ -168,7 +164,7 @@ def tags_json(tags: VectorTags) -> str:
 def parsed_tags(path: Path, text: str) -> VectorTags:
     """Parse tags that `tags_json` wrote into `path`; raise `InputError` for another schema or damaged ones."""
     try:
-        body = json.loads(text)
+        body = parse_json(text, f"{path}: the description in its metadata")
         schema = body["schema"]
         tags = VectorTags(**_tuples(body["tags"])) if schema == SCHEMA else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -6,20 +6,21 @@ killed goes on after the last finished stage and makes the same numbers.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
+from lineament.files.reading import read_json
+from lineament.files.tensors import MADE_AGAIN, load_tensors
+from lineament.files.writing import write_bytes, write_json
 from lineament.parameters import Vectors
 from lineament.problems.problem import Batch, Corruption, Problem
 from lineament.problems.progress import Progress, silent
-from lineament.records import read_json, write_bytes, write_json
 from lineament.settings.settings import Settings
 from lineament.settings.training import RecoverySettings
 from lineament.streams import Streams
@@ -40,7 +41,7 @@ from lineament.vectors.blind import blind_gram
 from lineament.vectors.gradients import group_gradients
 from lineament.vectors.recording.optimizer import GroupRule, RecordedOptimizer
 from lineament.vectors.recording.reader import Trajectory
-from lineament.vectors.recording.writer import Recorder
+from lineament.vectors.recording.writer import Recorder, begin_again
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 # A fresh LoRA adapter has B = 0, hence no gradient for A: the "start" basis is taken after this many steps, wherever
@@ -195,7 +196,7 @@ def damaged_point(case: Case) -> dict[str, Tensor]:
         on_step = _reporting(case.progress, f"damaging {case.target}", settings.steps)
         damage(problem, case.target, settings, case.streams.child("damage"), points[START], on_step)
         write_bytes(file, save({DAMAGED: problem.parameters.read().cpu()}))
-    return {**points, DAMAGED: load_file(file)[DAMAGED]}
+    return {**points, DAMAGED: load_tensors(file, "the stage", MADE_AGAIN, (DAMAGED,))[DAMAGED]}
 
 
 def make_operating_point(
@@ -209,7 +210,7 @@ def make_operating_point(
         problem: fresh: its parameters are theta_start.
     """
     if file.exists():
-        return load_file(file)
+        return load_tensors(file, "the stage", MADE_AGAIN, (START, TRAINED))
     streams, points = seed_streams(seed), {START: problem.parameters.read().cpu()}
     if problem.operating_point is not None:
         points[TRAINED] = problem.operating_point
@@ -254,10 +255,10 @@ def _recovery_stage(
     if not files.curve.exists():
         trained = _at(problem, points[TRAINED], lambda: problem.evaluate(problem.fixed(target, "evaluation")))
         if files.recording.exists():
-            shutil.rmtree(files.recording)  # rows of a run that was cut short; its steps are made again, bit for bit
+            begin_again(files.recording)  # a run was cut short there; its steps are made again, bit for bit
         problem.parameters.write(points[DAMAGED])
-        rule = GroupRule(problem.parameters.n_params, update_rule(settings))
-        recorder = Recorder(problem.parameters, files.recording, optimizer=RecordedOptimizer((rule,), reason=""))
+        rule = RecordedOptimizer((GroupRule(problem.parameters.n_params, update_rule(settings)),), reason="")
+        recorder = Recorder(problem.parameters, files.recording, about={"task": target}, optimizer=rule)
         # both arms see the same batches, so that they differ by momentum alone
         streams = case.streams.child("recovery")
         on_step = _reporting(case.progress, f"recovering {target}", recorded_steps(settings.steps))

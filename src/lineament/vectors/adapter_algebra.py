@@ -7,7 +7,6 @@ r1 + r2 and scale 1. No matrix of the size of a weight is ever formed: cost and 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -17,12 +16,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float64
-from safetensors.torch import save
 from torch import Tensor
 
 from lineament.errors import InputError
-from lineament.problems.stored_adapters import CONFIG, PREFIX, WEIGHTS, Factors, StoredAdapter, live_order
-from lineament.records import write_bytes
+from lineament.problems.stored_adapters import PREFIX, Factors, StoredAdapter, live_order, write_adapter
 
 
 def combine_adapters(adapters: Sequence[StoredAdapter], weights: Sequence[float]) -> StoredAdapter:
@@ -94,13 +91,16 @@ def adapter_singular_values(adapter: StoredAdapter) -> dict[str, Float64[Tensor,
 
 
 def save_stored_adapter(adapter: StoredAdapter, folder: Path | str) -> None:
-    """Write an adapter as a folder that `PeftModel.from_pretrained` and `read_adapter` load."""
+    """Write an adapter as a folder that `PeftModel.from_pretrained` and `read_adapter` load.
+
+    Raises:
+        InputError: the folder holds something else than an adapter that was written here before.
+    """
     tensors = {
         name.replace(".default.weight", ".weight"): tensor.contiguous()
         for name, tensor in zip(adapter.names, adapter.tensors, strict=True)
     }
-    write_bytes(Path(folder) / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    write_bytes(Path(folder) / CONFIG, json.dumps(dict(adapter.config), indent=1, default=str).encode())
+    write_adapter(Path(folder), tensors, adapter.config)
 
 
 def _concatenated(module: str, parts: Sequence[Factors]) -> Factors:

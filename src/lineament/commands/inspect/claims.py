@@ -13,7 +13,7 @@ from lineament.claims.verdict import Claim
 from lineament.commands.inspect.flags import Claims, Compare
 from lineament.commands.terminal import claims_table, console, sweep_table
 from lineament.errors import InputError
-from lineament.records import read_json
+from lineament.files.reading import read_json
 from lineament.runs.folder import RunFolder
 from lineament.runs.sweep.folder import SweepFolder
 from lineament.settings.plain import flattened

@@ -7,7 +7,7 @@ from rich.table import Table
 from lineament.commands.inspect.flags import Runs
 from lineament.commands.terminal import console
 from lineament.errors import InputError
-from lineament.records import read_json
+from lineament.files.reading import read_json
 from lineament.runs.folder import RunFolder
 
 

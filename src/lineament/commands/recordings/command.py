@@ -17,14 +17,17 @@ from rich.table import Table
 from lineament.claims.advice import Advice, advise, remarks
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
 from lineament.commands.terminal import console, job_progress
-from lineament.errors import InputError
+from lineament.errors import InputError, LineamentError
+from lineament.files.folders import mark, require_ours, require_writable
+from lineament.files.reading import read_json
+from lineament.files.writing import delete_leftovers, write_json
 from lineament.integrations.checkpoints import record_checkpoints
 from lineament.measurements.recording.analysis import NAME, Companions, analyze_recording, find_recordings
 from lineament.problems.factor_pairs import FACTOR
 from lineament.problems.stored_adapters import read_adapter, renamed
-from lineament.records import Record, write_json
+from lineament.records import Record, record_files
 from lineament.report.page import write_report
-from lineament.runs.folder import RunFolder, require_writable
+from lineament.runs.folder import RunFolder
 from lineament.vectors.recording.reader import Trajectory
 
 ADVICE = "advice.json"
@@ -87,10 +90,14 @@ def analyzed(flags: AnalysisFlags) -> list[Record]:
     flags.check()
     options, recordings = flags.options, _recordings(flags.paths)
     companions = _companions(flags, recordings[0][2])
+    if not _is_old_analysis(flags.folder):
+        require_ours(flags.folder, "analysis")
     require_writable(flags.folder)
     torch.set_num_threads(flags.threads)
     folder, records = RunFolder(flags.folder), list[Record]()
     with folder.locked(), job_progress(flags.quiet) as show:
+        mark(flags.folder, "analysis")
+        delete_leftovers(flags.folder)  # of an analysis that was killed
         for target, seed, path in recordings:
             progress: Callable[[str, int, int], None] = partial(show, f"{target}, seed {seed}")
             records.append(analyze_recording(Trajectory(path), target, seed, options, companions, progress))
@@ -135,9 +142,32 @@ def _companions(flags: AnalysisFlags, first: Path) -> Companions:
 def _drop_others(folder: Path, records: Sequence[Record]) -> None:
     """Delete records of an earlier analysis of something else, which must not stand in this report."""
     kept = {record.name for record in records}
-    for path in folder.glob(f"{NAME}-*"):
-        if path.stem not in kept:
+    for path in record_files(folder):
+        if path.stem not in kept and _is_analysis_record(path):
             path.unlink()
+
+
+def _is_analysis_record(path: Path) -> bool:
+    """Return whether name and content are those of a record that an analysis writes."""
+    if not (path.name.startswith(f"{NAME}-") and path.is_file()):
+        return False
+    try:
+        record = Record.load(path, with_arrays=False)
+    except (LineamentError, OSError):
+        return False
+    return record.measurement == NAME and record.name == path.stem
+
+
+def _is_old_analysis(folder: Path) -> bool:
+    """Return whether an earlier version, which marked no folder, left an analysis here: its advice and its records."""
+    if (folder / RunFolder(folder).config.name).exists():
+        return False  # a run, whose report is not an analysis's
+    try:
+        body = read_json(folder / ADVICE)
+    except (LineamentError, OSError):
+        return False
+    named = isinstance(body, dict) and body.keys() == {"schema", "advice"}
+    return named and any(map(_is_analysis_record, record_files(RunFolder(folder).records)))
 
 
 def _bodies(records: Sequence[Record]) -> list[dict[str, object]]:

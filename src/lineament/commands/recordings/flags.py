@@ -10,6 +10,7 @@ import tyro
 
 from lineament.errors import InputError
 from lineament.measurements.recording.options import AnalysisOptions
+from lineament.settings.fields import AtLeastTwo, PositiveInt, Seed, Threads
 from lineament.vectors.recording.stated_optimizer import StatedOptimizer
 
 
@@ -27,13 +28,13 @@ class AnalysisFlags(StatedOptimizer):
     """recording of the same training on data in another order"""
     end: Path | None = None
     """PEFT adapter folder: how much of the displacement to it the first updates capture"""
-    window: int = 20
+    window: AtLeastTwo = 20
     """recorded rows in a window whose planes are compared; even; short recordings use a shorter one"""
-    plane_rank: int = 5
+    plane_rank: PositiveInt = 5
     """rank of those planes, at most half of the window"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the draws of random times"""
-    threads: int = 2
+    threads: Threads = 2
     """torch threads"""
     quiet: bool = False
     """show no progress"""

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from lineament.bases import Basis
 from lineament.commands.search.methods import Draws, MemberMaker
 from lineament.commands.search.target import Target
 from lineament.errors import LineamentError
+from lineament.files.reading import read_bytes, read_json
+from lineament.files.tensors import load_tensors
+from lineament.files.writing import write_bytes, write_json
 from lineament.population.population import Population
 from lineament.population.region import Region
 from lineament.problems.problem import Problem
 from lineament.problems.progress import Progress
-from lineament.records import read_json, write_bytes, write_json
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem
 from lineament.settings.settings import Settings
@@ -98,7 +100,7 @@ class MemberChunk:
 
     def files(self) -> Mapping[str, bytes]:
         """Return the one file, if it is there."""
-        return {self.file.name: self.file.read_bytes()} if self.file.exists() else {}
+        return {self.file.name: read_bytes(self.file)} if self.file.exists() else {}
 
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write the one file."""
@@ -160,7 +162,7 @@ def _desk(place: Place, point: Path, progress: Progress) -> _Desk:
 
 
 def _made(place: Place, point: Path, progress: Progress) -> _Desk:
-    problem, stored = make_problem(place.settings, place.seed, progress), load_file(point)
+    problem, stored = make_problem(place.settings, place.seed, progress), load_tensors(point)
     problem.parameters.write(stored["theta"])
     if (made := problem.model_hash()) != place.weights:
         raise LineamentError(

@@ -32,15 +32,18 @@ from lineament.commands.search.target import Target, default_bases, from_adapter
 from lineament.commands.search.workers import spread, workers_settings
 from lineament.commands.terminal import job_progress
 from lineament.errors import InputError
+from lineament.files.folders import require_unused, require_writable
+from lineament.files.naming import safe_name
+from lineament.files.reading import read_json
+from lineament.files.writing import write_bytes, write_json
 from lineament.population.population import Population
 from lineament.population.region import Region
 from lineament.problems.adapters import save_adapter
 from lineament.problems.stored_adapters import adapter_settings
-from lineament.records import read_json, write_bytes, write_json
 from lineament.runs.executors.jobs import open_pool
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.pool import Pool
-from lineament.runs.folder import RunFolder, differences, require_unused, require_writable
+from lineament.runs.folder import RunFolder, differences
 from lineament.runs.job import make_problem
 from lineament.settings.reading import updated
 
@@ -59,7 +62,7 @@ def search(flags: Search) -> int:
     print_plan(target, plans, flags.budget)
     if flags.plan:
         return 0
-    out = flags.out or Path("runs") / f"search-{target.task}-{flags.method}"
+    out = flags.out or Path("runs") / f"search-{safe_name(target.task)}-{flags.method}"
     identity = _identity(flags, target, names)
     _require_same(out, identity, flags.resume)
     with _pool(flags, target, out) as pool, RunFolder(out).locked(), _progress(flags) as progress:

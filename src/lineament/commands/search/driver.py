@@ -17,10 +17,10 @@ from lineament.commands.search.methods import METHODS, Generation, Method, Posit
 from lineament.commands.search.plan import PROBE_FACTORS, LocalPlan, Probe, local_plan, probe, probe_sigmas
 from lineament.commands.search.target import Target
 from lineament.errors import InputError, NonFiniteError
+from lineament.files.writing import write_json
 from lineament.population.population import Population, ranked
 from lineament.population.region import Region, measured_space
 from lineament.problems.problem import IGNORED, Batch, Evaluation, answers
-from lineament.records import write_json
 from lineament.vectors.gradients import mean_gradient
 from lineament.vectors.hessian import HessianOperator
 

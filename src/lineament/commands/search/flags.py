@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from annotated_types import Interval
 
 from lineament.errors import InputError, unknown_name
 from lineament.runs.executors.options import ExecutorOptions
+from lineament.settings.fields import AtLeastTwo, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Threads
 
-MIN_PER_GENERATION = 2
+Budget = Annotated[int, Interval(ge=1, le=10**9)]
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """How much a search may spend, and how: what `choose` and `run_search` need to know."""
 
-    budget: int = 2000
+    budget: Budget = 2000
     """member evaluations in all, including those of the probe"""
     method: str = "one_shot"
     """one_shot, recentre (move to the best), es (evolution strategy) or cmaes"""
-    population: int = 64
+    population: AtLeastTwo = 64
     """members per generation"""
-    sigma: float | None = None
+    sigma: PositiveFloat | None = None
     """standard deviation per coordinate; default chosen by plan and probe"""
-    probe: int = 16
+    probe: NonNegativeInt = 16
     """draws per region and sigma of the probe; 0 trusts the plan"""
-    examples: int = 16
+    examples: PositiveInt = 16
     """training examples that members are scored on"""
-    keep: int = 8
+    keep: PositiveInt = 8
     """members that are kept, and whose majority votes"""
     no_gradients: bool = False
     """forward passes only: no plan from gradient and curvature"""
-    memory_mib: int = 1024
+    memory_mib: Budget = 1024
     """bound on what a pass of members holds beyond the model, MiB"""
 
     @property
@@ -75,12 +77,12 @@ class TargetFlags:
     """task that members are scored on; default the run's first"""
     point: str = "broken"
     """point of the run: broken (damaged), star (trained) or start"""
-    seed: int | None = None
+    seed: Seed | None = None
     """seed of the run, and of the draws; default the run's first, or 0"""
     basis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """where to draw, repeatable: full, gradient, prefix, krylov, random or FILE.safetensors; default all that the
     model allows, except krylov"""
-    rank: int = 10
+    rank: PositiveInt = 10
     """directions of each basis"""
 
 
@@ -100,7 +102,7 @@ class Search(ExecutorOptions, SearchOptions, TargetFlags):
     """folder of the search; default runs/search-TASK-METHOD"""
     resume: bool = False
     """continue the search in --out"""
-    threads: int = 2
+    threads: Threads = 2
     """torch threads"""
     device: str = "auto"
     """auto, cpu or cuda"""
@@ -120,9 +122,6 @@ class Search(ExecutorOptions, SearchOptions, TargetFlags):
         self.require_allowed()
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
-        if self.sigma is not None and not (self.sigma > 0 and math.isfinite(self.sigma)):
-            raise InputError(f"--sigma must be above 0 and finite; got {self.sigma}.")
-        self._require_minima()
         if self.budget < self.population:
             raise InputError(
                 f"--budget {self.budget} is below one population of {self.population}; raise it or lower --population."
@@ -131,16 +130,3 @@ class Search(ExecutorOptions, SearchOptions, TargetFlags):
             raise InputError("say what to search around: give a run folder, or --model with --adapter and --task.")
         if self.run is None and self.task is None:
             raise InputError("--model needs --task: the statement task that members are scored on.")
-
-    def _require_minima(self) -> None:
-        for name, value, least in (
-            ("--budget", self.budget, 1),
-            ("--population", self.population, MIN_PER_GENERATION),
-            ("--examples", self.examples, 1),
-            ("--keep", self.keep, 1),
-            ("--rank", self.rank, 1),
-            ("--probe", self.probe, 0),
-            ("--threads", self.threads, 1),
-        ):
-            if value < least:
-                raise InputError(f"{name} must be at least {least}; got {value}.")

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-
 from lineament.bases import Basis, from_vectors, krylov, random_basis, top_directions
 from lineament.errors import InputError, unknown_name
+from lineament.files.tensors import MADE_AGAIN, load_tensors, open_tensors
 from lineament.parameters import Space, Vectors
 from lineament.population.region import Region
 from lineament.problems.problem import Batch, Problem
@@ -71,7 +69,8 @@ def from_run(run: Path, settings: Settings, problem: Problem, task: str, seed: i
     if point not in POINTS:
         raise unknown_name("point", point, POINTS)
     files = RunFolder(run).study_files(task, seed)
-    problem.parameters.write(load_file(files.damage if point == DAMAGED else files.operating_point)[point])
+    file = files.damage if point == DAMAGED else files.operating_point
+    problem.parameters.write(load_tensors(file, "the stage", MADE_AGAIN, (point,))[point])
     recording = files.recovery.recording
     return Target(problem, task, settings, seed, point, recording if finished(recording) else None)
 
@@ -130,13 +129,8 @@ def _basis(target: Target, name: str, rank: int) -> Basis:
 
 def load_basis(path: Path, space: Space, target: Target) -> Basis:
     """Read a basis file of this space; `InputError` names both spaces if they differ."""
-    if not path.exists():
-        raise InputError(f"the basis file {path} does not exist.")
-    try:
-        with safe_open(path, framework="pt") as stored:
-            columns, metadata = stored.get_tensor("columns"), stored.metadata() or {}
-    except SafetensorError as error:
-        raise InputError(f"{path} is no basis file of safetensors with `columns`: {error}.") from None
+    with open_tensors(path, "the basis file") as stored:
+        columns, metadata = stored.get_tensor("columns"), stored.metadata() or {}
     own = Space(metadata.get("kind", "full"), len(columns), metadata.get("layout", "?"))
     space.require(own, f"the model and the basis file {path.name}")
     model, here = metadata.get("model"), _start_hash(target)
@@ -150,5 +144,5 @@ def _start_hash(target: Target) -> str | None:
     file = target.recording and RunFolder(target.recording.parents[1]).operating_point(target.seed)
     if not file or not file.exists():
         return None
-    with target.problem.parameters.temporarily(load_file(file)[START]):
+    with target.problem.parameters.temporarily(load_tensors(file, "the stage", MADE_AGAIN, (START,))[START]):
         return target.problem.model_hash()

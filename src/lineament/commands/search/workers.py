@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from lineament.commands.search.chunks import MemberChunk, Place, read_losses, wr
 from lineament.commands.search.methods import Generation
 from lineament.commands.search.target import Target
 from lineament.errors import LineamentError
+from lineament.files.writing import delete_leftovers
 from lineament.population.population import Population
 from lineament.population.region import Region
-from lineament.records import delete_leftovers
 from lineament.runs.executors.driver import Driver
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.pool import Pool
@@ -24,7 +25,7 @@ from lineament.settings.settings import Settings
 
 # More pieces than workers, so that a slow worker gets fewer, and a lost one loses less.
 PIECES_PER_WORKER = 2
-PART = "*-part-*.json"
+PART = re.compile(r"[0-9]{5,}-part-[0-9]{5,}-[0-9]{5,}\.json")
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,9 @@ def spread(
 
 def _tidy(point: Path, generations: Path) -> None:
     point.unlink(missing_ok=True)
-    for part in generations.glob(PART):
-        part.unlink(missing_ok=True)
+    for part in generations.glob("*-part-*.json"):
+        if PART.fullmatch(part.name):
+            part.unlink(missing_ok=True)
     delete_leftovers(generations)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lineament.commands.steer.flags import Export, Import
 from lineament.commands.terminal import console
 from lineament.errors import InputError
-from lineament.steering.formats import read_vector, write_gguf
+from lineament.steering.formats import read_vector, require_replaceable, write_gguf
 from lineament.steering.vector import SteeringVector, save_vector
 
 
@@ -39,6 +39,7 @@ def _require_out(out: Path, suffix: str, overwrite: bool) -> None:
         raise InputError(f"the output file must end in {suffix}; got {out}.")
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another name or add --overwrite.")
+    require_replaceable(out)
 
 
 def _described(vector: SteeringVector) -> str:

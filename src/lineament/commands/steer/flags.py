@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lineament.errors import InputError, unknown_name
+from lineament.settings.fields import AnyFloat, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Threads
 
 # What --method may say; `both` makes two vectors.
 METHODS = ("caa", "pca", "probe", "step", "both", "adapter")
@@ -26,9 +26,9 @@ class ModelFlags:
     """smollm2-135m, a local folder, a .gguf file or a hub name"""
     adapter: Path | None = None
     """PEFT adapter folder that is part of the model"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of a fresh adapter, and of sampling"""
-    threads: int = 2
+    threads: Threads = 2
     """torch threads"""
     device: str = "auto"
     """auto, cpu or cuda"""
@@ -40,8 +40,6 @@ class ModelFlags:
 
     def check_model(self) -> None:
         """Refuse what can be known to be wrong before a model is loaded."""
-        if self.threads < 1:
-            raise InputError(f"--threads must be at least 1; got {self.threads}.")
         if self.template and "{statement}" not in self.template:
             raise InputError(f"--template {self.template!r} has no {{statement}}, where the text goes.")
 
@@ -74,7 +72,7 @@ class Make(ModelFlags):
     """scale every direction to norm 1"""
     save_step: Path | None = None
     """also save the step as a PEFT adapter in this folder"""
-    step_norm: float = 1.0
+    step_norm: PositiveFloat = 1.0
     """length of the saved step, in weight units"""
     overwrite: bool = False
     """replace files that exist"""
@@ -121,8 +119,6 @@ class Make(ModelFlags):
             raise InputError(
                 "--save-step needs --method step or both, and --space lora: it saves a step of an adapter."
             )
-        if not self.step_norm > 0:
-            raise InputError(f"--step-norm must be above 0; got {self.step_norm}.")
         if self.save_step and self.save_step == self.adapter:
             raise InputError(f"--save-step {self.save_step} is the adapter that the step starts from; choose another.")
 
@@ -135,16 +131,16 @@ class Eval(ModelFlags):
     """.safetensors, .gguf or .pt file"""
     data: tyro.conf.Positional[Path]
     """labelled file of rows that the vector was not made from"""
-    layer: int | None = None
+    layer: PositiveInt | None = None
     """layer to steer at; default the middle one of the vector's"""
     doses: str = ""
     """multiples of the stored vector, comma separated (--doses=-1,1 when the first is negative); default multiples of
     the dose at --kl"""
-    kl: float = 0.05
+    kl: PositiveFloat = 0.05
     """KL on neutral text at which the effect is given, nats per token"""
     where: Literal["all", "answer"] = "all"
     """add at every token, or from the last one of the prompt on"""
-    neutral: int = 32
+    neutral: PositiveInt = 32
     """rows of neutral text"""
     no_collateral: bool = False
     """leave out the accuracy of other tasks"""
@@ -165,8 +161,6 @@ class Eval(ModelFlags):
         from lineament.problems.neutral_text import NEUTRAL_TEXTS
 
         self.check_model()
-        if not self.kl > 0:
-            raise InputError(f"--kl must be above 0 nats per token; got {self.kl:g}.")
         if not all(abs(dose) <= MAX_FLOAT32 for dose in self.dose_values()):
             raise InputError(f"--doses must be finite numbers; got {self.doses}.")
         if not 1 <= self.neutral <= len(NEUTRAL_TEXTS):
@@ -183,15 +177,15 @@ class Generate(ModelFlags):
     """one or more prompts"""
     file: Path | None = None
     """text file with a prompt per line"""
-    coefficient: float = 1.0
+    coefficient: AnyFloat = 1.0
     """multiple of the stored vector"""
-    layer: int | None = None
+    layer: PositiveInt | None = None
     """layer to steer at; default all of the vector's"""
     where: Literal["all", "answer"] = "all"
     """add at every token, or from the last one of the prompt on"""
-    tokens: int = 40
+    tokens: PositiveInt = 40
     """maximum number of new tokens"""
-    temperature: float = 0.0
+    temperature: NonNegativeFloat = 0.0
     """0 takes the most likely token"""
     chat: bool = False
     """wrap prompts in the model's chat template"""
@@ -203,12 +197,6 @@ class Generate(ModelFlags):
             InputError: names the flag, what was given and what is allowed.
         """
         self.check_model()
-        if self.tokens < 1:
-            raise InputError(f"--tokens must be at least 1; got {self.tokens}.")
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise InputError(f"--temperature must be at least 0 and finite; got {self.temperature}.")
-        if not math.isfinite(self.coefficient):
-            raise InputError(f"--coefficient must be finite; got {self.coefficient}.")
 
 
 @dataclass(frozen=True)
@@ -237,7 +225,7 @@ class Import:
     """.gguf or .pt file"""
     out: tyro.conf.Positional[Path]
     """.safetensors file"""
-    layer: int | None = None
+    layer: PositiveInt | None = None
     """layer of a .pt file that holds one tensor, from 1"""
     model: str = ""
     """name of the model that it belongs to, if known"""

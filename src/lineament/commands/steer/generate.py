@@ -15,6 +15,7 @@ from lineament.commands.steer.flags import Generate
 from lineament.commands.steer.model import SteeredModel
 from lineament.commands.terminal import console
 from lineament.errors import InputError
+from lineament.files.reading import read_text
 from lineament.problems.token_rows import TokenRows
 from lineament.steering.formats import read_vector
 from lineament.steering.steered import steered
@@ -92,12 +93,7 @@ def _require_room(loaded: SteeredModel, rows: Sequence[Sequence[int]], new: int)
 def _prompts(flags: Generate) -> list[str]:
     prompts = list(flags.prompts)
     if flags.file:
-        if not flags.file.is_file():
-            raise InputError(f"the prompt file {flags.file} does not exist.")
-        try:
-            text = flags.file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(f"the prompt file {flags.file} is not UTF-8 text: {error}.") from None
+        text = read_text(flags.file, "the prompt file")
         prompts += [line.strip() for line in text.split("\n") if line.strip()]
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise InputError("there is no prompt: give one or more texts that are not empty, or --file with one per line.")

@@ -19,8 +19,10 @@ from lineament.errors import InputError
 from lineament.problems.adapters import save_adapter
 from lineament.problems.encoding import PROMPT
 from lineament.problems.labelled_data import LabelledData, read_contrast
+from lineament.problems.stored_adapters import require_own_adapter
 from lineament.steering.contrast import Contrast
 from lineament.steering.directions import LEAST_AGREEMENT, cosine
+from lineament.steering.formats import require_replaceable
 from lineament.steering.held_out import row_hashes
 from lineament.steering.recipes import Directions, adapter_directions, contrast_directions, step_directions
 from lineament.steering.vector import Position, SteeringVector, VectorTags, save_vector
@@ -33,6 +35,10 @@ LEAST_DIRECTION = 1 / 3
 def make(flags: Make) -> int:
     """Make the vector(s), print what they are like by layer, and write them; return the exit code."""
     flags.check()
+    for path in flags.outputs().values():
+        require_replaceable(path)
+    if flags.save_step:
+        require_own_adapter(flags.save_step)
     data = read_contrast(flags.data)
     loaded = SteeredModel(flags, flags.moved_space)
     contrast = loaded.contrast(data.items)

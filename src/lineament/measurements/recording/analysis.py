@@ -6,6 +6,7 @@ Everything is answered from Gram matrices of the recorded rows; no model and no 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from lineament.vectors.recording.sketch import capture_error, distortion
 from lineament.vectors.trajectory_gram import Coefficients, TrajectoryGram
 
 NAME = "recording"
+STUDY = re.compile(r"(.+)-seed(-?[0-9]+)")
 # Of a recording that does not say: the usual beta1 and momentum of optimizers.
 USUAL_MOMENTUM = 0.9
 # 3 / (1 - 0.9) is a little above 30.
@@ -245,8 +247,10 @@ def find_recordings(path: Path) -> list[tuple[str, int, Path]]:
     inside = sorted(p.parent for p in (path / "recording").glob("*/index.json"))
     found = []
     for folder in inside:
-        target, dash, seed = folder.name.rpartition("-seed")
-        found.append((target, int(seed), folder) if dash and seed.isdigit() else (folder.name, 0, folder))
+        named = STUDY.fullmatch(folder.name)
+        # the folder's name is changed where the task's was unsafe
+        target = str(Trajectory(folder).about.get("task") or (named[1] if named else folder.name))
+        found.append((target, int(named[2]) if named else 0, folder))
     if not found:
         raise InputError(
             f"{path} is no recording and no run with recordings: it has neither index.json nor recording/*/index.json. "

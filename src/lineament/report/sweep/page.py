@@ -10,7 +10,8 @@ from typing import Any
 from lineament.claims.claims_file import claim_from
 from lineament.claims.verdict import VERDICT_WORDS
 from lineament.errors import InputError
-from lineament.records import read_json, write_bytes
+from lineament.files.reading import read_json, read_text
+from lineament.files.writing import write_bytes
 from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
 from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids
@@ -60,7 +61,7 @@ def render_sweep(path: Path, meanings: Mapping[str, str]) -> str:
         sections=[_section(grid, body, several_tasks) for grid in grids],
         cells=_cells_table(body["cells"]),
         provenance=sorted(flat(optional_json(path / "provenance.json") or {})),
-        config=config.read_text() if config.exists() else "",
+        config=read_text(config) if config.exists() else "",
         **assets(),
     )
     return page

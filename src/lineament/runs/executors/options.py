@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from lineament.errors import InputError, unknown_name
+from lineament.settings.fields import NonNegativeInt, PositiveFloat
 
+Workers = Annotated[int, Interval(ge=1, le=1024)]
 ExecutorName = Literal["serial", "processes", "ray"]
 
 
@@ -20,13 +24,13 @@ class ExecutorOptions:
 
     executor: ExecutorName = "serial"
     """where jobs run; the records are the same"""
-    workers: int | None = None
+    workers: Workers | None = None
     """jobs run at a time by --executor processes or ray; default 2, on a Ray cluster as many as its cores allow"""
     ray_address: str = "local"
     """local starts Ray on this machine; auto or HOST:PORT joins a running cluster"""
-    retries: int = 2
+    retries: NonNegativeInt = 2
     """how often a job that was lost, hung or failed unexpectedly is tried again"""
-    time_limit: float | None = None
+    time_limit: PositiveFloat | None = None
     """minutes after which a job is ended and tried again; default no limit"""
 
     def require_allowed(self) -> None:

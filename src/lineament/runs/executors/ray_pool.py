@@ -19,7 +19,8 @@ from types import ModuleType
 from typing import Any
 
 from lineament.errors import InputError, LineamentError
-from lineament.records import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_bytes
+from lineament.files.writing import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from lineament.problems.base_cache import keep_base
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.pool import TaskProgress, unseen
 from lineament.runs.executors.ray_worker import Board, Result, carry_out, read_shared
@@ -51,7 +52,7 @@ class RayPool:
     def __init__(self, options: ExecutorOptions, out: Path, settings: Settings) -> None:
         self.ray = _ray()
         self.progress: TaskProgress = unseen
-        self.token = out / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+        self.token = out / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
         self.running: dict[Any, Task] = {}
         self.shared: dict[tuple[Path | None, Path | None], Any] = {}
         self.names: dict[Any, str] = {}
@@ -165,7 +166,7 @@ class RayPool:
         task.keep(result.files)
         base = base_of(task)
         if base and result.base and not base.exists():
-            write_bytes(base, result.base)
+            keep_base(base.name, result.base)
         return Outcome(task, result.failure, result.again, result.details)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import traceback
@@ -14,13 +15,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from lineament.problems.synthetic import cache_folder
-from lineament.records import write_bytes
+from lineament.files.reading import read_bytes
+from lineament.files.writing import write_bytes
+from lineament.problems.base_cache import cache_folder, keep_base
 from lineament.runs.executors.pool import seldom
 from lineament.runs.executors.tasks import Outcome, Preparation, Task, attempt, base_of
 
 SECONDS_BETWEEN_REPORTS = 0.5
 SCRATCH, IN_USE = "lineament-job-", "in-use"
+SCRATCH_NAME = re.compile(SCRATCH + "[a-z0-9_]{8}")
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,13 @@ def carry_out(task: Task, shared: Shared, token: Path, board: Any, name: str, fo
 
 def read_shared(needs: Path | None, base: Path | None) -> Shared:
     """Read what a task needs and its cached base model, where they exist."""
-    needed = needs.read_bytes() if needs and needs.exists() else None
-    return Shared(needed, base.name if base else None, base.read_bytes() if base and base.exists() else None)
+    needed = read_bytes(needs) if needs and needs.exists() else None
+    return Shared(needed, base.name if base else None, read_bytes(base) if base and base.exists() else None)
 
 
 def _carried_out(task: Task, shared: Shared, token: Path, progress: Any) -> Result:
     if shared.base is not None and shared.base_name and not (cache_folder() / shared.base_name).exists():
-        write_bytes(cache_folder() / shared.base_name, shared.base)
+        keep_base(shared.base_name, shared.base)
     if token.exists():
         return _result(task, attempt(task, progress), {})
     with _scratch() as folder:
@@ -101,7 +104,7 @@ def _carried_out(task: Task, shared: Shared, token: Path, progress: Any) -> Resu
 
 def _result(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> Result:
     base = base_of(task) if isinstance(task, Preparation) else None
-    content = base.read_bytes() if base and base.exists() else None
+    content = read_bytes(base) if base and base.exists() else None
     return Result(outcome.failure, outcome.again, outcome.details, files, content)
 
 
@@ -109,6 +112,8 @@ def _result(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> Result:
 def _scratch() -> Iterator[Path]:
     """Make a folder that is deleted afterwards, by the next attempt on this node if this worker is killed."""
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{IN_USE}"):
+        if not SCRATCH_NAME.fullmatch(left.parent.name):
+            continue
         # Refused (a Timeout, which is an OSError) while its worker lives.
         with suppress(OSError), FileLock(left, timeout=0, fallback_to_soft=False):
             shutil.rmtree(left.parent, ignore_errors=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from lineament.records import read_json
+from lineament.files.reading import read_json
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import is_finished

@@ -19,11 +19,12 @@ from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from lineament.errors import LineamentError
+from lineament.files.reading import read_bytes
+from lineament.files.writing import write_bytes
 from lineament.problems.factory import factory_of
 from lineament.problems.kinds import kind_named
 from lineament.problems.problem import Problem
 from lineament.problems.progress import Progress
-from lineament.records import write_bytes
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem, run_job
 from lineament.settings.plain import digest, to_dict
@@ -126,7 +127,7 @@ class Job:
         """
         left = {path for kind in STAY_BEHIND for path in self.run.glob(kind)}
         brought = [path for path in self.run.rglob("*") if path.is_file() and path not in left]
-        return {str(path.relative_to(self.run)): path.read_bytes() for path in brought}
+        return {str(path.relative_to(self.run)): read_bytes(path) for path in brought}
 
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write files that are not there yet: records last, after their arrays, since what has them is complete."""
@@ -171,7 +172,7 @@ class Preparation:
 
     def files(self) -> Mapping[str, bytes]:
         """Return the one file, if it is there."""
-        return {self.key.name: self.key.read_bytes()} if self.key.exists() else {}
+        return {self.key.name: read_bytes(self.key)} if self.key.exists() else {}
 
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write the one file."""
@@ -255,4 +256,4 @@ def _link(source: Path, target: Path) -> None:
     except FileExistsError:
         return
     except OSError:
-        write_bytes(target, source.read_bytes())
+        write_bytes(target, read_bytes(source))

@@ -8,18 +8,9 @@ from pathlib import Path
 import tomli_w
 
 from lineament.errors import InputError
-from lineament.records import delete_leftovers, write_bytes, write_json
-from lineament.runs.folder import (
-    CELLS,
-    EXTENDING,
-    SWEEP_FILE,
-    RunFolder,
-    differences,
-    provenance,
-    require_unused,
-    require_writable,
-    spanned,
-)
+from lineament.files.folders import require_unused, require_writable
+from lineament.files.writing import delete_leftovers, write_bytes, write_json
+from lineament.runs.folder import CELLS, EXTENDING, SWEEP_FILE, RunFolder, differences, provenance, spanned
 from lineament.runs.sweep.grid import Cell, Grid, grid_file, make_grid
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import updated

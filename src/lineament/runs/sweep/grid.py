@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
 from lineament.errors import InputError, unknown_name
+from lineament.files.naming import safe_name
 from lineament.settings.keys import KEYS
-from lineament.settings.plain import digest, plain_value, to_dict, value_of
+from lineament.settings.plain import plain_value, to_dict, value_of
 from lineament.settings.reading import from_file, updated
 from lineament.settings.settings import Settings
 from lineament.settings.words import short_keys, value_words
@@ -24,7 +24,6 @@ NOT_VARIED = {
     "problem": "a sweep has one problem",
     "preset": "a sweep starts from one preset",
 }
-MAX_NAME_CHARACTERS = 120
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,10 @@ def grid_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def cell_name(values: Mapping[str, Any]) -> str:
-    """Return `optimizer=sgd,lr=0.001`: keys by their last part where that is enough; long names are cut."""
+    """Return `optimizer=sgd,lr=0.001`: keys by their last part where that is enough, as a safe name."""
     short = short_keys(values)
     text = ",".join(f"{short[key]}={_words(value)}" for key, value in values.items())
-    safe = re.sub(r"[^\w.,=+-]", "-", text, flags=re.ASCII)
-    if safe == text and len(text) <= MAX_NAME_CHARACTERS:
-        return text
-    return f"{safe[:MAX_NAME_CHARACTERS]}-{digest(text)[:6]}"  # distinct texts stay distinct
+    return safe_name(text)
 
 
 def _values(base: Settings, key: str, given: Any, source: str) -> tuple[Any, ...]:

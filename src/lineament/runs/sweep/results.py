@@ -12,7 +12,9 @@ from lineament.claims.evidence import paired_by_seed
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import LineamentError
-from lineament.records import Record, load_records, read_json, write_json
+from lineament.files.reading import read_json
+from lineament.files.writing import write_json
+from lineament.records import Record, load_records
 from lineament.report.sweep.page import write_sweep_report
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import is_finished, seeds_of

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from lineament.claims.intervals import LEVEL
-from lineament.records import Record, load_records, read_json, written_whole
+from lineament.files.reading import read_json
+from lineament.files.writing import written_whole
+from lineament.records import Record, load_records
 from lineament.runs.sweep.folder import SweepFolder
 from lineament.runs.sweep.grid import Cell, Grid
 from lineament.settings.keys import KEYS

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lineament.claims.registry import evaluate_claims
-from lineament.records import Record, read_json
+from lineament.files.reading import read_json
+from lineament.records import Record
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.settings.plain import flattened, to_dict

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from lineament.errors import InputError
 from lineament.runs.tracking.job_log import JobLog
+
+EVENT_FILES = "events.out.tfevents.*"
 
 
 def require_installed() -> None:
@@ -23,7 +24,8 @@ def open_tracker(out: Path) -> Callable[[JobLog], None]:
 
     def log(job: JobLog) -> None:
         folder = out / "tensorboard" / job.name
-        shutil.rmtree(folder, ignore_errors=True)
+        for earlier in folder.glob(EVENT_FILES):
+            earlier.unlink(missing_ok=True)
         with SummaryWriter(str(folder)) as writer:
             for name, values in job.curves.items():
                 for step, value in enumerate(values):

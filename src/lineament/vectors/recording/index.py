@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lineament.errors import InputError, LineamentError
+from lineament.files.reading import read_json
+from lineament.files.writing import write_json
 from lineament.parameters import ParameterSpace, Space
 from lineament.problems.factor_pairs import factor_pairs, why_no_pairs
-from lineament.records import read_json, write_json
 from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.rows import DTYPES, row_file
 from lineament.vectors.recording.sketch import Sketch

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lineament.bases import Basis
-from lineament.errors import InputError, LineamentError
+from lineament.errors import InputError
+from lineament.files.tensors import open_tensors
 from lineament.parameters import Vectors
 from lineament.problems.factor_pairs import FACTOR, FactorPair, partner
 from lineament.vectors.recording.index import RecordingIndex
@@ -25,6 +25,7 @@ from lineament.vectors.recording.rows import RowReader, column_blocks, cross_pro
 from lineament.vectors.trajectory_gram import Coefficients, OutsideVector, StepBasis, TrajectoryGram
 
 START, GRADIENTS = "start.safetensors", "gradients"
+RECORD_AGAIN = "Record again, or copy the whole folder again."
 
 
 class Recorded:
@@ -226,12 +227,9 @@ class Trajectory(Recorded):
 
     def start(self) -> Float[Tensor, " n_params"]:
         """Read theta_0, (n_params,), in the model's precision."""
-        file = self.folder / START
-        try:
-            with safe_open(file, framework="pt") as stored:
-                theta: Tensor = stored.get_tensor("theta")
-        except (SafetensorError, OSError) as error:
-            raise LineamentError(f"{file} cannot be read as the start of a recording: {error}.") from None
+        theta: Tensor
+        with open_tensors(self.folder / START, "the start of the recording", RECORD_AGAIN) as stored:
+            theta = stored.get_tensor("theta")
         return theta
 
     def position(self, step: int) -> Float64[Tensor, " n_params"]:

@@ -7,6 +7,7 @@ and copies what was asked for: a range of rows, or a range of columns of all row
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,18 +20,27 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lineament.errors import InputError, LineamentError
-from lineament.records import write_bytes
+from lineament.files.writing import write_bytes
 
 # Bytes of float64 rows that any question to a recording holds at once, at most; one column or row is always allowed.
 MAX_BYTES_HELD = 128 * 2**20
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 # Rows of a Gram matrix made in one product. Products below the diagonal of tiles are not made, but mirrored.
 TILE = 256
+ROW_FILE = re.compile(r"rows-([0-9]{5,})\.safetensors")
 
 
 def row_file(folder: Path, number: int) -> Path:
     """Return the file with rows number * rows_per_file and following."""
     return folder / f"rows-{number:05d}.safetensors"
+
+
+def delete_rows(folder: Path, first: int) -> None:
+    """Delete the row files of a recording from number `first` on; only names that `row_file` gives."""
+    for file in folder.glob("rows-*.safetensors"):
+        number = ROW_FILE.fullmatch(file.name)
+        if number and int(number[1]) >= first and file.is_file():
+            file.unlink(missing_ok=True)
 
 
 class RowWriter:
@@ -53,7 +63,7 @@ class RowWriter:
         held = n_rows % rows_per_file
         if held:
             self._buffer[:held] = RowReader(folder, n_rows, width, dtype, rows_per_file).rows(n_rows - held, n_rows)
-        self._cut(-(-n_rows // rows_per_file))
+        delete_rows(folder, -(-n_rows // rows_per_file))
 
     def next_row(self) -> Float[Tensor, " width"]:
         """Return where to put the next row, (width,); retries a failed write first."""
@@ -78,12 +88,6 @@ class RowWriter:
         rows = self._buffer[: self.n_rows - number * self.rows_per_file]
         write_bytes(row_file(self.folder, number), save({"rows": rows}))
         self._written = self.n_rows
-
-    def _cut(self, n_files: int) -> None:
-        for file in self.folder.glob("rows-*.safetensors"):
-            number = file.stem.removeprefix("rows-")
-            if number.isdecimal() and int(number) >= n_files:
-                file.unlink(missing_ok=True)
 
 
 class RowReader:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lineament.errors import InputError
+from lineament.settings.fields import DecayRate, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -17,21 +18,21 @@ class StatedOptimizer:
 
     optimizer: Literal["sgd", "momentum", "adamw"] | None = None
     """optimizer that made the updates, where the recording does not say; needed for blind values"""
-    lr: float = 1e-3
+    lr: PositiveFloat = 1e-3
     """peak step size of that optimizer; matters for dW, and beside weight decay"""
-    momentum: float = 0.9
+    momentum: DecayRate = 0.9
     """momentum of the optimizer momentum, beta1 of adamw"""
-    beta2: float = 0.999
+    beta2: DecayRate = 0.999
     """decay of adamw's second moment"""
-    eps: float = 1e-8
+    eps: NonNegativeFloat = 1e-8
     """offset of adamw's denominator"""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """decoupled weight decay of adamw, L2 penalty of sgd and momentum"""
     schedule: Schedule = "constant"
     """how the step size goes after the warm-up: constant, or down to 0 linearly or as half a cosine"""
-    warmup_steps: int = 0
+    warmup_steps: NonNegativeInt = 0
     """optimizer steps over which the step size rises linearly from 0, which it is at the first step"""
-    schedule_steps: int | None = None
+    schedule_steps: PositiveInt | None = None
     """optimizer steps of the whole schedule; default: up to the last recorded step"""
 
     def check_optimizer(self) -> None:

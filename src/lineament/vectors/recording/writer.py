@@ -12,12 +12,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lineament.errors import InputError, NonFiniteError
+from lineament.files.folders import is_unused
+from lineament.files.writing import write_bytes
 from lineament.parameters import ParameterSpace
-from lineament.records import write_bytes
 from lineament.vectors.recording.index import INDEX, RecordingIndex, check_about, scales_of
 from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.reader import GRADIENTS, START, Trajectory
-from lineament.vectors.recording.rows import DTYPES, RowWriter
+from lineament.vectors.recording.rows import DTYPES, RowWriter, delete_rows
 from lineament.vectors.recording.sketch import Sketch
 from lineament.vectors.recording.watch import OptimizerWatch
 
@@ -35,7 +36,7 @@ class Recorder:
 
     Args:
         space: the measured parameters; theta at construction is the start of the trajectory.
-        folder: where rows go; must not hold a recording already.
+        folder: where rows go; new, empty, or a recording without a row.
         dtype: float32, float64 for models in double precision, or bfloat16 for half the disk. bfloat16 rows carry on
             what their rounding left out, so that theta_0 + u_1 + .. + u_t stays within one rounding of u_t of theta_t.
         every: a row is taken at every so many calls of `append`.
@@ -51,7 +52,7 @@ class Recorder:
     `Recorder.resume` goes on with it.
 
     Raises:
-        InputError: from the constructor for a folder with a recording, or arguments that do not fit.
+        InputError: from the constructor for a folder with a recording or other files, or arguments that do not fit.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Recorder:
         row_bytes = index.width * dtype.itemsize * (2 if gradients else 1)
         rows_per_file = max(1, min(ROWS_PER_FILE, MAX_BYTES_BUFFERED // row_bytes))
         theta = space.read().cpu()
+        index = index.with_rows_per_file(rows_per_file)
+        index.write(folder)  # first of all, since it marks the folder as a recording
         write_bytes(folder / START, save({"theta": theta}))
-        self._open(space, folder, index.with_rows_per_file(rows_per_file), theta, optimizer)
+        self._open(space, folder, index, theta, optimizer)
 
     @classmethod
     def resume(
@@ -295,15 +298,31 @@ def _check(space: ParameterSpace, dtype: torch.dtype, every: int, sketch: Sketch
         )
 
 
+def begin_again(folder: Path) -> None:
+    """Empty a recording that was cut short, so that a recorder takes its folder; files that are no rows of it stay.
+
+    Raises:
+        LineamentError: the folder holds something, but no recording that can be read.
+    """
+    if is_unused(folder):
+        return
+    RecordingIndex.read(folder).with_rows((), closed=False).write(folder)
+    for place in (folder, folder / GRADIENTS):
+        delete_rows(place, 0)
+
+
 def _check_unused(folder: Path) -> None:
-    """Raise `InputError` if the folder holds rows; a recording that was begun without a row is begun again."""
-    if (folder / INDEX).exists():
-        index = RecordingIndex.read(folder)
-        if index.closed or index.steps:
-            raise InputError(
-                f"{folder} already holds a recording of {len(index.steps)} rows; record into another folder, or go on "
-                "with Recorder.resume."
-            )
+    """Raise `InputError` if the folder holds anything but a recording that was begun without a row."""
+    if is_unused(folder):
+        return
+    if not (folder / INDEX).exists():
+        raise InputError(f"{folder} is not empty and holds no recording; record into another folder.")
+    index = RecordingIndex.read(folder)
+    if index.closed or index.steps:
+        raise InputError(
+            f"{folder} already holds a recording of {len(index.steps)} rows; record into another folder, or go on "
+            "with Recorder.resume."
+        )
 
 
 def _check_equal(folder: Path, index: RecordingIndex, asked: Mapping[str, object]) -> None:
