@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_the_old_table_and_no_leftover(sweep: SweepFolder, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = sweep.records_table.read_bytes()
-    monkeypatch.setattr("lineament.records.os.fsync", refuse)
+    monkeypatch.setattr("lineament.files.writing.os.fsync", refuse)
     with pytest.raises(LineamentError, match=r"could not write .*records\.parquet.*free space"):
         write_tables(sweep)
     assert sweep.records_table.read_bytes() == before

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from lineament.errors import LineamentError
 from lineament.files.naming import safe_name
-from lineament.files.reading import read_json
+from lineament.files.schemas import read_ours
 from lineament.files.tensors import load_tensors
 from lineament.files.writing import write_bytes, write_json
 
 # Schema 1, whose quantities have neither blind value nor ceiling, is still read.
 SCHEMA_VERSION = 2
+MADE_ANEW = "Move the file away if it is not a record of this run; `lineament run --resume` makes a missing one again."
 Label = str | int | float
 
 
@@ -133,10 +133,8 @@ class Record:
     @classmethod
     def load(cls, path: Path, with_arrays: bool = True) -> Record:
         """Read a record written by `save`; without its arrays where only figures are asked for."""
-        body = read_json(path)
-        version = body.pop("schema", None)
-        if version not in (1, SCHEMA_VERSION):
-            raise LineamentError(f"{path} has schema {version}; this version reads schemas 1 and {SCHEMA_VERSION}.")
+        body = read_ours(path, "record", MADE_ANEW, (1, SCHEMA_VERSION))
+        del body["schema"]
         names = body.pop("arrays")
         quantities = tuple(Quantity(name=figure.pop("quantity"), **figure) for figure in body.pop("figures"))
         arrays = load_tensors(path.with_suffix(".safetensors"), framework="np") if names and with_arrays else {}

@@ -10,8 +10,8 @@ from typing import Any
 from lineament.claims.intervals import Interval
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Bounds, Claim, Condition
-from lineament.errors import LineamentError
 from lineament.files.reading import read_json
+from lineament.files.schemas import read_ours
 from lineament.files.writing import write_json
 from lineament.records import Record
 
@@ -45,13 +45,10 @@ def read_claims(run: Path) -> list[Claim]:
         LineamentError: the file is missing or torn, or of a schema that this version does not read.
     """
     path = run / "claims.json"
-    body = read_json(path)
-    if body.get("schema") not in SCHEMAS_READ:
-        known = " and ".join(map(str, SCHEMAS_READ))
-        raise LineamentError(
-            f"{path} has schema {body.get('schema')}; this version reads schemas {known}. `lineament report {run}` "
-            "writes it anew from the records."
-        )
+    anew = f"`lineament report {run}` writes it anew from the records."
+    first = read_json(path)
+    name = "claims" if isinstance(first, dict) and first.get("schema") != 1 else "claims-1"
+    body = read_ours(path, name, anew, SCHEMAS_READ)
     return [claim_from(claim) for claim in body["claims"]]
 
 

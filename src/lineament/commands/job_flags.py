@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lineament.errors import InputError, unknown_name
+from lineament.files.writing import require_appendable
 from lineament.measurements.registry import MEASUREMENTS
 from lineament.problems.kinds import KINDS
 from lineament.runs.executors.options import ExecutorOptions
@@ -131,6 +132,8 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
             raise InputError(f"--require-interval needs at least 2 seeds; got {settings.seeds}. Use --seeds 3.")
         if self.log_file and not self.log_file.parent.is_dir():
             raise InputError(f"--log-file {self.log_file}: the folder {self.log_file.parent} does not exist.")
+        if self.log_file:
+            require_appendable(self.log_file)
 
     def _start(self, file: Mapping[str, Any]) -> tuple[str, str]:
         """Find problem and preset, which the command line and the file may both name, but not differently."""

@@ -140,7 +140,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     for claim in claims:
         table.add_row(
             claim.id,
-            *([claim.task] if len(tasks) > 1 else []),
+            *([escape(claim.task)] if len(tasks) > 1 else []),
             _with_interval(claim),
             *(_number(getattr(claim, name)) for name in beside),
             f"[{VERDICT_STYLES[claim.verdict]}]{_verdict_words(claim.verdict)}[/]",
@@ -179,7 +179,7 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
         for claim in map(claim_from, cell["claims"]):
             by_claim.setdefault((claim.id, claim.task), []).append((cell["name"], claim))
     for (name, task), in_cells in by_claim.items():
-        table.add_row(f"[bold]{name}[/]{f' ({task})' if len(tasks) > 1 else ''}")
+        table.add_row(f"[bold]{name}[/]{f' ({escape(task)})' if len(tasks) > 1 else ''}")
         for where, claim in in_cells:
             word = f"[{VERDICT_STYLES[claim.verdict]}]{_verdict_words(claim.verdict)}[/]"
             table.add_row(f"  {escape(where)}", _with_interval(claim), _number(claim.null), word)

@@ -72,6 +72,13 @@ def opened_for_lines(path: Path) -> TextIO:
         raise InputError(f"{path} cannot be written: {reason}. Choose another file.") from None
 
 
+def require_appendable(path: Path) -> None:
+    """Raise `InputError` unless lines may be appended to a file, which need not exist; nothing is made."""
+    place = path if path.exists() else path.parent
+    if path.is_dir() or (path.exists() and not path.is_file()) or not os.access(place, os.W_OK):
+        raise InputError(f"{path} cannot be written. Choose another file, or allow writing there.")
+
+
 def is_left_over(path: Path) -> bool:
     """Return whether this is a file that a killed writer of ours left unfinished."""
     return LEFT_OVER.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()

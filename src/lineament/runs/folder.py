@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from lineament.errors import InputError
 from lineament.files.folders import LOCK, require_unused, require_writable
 from lineament.files.naming import safe_name
-from lineament.files.reading import read_json
+from lineament.files.schemas import read_ours
 from lineament.files.writing import append_line, delete_leftovers, write_bytes, write_json
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import from_file, updated
@@ -152,11 +152,17 @@ class RunFolder:
         with held:
             yield
 
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        """Read how far each job is; empty where none was planned. `InputError` for a damaged state.json."""
+        if not self.state.exists():
+            return {}
+        jobs: dict[str, dict[str, Any]] = read_ours(self.state, "state", "Delete it: it is made anew.")["jobs"]
+        return jobs
+
     def mark(self, job: str, status: str, message: str | None = None, **more: float) -> None:
         """Set one job's state; `more` says how it went, e.g. seconds and attempts."""
-        body: dict[str, Any] = read_json(self.state) if self.state.exists() else {"schema": 1, "jobs": {}}
-        body["jobs"][job] = {"status": status, **({"message": message} if message else {}), **more}
-        write_json(self.state, body)
+        own = {"status": status, **({"message": message} if message else {}), **more}
+        write_json(self.state, {"schema": 1, "jobs": {**self.jobs(), job: own}})
 
     def log(self, line: str) -> None:
         """Append a dated line to log.txt."""
@@ -180,7 +186,7 @@ class RunFolder:
         path, now = self.path / "provenance.json", provenance(settings)
         if not path.exists():
             return now
-        first = read_json(path)
+        first = read_ours(path, "provenance", "Delete it: it is made anew.")
         resumed = first.get("resumed", {})
         return {**first, "resumed": {**resumed, str(len(resumed) + 1): now}}
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from lineament.claims.claims_file import read_claims
@@ -38,9 +39,9 @@ def claims(flags: Claims) -> int:
 def compare(flags: Compare) -> int:
     """Print the claims of two runs side by side, and the settings in which they differ."""
     pairs = [{(claim.id, claim.task): claim for claim in _claims_of(run)} for run in (flags.first, flags.second)]
-    table = Table("claim", "task", flags.first.name, flags.second.name)
+    table = Table("claim", "task", escape(flags.first.name), escape(flags.second.name))
     for key in dict.fromkeys([*pairs[0], *pairs[1]]):
-        table.add_row(*key, *(_short(by_key.get(key)) for by_key in pairs))
+        table.add_row(*map(escape, key), *(_short(by_key.get(key)) for by_key in pairs))
     console.print(table)
     for line in _differences(RunFolder(flags.first).settings(), RunFolder(flags.second).settings()):
         console.print(line, markup=False)

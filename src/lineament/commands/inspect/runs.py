@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+from rich.markup import escape
 from rich.table import Table
 
 from lineament.commands.inspect.flags import Runs
 from lineament.commands.terminal import console
 from lineament.errors import InputError
-from lineament.files.reading import read_json
 from lineament.runs.folder import RunFolder
 
 
@@ -19,10 +21,15 @@ def runs(flags: Runs) -> int:
     table.columns[0].overflow = "fold"
     for config in sorted(flags.root.glob("**/config.toml")):
         folder = RunFolder(config.parent)
-        settings = folder.settings()
-        jobs = read_json(folder.state)["jobs"] if folder.state.exists() else {}
+        try:
+            settings, jobs = folder.settings(), folder.jobs()
+        except InputError as error:  # somebody else's config.toml, or a damaged file: the other runs are still shown
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         done = sum(job["status"] == "done" for job in jobs.values())
         name = str(config.parent.relative_to(flags.root))
-        table.add_row(name, settings.problem, settings.model.name, str(settings.seeds), f"{done}/{len(jobs)}")
+        table.add_row(
+            escape(name), settings.problem, escape(settings.model.name), str(settings.seeds), f"{done}/{len(jobs)}"
+        )
     console.print(table)
     return 0

@@ -187,7 +187,8 @@ def _print(records: Sequence[Record], out: Path) -> None:
         lengths = sorted({record.value("recorded", what="steps") or 0 for record in own})
         steps = f"{lengths[0]:g}" if len(lengths) == 1 else f"{lengths[0]:g} to {lengths[-1]:g}"
         console.print(
-            f"[bold]{target}[/]: {len(own)} {noun}, {steps} steps of {first.n_params:,} parameters ({first.space})"
+            f"[bold]{escape(target)}[/]: {len(own)} {noun}, {steps} steps of {first.n_params:,} parameters "
+            f"({first.space})"
         )
         for remark in remarks(own):
             console.print(f"[dim]{escape(remark)}[/]")
@@ -196,7 +197,7 @@ def _print(records: Sequence[Record], out: Path) -> None:
             console.print(_table(topic, lines))
             for reason in dict.fromkeys(line.reason for line in lines if line.reason and not _censored(line)):
                 console.print(f"[dim]-: {reason}[/]")
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True, markup=False)
 
 
 def _table(topic: tuple[str, str], lines: Sequence[Advice]) -> Table:

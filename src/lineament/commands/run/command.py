@@ -11,7 +11,7 @@ from lineament.commands.run.summary import print_summary
 from lineament.commands.terminal import console, job_progress, print_failures
 from lineament.errors import LineamentError
 from lineament.problems.kinds import kind_named
-from lineament.problems.problem import Problem
+from lineament.problems.problem import Problem, chosen_device
 from lineament.records import record_files
 from lineament.runs.executors.driver import Driver, settle_finished
 from lineament.runs.executors.jobs import open_pool
@@ -32,6 +32,8 @@ def run(flags: Run) -> int:
     if flags.dry_run:
         return print_plan(settings, flags.n_workers)
     validate(settings)
+    if flags.executor != "ray":  # its nodes may have another
+        chosen_device(settings.device)
     out = flags.out or flags.default_out(settings)
     folder = RunFolder(out)
     folder.check(settings, flags.resume)

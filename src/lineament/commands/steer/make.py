@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -126,8 +127,8 @@ def _print(
     first = next(iter(vectors.values()))
     tags = replace(first.tags, row_hashes=())
     console.print(
-        f"[bold]{flags.model}[/], {tags.contrast} contrast of {tags.n_examples} rows of {flags.data.name}, "
-        f"read at {tags.site} output, {tags.position} token",
+        f"[bold]{escape(flags.model)}[/], {tags.contrast} contrast of {tags.n_examples} rows of "
+        f"{escape(flags.data.name)}, read at {tags.site} output, {tags.position} token",
     )
     columns = [column for name in vectors for column in (f"|{name}|", "halves agree")]
     both = len(vectors) == 2
@@ -147,7 +148,7 @@ def _print(
     for note in notes:
         console.print(f"note: {note}.")
     for path in flags.outputs().values():
-        console.print(f"vector: {path}", soft_wrap=True)
+        console.print(f"vector: {path}", soft_wrap=True, markup=False)
 
 
 def agreement_texts(name: str, agreement: Mapping[int, float]) -> Iterator[str]:

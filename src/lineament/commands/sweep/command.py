@@ -12,6 +12,7 @@ from lineament.commands.job_flags import JobFlags
 from lineament.commands.terminal import console, job_progress, print_failures, sweep_table
 from lineament.errors import LineamentError
 from lineament.problems.kinds import kind_named
+from lineament.problems.problem import chosen_device
 from lineament.runs.executors.driver import Driver, Failure, settle_finished
 from lineament.runs.executors.jobs import open_pool
 from lineament.runs.executors.standing import Standing, standing
@@ -40,7 +41,7 @@ def sweep(flags: JobFlags) -> int:
         return 0
     failures, results = run_grid(grid, out, flags)
     console.print(sweep_table(results))
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True, markup=False)
     return 1 if failures else 0
 
 
@@ -57,6 +58,9 @@ def run_grid(grid: Grid, out: Path, flags: JobFlags) -> tuple[list[Failure], dic
     """
     with tracking(flags.track, out) as after:
         folder, cells = SweepFolder(out), checked_cells(grid)
+        if flags.executor != "ray":  # its nodes may have another
+            for device in {cell.settings.device for cell in cells}:
+                chosen_device(device)
         folder.check(grid, flags.resume)
         notes = _notes_of_each_model(cells)
         with open_pool(flags, out, _most_demanding(cells)) as pool, RunFolder(out).locked():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from lineament.files.reading import read_json
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import is_finished
@@ -41,5 +40,4 @@ def standing(jobs: Sequence[Job]) -> Standing:
 
 
 def _states(folder: RunFolder) -> dict[str, dict[str, Any]]:
-    jobs: dict[str, dict[str, Any]] = read_json(folder.state)["jobs"] if folder.state.exists() else {}
-    return jobs
+    return folder.jobs()
