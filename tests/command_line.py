@@ -25,6 +25,7 @@ TINY = {
     "model.width": "32",
     "model.length": "4",
     "recovery.steps": "60",
+    "recovery.threshold": "0.7",
     "measurement.ranks": "1,2,5",
     "measurement.headline_rank": "5",
     "measurement.gradients": "16",

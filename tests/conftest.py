@@ -20,7 +20,17 @@ from made_once import made_once, session_folder
 # Draws are fixed and each example may take as long as it needs: the suite must give one answer on any machine.
 hypothesis_settings.register_profile("lineament", deadline=None, max_examples=25, derandomize=True, database=None)
 hypothesis_settings.load_profile("lineament")
-SLOW_FIXTURES = {"finished", "study", "trained", "processes", "ray", "browser", "before_and_now", "extended"}
+SLOW_FIXTURES = {
+    "finished",
+    "finished_of_three",
+    "study",
+    "trained",
+    "processes",
+    "ray",
+    "browser",
+    "before_and_now",
+    "extended",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,6 +93,18 @@ def finished(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert "Traceback" not in done.stderr
 
     return made_once(tmp_path_factory, "undisturbed", make)
+
+
+@pytest.fixture(scope="session")
+def finished_of_three(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with a third seed, so that there are intervals; tests only read it."""
+
+    def make(out: Path) -> None:
+        shutil.copytree(finished, out)
+        done = lineament(*arguments(out), "--seeds", "3", "--resume")
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "undisturbed-3", make)
 
 
 @pytest.fixture

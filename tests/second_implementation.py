@@ -54,13 +54,13 @@ def decreasing_fit(values: list[float]) -> list[float]:
     return [mean for mean, count in blocks for _ in range(int(count))]
 
 
-def half_life(lags: list[float], rescaled: list[float]) -> float | None:
-    """Where the decreasing fit, from (0, 1) and at most 1, first falls to 1/2."""
+def half_life(lags: list[float], rescaled: list[float], level: float = 0.5) -> float | None:
+    """Where the decreasing fit, from (0, 1) and at most 1, first falls to the level."""
     x, y = 0.0, 1.0
     for lag, value in zip(lags, decreasing_fit(rescaled), strict=True):
         now = min(value, 1.0)
-        if now <= 0.5:
-            return x + (y - 0.5) / (y - now) * (lag - x)
+        if now <= level:
+            return x + (y - level) / (y - now) * (lag - x)
         x, y = lag, now
     return None
 

@@ -95,6 +95,7 @@ def test_more_seeds_extend_a_run(finished: Path, tmp_path: Path) -> None:
     assert set(config["measure"]) == {
         "gradient_rank",
         "basis_capture",
+        "capture_by_horizon",
         "capture_without_momentum",
         "basis_drift",
     }
@@ -207,7 +208,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
         (["--set", "measurement.ranks="], ["measurement.ranks is (empty)"]),
         (["--measure", ""], ["measure is (empty)"]),
         (["--set", "recovery.lr"], ["key=value"]),
-        (["--seeds", "1", "--require-interval"], ["--require-interval", "at least 2 seeds"]),
+        (["--seeds", "1", "--require-interval"], ["--require-interval", "at least 3 seeds"]),
         (["--set", "lora.targets=qproj"], ["qproj", "q_proj"]),
         (["--model", "gpt2"], ["--model", "lm"]),
         (["--config", "absent.toml"], ["absent.toml"]),

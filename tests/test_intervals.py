@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from lineament.claims.intervals import over_seeds, paired
 
-VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=9)
+VALUES = st.lists(st.floats(-100, 100), min_size=3, max_size=9)
 
 
 @given(VALUES, st.sampled_from([0.5, 0.9, 0.95]))
@@ -22,7 +22,7 @@ def test_student_interval_equals_the_closed_form(values: list[float], level: flo
     assert (found.n_seeds, found.level) == (len(values), level)
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=9))
 def test_interval_of_a_fraction_stays_inside(values: list[float]) -> None:
     found = over_seeds(values, fraction=True)
     assert found.low is not None
@@ -39,16 +39,23 @@ def test_interval_of_a_fraction_is_the_students_on_logits() -> None:
 
 
 def test_whole_fractions_give_a_finite_interval() -> None:
-    found = over_seeds([0.0, 1.0], fraction=True)
-    assert found.low == pytest.approx(0, abs=1e-6)
-    assert found.high == pytest.approx(1, abs=1e-6)
-    assert over_seeds([1.0, 1.0], fraction=True).low == pytest.approx(1, abs=1e-5)
+    found = over_seeds([0.0, 0.0, 1.0, 1.0], fraction=True)
+    assert found.low == pytest.approx(0, abs=1e-5)
+    assert found.high == pytest.approx(1, abs=1e-5)
+    assert over_seeds([1.0, 1.0, 1.0], fraction=True).low == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("fraction", [True, False])
 def test_one_seed_has_no_interval(fraction: bool) -> None:
     found = over_seeds([0.4], fraction=fraction)
     assert (found.mean, found.low, found.high, found.n_seeds) == (0.4, None, None, 1)
+
+
+@pytest.mark.parametrize("fraction", [True, False])
+def test_two_seeds_have_their_two_values_and_no_interval(fraction: bool) -> None:
+    found = over_seeds([0.4, 0.6], fraction=fraction)
+    assert (found.low, found.high, found.pair, found.n_seeds) == (None, None, (0.4, 0.6), 2)
+    assert found.mean == pytest.approx(0.5)
 
 
 def test_pairing_takes_differences_seed_by_seed() -> None:
@@ -59,7 +66,7 @@ def test_pairing_takes_differences_seed_by_seed() -> None:
         paired([1.0, 2.0], [1.0])
 
 
-@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+@pytest.mark.parametrize("n_seeds", [3, 5, 8])
 @pytest.mark.parametrize("fraction", [True, False])
 def test_coverage_is_what_it_says(n_seeds: int, fraction: bool) -> None:
     """Normal data (logit-normal for fractions): the true centre is inside in 95 % of runs, within 3 standard errors."""

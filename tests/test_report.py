@@ -44,12 +44,12 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 @pytest.fixture
-def page(browser: webdriver.Chrome, finished: Path) -> webdriver.Chrome:
+def page(browser: webdriver.Chrome, finished_of_three: Path) -> webdriver.Chrome:
     """The report, freshly opened and drawn, with empty logs before it."""
     size(browser, 1200)
     browser.get("about:blank")
     browser.get_log("browser"), browser.get_log("performance")  # type: ignore[no-untyped-call]
-    browser.get((finished / "report.html").as_uri())
+    browser.get((finished_of_three / "report.html").as_uri())
     WebDriverWait(browser, 60).until(drawn)
     return browser
 
@@ -90,19 +90,21 @@ def test_no_console_message_and_no_request_leaves_the_file(page: webdriver.Chrom
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
-def test_verdicts_are_those_of_claims_json(page: webdriver.Chrome, finished: Path) -> None:
+def test_verdicts_are_those_of_claims_json(page: webdriver.Chrome, finished_of_three: Path) -> None:
     rows = page.find_elements(By.CSS_SELECTOR, "tr[data-claim]")
     shown = {row.get_attribute("data-claim"): row.find_element(By.CSS_SELECTOR, ".badge") for row in rows}
-    claims = read_json(finished / "claims.json")["claims"]
+    claims = read_json(finished_of_three / "claims.json")["claims"]
     assert set(shown) == {claim["id"] for claim in claims}
     for claim in claims:
         assert claim["verdict"] in (shown[claim["id"]].get_attribute("class") or "").split()
 
 
-def test_verdicts_come_first_and_every_figure_names_its_records(page: webdriver.Chrome, finished: Path) -> None:
+def test_verdicts_come_first_and_every_figure_names_its_records(
+    page: webdriver.Chrome, finished_of_three: Path
+) -> None:
     sections = page.find_elements(By.CSS_SELECTOR, "main section")
     assert sections[0].get_attribute("id") == "verdicts"
-    files = {f"records/{record.name}.json" for record in load_records(finished / "records")}
+    files = {f"records/{record.name}.json" for record in load_records(finished_of_three / "records")}
     for figure in page.find_elements(By.CSS_SELECTOR, "figure"):
         named = figure.find_element(By.CSS_SELECTOR, ".source").text
         assert any(file in named for file in files)
@@ -132,19 +134,19 @@ def test_pictures_of_other_measurements_draw(
     assert outside == 0, "an axis title is cut off"
 
 
-def test_definitions_open_on_demand_and_cover_every_quantity(page: webdriver.Chrome, finished: Path) -> None:
+def test_definitions_open_on_demand_and_cover_every_quantity(page: webdriver.Chrome, finished_of_three: Path) -> None:
     for summary in page.find_elements(By.CSS_SELECTOR, "details.definitions > summary"):
         page.execute_script("arguments[0].click()", summary)
     text = " ".join(d.text for d in page.find_elements(By.CSS_SELECTOR, "details.definitions[open]"))
-    for record in load_records(finished / "records"):
+    for record in load_records(finished_of_three / "records"):
         for quantity in {figure.name for figure in record.quantities}:
             assert record.definitions[quantity][:40] in text, quantity
 
 
-def test_a_figure_s_table_holds_the_record_s_value(page: webdriver.Chrome, finished: Path) -> None:
+def test_a_figure_s_table_holds_the_record_s_value(page: webdriver.Chrome, finished_of_three: Path) -> None:
     values = [
         record.value("capture", basis="prefix", rank=5, definition="whole", at="T", space_of="parameters")
-        for record in load_records(finished / "records")
+        for record in load_records(finished_of_three / "records")
         if record.measurement == "basis_capture"
     ]
     mean = sum(v for v in values if v is not None) / len(values)
@@ -228,10 +230,10 @@ def test_it_prints(page: webdriver.Chrome) -> None:
     assert len(content) > 50_000
 
 
-def test_the_page_is_one_file_and_the_same_bytes_each_time(finished: Path) -> None:
-    text = (finished / "report.html").read_text()
+def test_the_page_is_one_file_and_the_same_bytes_each_time(finished_of_three: Path) -> None:
+    text = (finished_of_three / "report.html").read_text()
     assert "src=" not in text.split("<script>")[0]
-    assert render(finished) == render(finished) == text
+    assert render(finished_of_three) == render(finished_of_three) == text
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:

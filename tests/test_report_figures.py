@@ -40,7 +40,7 @@ def test_a_section_of_records_that_hold_nothing_has_no_pictures(section: Section
 
 
 def test_a_measurement_without_a_section_gets_a_table_of_its_quantities(tmp_path: Path) -> None:
-    for record in made("new_thing", [Quantity("size", 2.0, "steps")], [Quantity("size", 4.0, "steps")]):
+    for record in made("new_thing", *([Quantity("size", size, "steps")] for size in (2.0, 3.0, 4.0))):
         record.save(tmp_path / "records")
     page = render(tmp_path)
     assert "<h2>new thing</h2>" in page
@@ -69,8 +69,8 @@ def captures_of(run: Path) -> list[Record]:
     return [record for record in load_records(run / "records") if record.measurement == "basis_capture"]
 
 
-def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished: Path) -> None:
-    records = captures_of(finished)
+def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished_of_three: Path) -> None:
+    records = captures_of(finished_of_three)
     picture = capture_picture(records, 5)
     assert picture is not None
     barred = {line.key for panel in picture.panels for line in panel.lines if line.bars and line.mode == "line"}
@@ -130,8 +130,8 @@ def test_a_claim_that_this_version_does_not_know_keeps_its_identifier() -> None:
     assert (row["title"], row["meaning"]) == ("something else", "")
 
 
-def test_words_name_the_conditions_that_decide(finished: Path) -> None:
-    for found in read_claims(finished):
+def test_words_name_the_conditions_that_decide(finished_of_three: Path) -> None:
+    for found in read_claims(finished_of_three):
         assert found.conditions
         expected = {"inconclusive": "Undecided: ", "not_supported": "Fails: "}.get(found.verdict)
         if expected and (found.verdict == "inconclusive" or len(found.conditions) > 1):
@@ -178,9 +178,9 @@ def test_a_half_life_that_no_seed_reaches_is_one_clause() -> None:
 
 def test_seeds_without_half_life_are_named_beside_the_mean_of_the_others() -> None:
     noisy = [Quantity("half_life", None, "steps", labels={"from": "broken"}, reason="too little signal")]
-    text = half_life_text(made("basis_drift", life(10), life(12), life(None, 83), noisy), "broken")
+    text = half_life_text(made("basis_drift", life(10), life(11), life(12), life(None, 83), noisy), "broken")
     assert "11 [" in text
-    assert "does not cross within the run in 1 of 4 seeds (largest lag 83); 1 of 4 seeds: too little signal" in text
+    assert "does not cross within the run in 1 of 5 seeds (largest lag 83); 1 of 5 seeds: too little signal" in text
     assert "without" not in half_life_text(made("basis_drift", life(10), life(12)), "broken")
 
 
@@ -188,7 +188,7 @@ def test_window_overlaps_are_told_at_lags_that_all_seeds_have() -> None:
     def windows(*lags: int) -> list[Quantity]:
         return [Quantity("window_overlap", 1 / lag, "fraction", labels={"lag": lag, "width": 10}) for lag in lags]
 
-    (text,) = window_texts(made("basis_drift", windows(40, 50, 100), windows(40, 50)))
+    (text,) = window_texts(made("basis_drift", windows(40, 50, 100), windows(40, 50), windows(40, 50)))
     assert "0.025 [0.025, 0.025] at lag 40, 0.02 [0.02, 0.02] at lag 50 (two random planes: 0.01)" in text
     assert window_texts(made("basis_drift", life(10))) == []
 

@@ -234,7 +234,7 @@ def test_a_sweep_is_described(sweep: dict[str, Any]) -> None:
         ("cells", {"extra": 1}),
         ("differences", {"n_seeds": 0}),
         ("differences", {"low": None, "high": None, "reason": None}),
-        ("differences", {"low": None}),
+        ("differences", {"low": 0.1}),
         ("failed", {"message": ""}),
         ("vary", {"values": []}),
     ],

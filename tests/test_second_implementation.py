@@ -107,3 +107,39 @@ def test_blind_adam_is_the_mean_of_runs_written_out_as_sums(beta1: float, n_step
         stderr = np.std(drawn[name], ddof=1) / np.sqrt(8)
         # the finite width adds k / n_params = 2.5e-4 to every capture
         assert abs(value - np.mean(drawn[name])) < 3.5 * stderr + 5e-4, name
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_captures_by_horizon_are_those_of_the_recorded_rows(finished: Path, seed: int) -> None:
+    body = record(finished, "capture_by_horizon", "copy", seed)
+    rows = recorded_rows(finished / f"recording/copy-seed{seed}")
+    checked = set()
+    for entry in body["figures"]:
+        labels = entry["labels"]
+        if entry["quantity"] != "horizon_capture" or labels["basis"] != "prefix":
+            continue
+        chosen = np.arange(labels["rank"])
+        vector = left_of_displacement(rows, labels["horizon"], chosen, labels["definition"])
+        assert entry["value"] == pytest.approx(captured(rows, chosen, vector), abs=1e-6), labels
+        assert 0 <= entry["blind"] <= 1
+        checked.add((labels["definition"], labels["horizon"]))
+    horizons = {horizon for _, horizon in checked}
+    assert max(horizons) == end_points(record(finished, "basis_capture", "copy", seed))["T"]
+    assert len(checked) == 2 * len(horizons) > 2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_refresh_lags_follow_from_the_retention(finished: Path, seed: int) -> None:
+    body = record(finished, "basis_drift", "copy", seed)
+    for start in ("broken", "recovered"):
+        held = [
+            (f["labels"]["lag"], f["value"])
+            for f in body["figures"]
+            if f["quantity"] == "retention_share" and f["labels"]["from"] == start and f["value"] is not None
+        ]
+        for f in body["figures"]:
+            if f["quantity"] != "refresh_lag" or f["labels"]["from"] != start:
+                continue
+            lags, values = [lag for lag, _ in held], [value for _, value in held]
+            expected = half_life(lags, values, f["labels"]["share"])
+            assert f["value"] == (None if expected is None else pytest.approx(expected, abs=1e-6)), f["labels"]

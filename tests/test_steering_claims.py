@@ -129,12 +129,12 @@ def test_without_a_reference_both_claims_say_why() -> None:
         assert "agrees with itself" in meaning(claim)
 
 
-def test_two_seeds_with_a_reference_decide_without_the_third() -> None:
+def test_three_seeds_with_a_reference_decide_without_the_fourth() -> None:
     """What makes a reference is known before any step is looked at, so leaving a seed out selects on no result."""
-    records = [*steering_records()[:2], without_reference(2)]
+    records = [*steering_records(), without_reference(3)]
     for id in ("step_matches_caa", "step_steers"):
         claim = claim_of(records, id)
-        assert (claim.verdict, claim.details["n_seeds"], claim.details["dropped_seeds"]) == ("supported", 2, [2])
+        assert (claim.verdict, claim.details["n_seeds"], claim.details["dropped_seeds"]) == ("supported", 3, [3])
 
 
 def test_a_seed_that_cannot_reach_the_price_leaves_the_effect_open() -> None:

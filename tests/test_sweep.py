@@ -209,7 +209,7 @@ BAD = [
     (("--vary", "measure=gradient_rank"), "every cell makes the same measurements"),
     (("--vary", "recovery.lr=1e-3,-1"), "cell lr=-1.0: recovery.lr is -1.0; it must be above 0"),
     (("--vary", "recovery.lr=1e-3", "--executor", "serial", "--time-limit", "5"), "--time-limit needs workers"),
-    (("--vary", "recovery.lr=1e-3", "--require-interval", "--seeds", "1"), "at least 2 seeds"),
+    (("--vary", "recovery.lr=1e-3", "--require-interval", "--seeds", "1"), "at least 3 seeds"),
 ]
 
 

@@ -7,7 +7,6 @@ import gc
 import json
 import weakref
 from importlib import resources
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import jsonschema
 import pandas
 import pyarrow.parquet as pq
 import pytest
-from scipy import stats
 from sweep_records import (
     FAILED_SEED,
     FAILURE,
@@ -101,10 +99,10 @@ def test_a_difference_is_paired_over_the_seeds_that_both_cells_have(body: dict[s
         body, key="recovery.lr", other=0.1, claim="basis_drifts", fixed={"recovery.optimizer": "sgd"}
     )
     # Seed 2 of the first cell failed. Other minus first is 0.10 + 0.02 seed: 0.10 and 0.12.
-    half = stats.t.ppf(0.975, 1) * 0.02 / sqrt(2) / sqrt(2)
     assert found["n_seeds"] == 2
     assert found["mean"] == pytest.approx(0.11)
-    assert (found["low"], found["high"]) == pytest.approx((0.11 - half, 0.11 + half))
+    assert (found["low"], found["high"], found["reason"]) == (None, None, "two seeds")
+    assert found["pair"] == pytest.approx([0.10, 0.12])
     assert (found["first"], found["first_cell"]) == (0.001, "optimizer=sgd,lr=0.001")
     assert (found["unit"], found["task"]) == ("fraction", "sort")
 

@@ -11,6 +11,8 @@ import numpy as np
 from scipy import special, stats
 
 LEVEL = 0.95
+# Student's t has one degree of freedom for two seeds: its intervals of fractions are 0.57 to 1.0 wide and say nothing.
+FEWEST_SEEDS = 3
 # A fraction of exactly 0 or 1 has no finite logit. It counts as half as far from that end as the nearest other seed,
 # at most this far, so that no constant decides the interval.
 MAX_END_DISTANCE = 1e-3
@@ -20,7 +22,7 @@ MAX_END_DISTANCE = 1e-3
 class Interval:
     """Mean over seeds with its two-sided Student t interval.
 
-    `low` and `high` are None for fewer than two seeds; `mean` is nan for none.
+    `low` and `high` are None for fewer than three seeds; `mean` is nan for none. `pair` holds the values of two seeds.
     """
 
     mean: float
@@ -28,6 +30,7 @@ class Interval:
     high: float | None
     n_seeds: int
     level: float = LEVEL
+    pair: tuple[float, float] | None = None
 
 
 def over_seeds(values: Iterable[float], *, fraction: bool = False, level: float = LEVEL) -> Interval:
@@ -42,12 +45,16 @@ def over_seeds(values: Iterable[float], *, fraction: bool = False, level: float 
         Point and interval of one parameter: the arithmetic mean, or for fractions the logit mean mapped back.
     """
     x = np.fromiter(values, dtype=np.float64)
-    if len(x) < 2:
-        return Interval(float(x.mean()) if len(x) else math.nan, None, None, len(x), level)
-    if fraction and np.ptp(x) == 0:  # a logit of 0 or 1 is not finite, and equal seeds need no interval
-        return Interval(float(x[0]), float(x[0]), float(x[0]), len(x), level)
-    y = special.logit(_off_the_ends(x)) if fraction else x
-    mean = float(special.expit(y.mean())) if fraction else float(x.mean())
+    if not len(x):
+        return Interval(math.nan, None, None, 0, level)
+    # a logit of 0 or 1 is not finite, and equal seeds need none
+    y = special.logit(_off_the_ends(x)) if fraction and np.ptp(x) > 0 else x
+    mean = float(special.expit(y.mean())) if fraction and np.ptp(x) > 0 else float(x.mean())
+    if len(x) < FEWEST_SEEDS:
+        pair = (float(x[0]), float(x[1])) if len(x) == 2 else None
+        return Interval(mean, None, None, len(x), level, pair)
+    if fraction and np.ptp(x) == 0:
+        return Interval(mean, mean, mean, len(x), level)
     half = float(stats.t.ppf(0.5 + level / 2, len(y) - 1) * y.std(ddof=1) / math.sqrt(len(y)))
     ends = float(y.mean()) - half, float(y.mean()) + half
     low, high = (float(special.expit(end)) if fraction else end for end in ends)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lineament.claims.evidence import Evidence
-from lineament.claims.intervals import Interval
+from lineament.claims.intervals import FEWEST_SEEDS, Interval
 from lineament.claims.verdict import Bounds, Claim, Condition, verdict_of
 
 
@@ -97,10 +97,10 @@ class ClaimRule:
         interval = measured.interval
         conditions = tuple(part.judge(e, interval) for part in self.requirements)
         fewest = min(interval.n_seeds, *(condition.n_seeds for condition in conditions))
-        few = e.why_few(fewest) if fewest < 2 else None
+        few = e.why_few(fewest) if fewest < FEWEST_SEEDS else None
         open_seeds = self._why_open(e, interval.n_seeds)
         undecided = measured.undecided or open_seeds
-        verdict = "inconclusive" if undecided or interval.n_seeds < 2 else verdict_of(conditions)
+        verdict = "inconclusive" if undecided or interval.n_seeds < FEWEST_SEEDS else verdict_of(conditions)
         return Claim(
             id=self.id,
             task=e.task,

@@ -32,7 +32,7 @@ class SettingFlags:
     preset: str | None = None
     """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
     seeds: SeedCount | None = None
-    """number of independent seeds; one seed gives no interval"""
+    """number of independent seeds; fewer than three give no interval"""
     measure: Annotated[str | None, tyro.conf.arg(help=MEASURE_HELP)] = None
     device: str | None = None
     """auto, cpu or cuda"""

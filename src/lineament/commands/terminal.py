@@ -127,7 +127,7 @@ def print_failures(failures: Sequence[Failure]) -> None:
 def claims_table(claims: Sequence[Claim]) -> Table:
     """Show the verdicts, readable at 80 columns; the task has a column only when there are several."""
     tasks = sorted({claim.task for claim in claims})
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("claim", no_wrap=True)
     if len(tasks) > 1:
         table.add_column("task", no_wrap=True)
@@ -169,7 +169,7 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     cells = results["cells"]
     if len(cells) > MAX_CELLS_SHOWN:
         return _verdict_counts(cells)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("claim, in each cell", overflow="fold")
     for name, justify in (("measured [95 %]", "left"), ("null", "right"), ("verdict", "left")):
         table.add_column(name, no_wrap=True, justify=justify)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from __future__ import annotations
 MEASUREMENTS: dict[str, str] = {
     "gradient_rank": "lineament.measurements.gradient_rank",
     "basis_capture": "lineament.measurements.basis_capture",
+    "capture_by_horizon": "lineament.measurements.capture_by_horizon",
     "capture_without_momentum": "lineament.measurements.capture_without_momentum",
     "basis_drift": "lineament.measurements.basis_drift",
     "random_search": "lineament.measurements.random_search",

@@ -18,7 +18,8 @@ class Estimate:
 
     Attributes:
         mean: None if no seed has a value.
-        low, high: ends of the interval; None for fewer than two seeds.
+        low, high: ends of the interval; None for fewer than three seeds.
+        pair: the values of two seeds, which stand in for an interval.
         reason: what is missing, in words.
     """
 
@@ -27,6 +28,7 @@ class Estimate:
     high: float | None = None
     n_seeds: int = 0
     reason: str | None = None
+    pair: tuple[float, float] | None = None
 
     @property
     def value_text(self) -> str:
@@ -35,10 +37,12 @@ class Estimate:
 
     @property
     def interval_text(self) -> str:
-        """Return `[low, high]`, or why there is none."""
+        """Return `[low, high]`, or why there is none; of two seeds their values."""
         if self.low is not None and self.high is not None:
             return f"[{number(self.low)}, {number(self.high)}]"
-        return "one seed: no interval" if self.n_seeds == 1 else "none"
+        if self.pair is not None:
+            return f"(two seeds: {number(self.pair[0])} and {number(self.pair[1])})"
+        return {1: "one seed: no interval", 2: "two seeds: no interval"}.get(self.n_seeds, "none")
 
     @property
     def text(self) -> str:
@@ -53,7 +57,8 @@ class Estimate:
     def scaled(self, factor: float) -> Estimate:
         """Return the estimate times a positive number."""
         mean, low, high = (None if x is None else factor * x for x in (self.mean, self.low, self.high))
-        return replace(self, mean=mean, low=low, high=high)
+        pair = None if self.pair is None else (factor * self.pair[0], factor * self.pair[1])
+        return replace(self, mean=mean, low=low, high=high, pair=pair)
 
 
 def number(value: float) -> str:
@@ -131,7 +136,8 @@ def estimate_geometric(values: Sequence[float]) -> Estimate:
         return Estimate(None, reason=f"not positive in {sum(v <= 0 for v in values)} of {len(values)} seeds")
     logs = over_seeds([float(np.log(value)) for value in values])
     low, high = (None if end is None else float(np.exp(end)) for end in (logs.low, logs.high))
-    return Estimate(float(np.exp(logs.mean)), low, high, logs.n_seeds)
+    pair = (values[0], values[1]) if len(values) == 2 else None
+    return Estimate(float(np.exp(logs.mean)), low, high, logs.n_seeds, pair=pair)
 
 
 def estimate_known(quantities: Sequence[Quantity], values: Sequence[float | None]) -> Estimate:
@@ -179,4 +185,4 @@ def _reasons(quantities: Iterable[Quantity]) -> str | None:
 
 def _over_seeds(values: Sequence[float], fraction: bool) -> Estimate:
     interval = over_seeds(values, fraction=fraction)
-    return Estimate(interval.mean, interval.low, interval.high, interval.n_seeds)
+    return Estimate(interval.mean, interval.low, interval.high, interval.n_seeds, pair=interval.pair)

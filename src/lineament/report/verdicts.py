@@ -15,7 +15,10 @@ from lineament.report.estimates import number
 
 SIGNS = {"supported": "✓", "not_supported": "✗", "inconclusive": "?"}
 STRADDLES = "Undecided: the interval {interval} reaches both sides of the rule ({rule})."
-ONE_SEED = "One seed: no interval, so nothing can be decided. Run at least three seeds."
+FEW_SEEDS = {
+    "one seed": "One seed: no interval, so nothing can be decided. Run at least three seeds, better five.",
+    "two seeds": "Two seeds: no interval, so nothing can be decided. Run at least three seeds, better five.",
+}
 
 
 def claim_title(id: str) -> str:
@@ -45,7 +48,7 @@ def verdict_row(claim: Claim) -> dict[str, Any]:
 def meaning(claim: Claim) -> str:
     """Say what the verdict means; for an undecided one which conditions are open, and how the others stand."""
     if claim.verdict == "inconclusive":
-        return ONE_SEED if claim.reason == "one seed" else _undecided(claim)
+        return FEW_SEEDS.get(claim.reason or "") or _undecided(claim)
     rule = CLAIMS.get(claim.id)
     if rule is None:
         return ""
@@ -105,7 +108,7 @@ def _interval(claim: Claim) -> str:
     if claim.low is not None and claim.high is not None:
         return f"[{number(claim.low)}, {number(claim.high)}]"
     # Any other reason is a sentence, which stands below the claim and would widen this column.
-    return "one seed: no interval" if claim.reason == "one seed" else "no interval"
+    return f"{claim.reason}: no interval" if claim.reason in FEW_SEEDS else "no interval"
 
 
 def _facts(claim: Claim) -> list[tuple[str, str]]:

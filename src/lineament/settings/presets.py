@@ -54,7 +54,7 @@ LM_SEARCH: dict[str, Any] = {
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("synthetic", "quick"): {
         "seeds": 5,
-        "measure": ["gradient_rank", "basis_capture", "capture_without_momentum", "basis_drift"],
+        "measure": ["gradient_rank", "basis_capture", "capture_by_horizon", "capture_without_momentum", "basis_drift"],
         "task.names": ["copy", "reverse", "sort", "increment", "parity", "maximum"],
         "training.steps": 500,
     },

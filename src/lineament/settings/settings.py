@@ -30,7 +30,7 @@ class Settings:
     )
     preset: Literal["quick", "full"] = setting("full", "Preset that these settings started from.")
     seed: Seed = setting(0, "First seed; seeds run from `seed` to `seed + seeds - 1`.")
-    seeds: SeedCount = setting(3, "Number of independent seeds; one seed gives no interval.", "seeds")
+    seeds: SeedCount = setting(3, "Number of independent seeds; fewer than three give no interval.", "seeds")
     measure: NonEmpty[Text] = setting(("gradient_rank", "basis_capture", "basis_drift"), "Measurements to make.")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Device of the model; auto takes cuda when there is one.")
     threads: Threads = setting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from lineament.report.sections import basis_drift, capture_without_momentum, gradient_rank, recovery
+from lineament.report.sections import basis_drift, capture_by_horizon, capture_without_momentum, gradient_rank, recovery
 from lineament.report.sections.basis_capture import section as basis_capture
 from lineament.report.sections.generic import generic_section
 from lineament.report.sections.random_search import section as random_search
@@ -15,6 +15,7 @@ from lineament.report.sections.steering import section as steering
 SECTIONS = (
     recovery.SECTION,
     basis_capture.SECTION,
+    capture_by_horizon.SECTION,
     capture_without_momentum.SECTION,
     basis_drift.SECTION,
     gradient_rank.SECTION,

@@ -45,13 +45,13 @@ class ClaimGrid:
             return Estimate(None, reason=claim["reason"])
         return Estimate(claim["measured"], claim["low"], claim["high"], claim["n_seeds"])
 
-    def null(self, combination: Combination) -> float | None:
-        """Return the null of one cell; None if it is no number."""
-        return self.claims.get(combination, {}).get("null")
+    def beside(self, field: str, combination: Combination) -> float | None:
+        """Return the `null` or the `blind` value of one cell; None if it is no number."""
+        return self.claims.get(combination, {}).get(field)
 
     def distinct(self, field: str) -> list[Any]:
         """Return the different values of one field over the cells, in their order."""
-        return list(dict.fromkeys(claim[field] for claim in self.claims.values()))
+        return list(dict.fromkeys(claim.get(field) for claim in self.claims.values()))
 
     def others(self, key: str) -> Iterator[Mapping[str, Any]]:
         """Yield every combination of the values of all other keys."""

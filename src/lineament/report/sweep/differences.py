@@ -37,7 +37,7 @@ def _difference_table(grid: ClaimGrid, key: str, differences: Sequence[Mapping[s
             f"{value_words(d['other'])} minus {value_words(d['first'])}",
             *(value_words(d["fixed"][name]) for name in others),
             number(d["mean"]),
-            Estimate(d["mean"], d["low"], d["high"], d["n_seeds"]).interval_text,
+            Estimate(d["mean"], d["low"], d["high"], d["n_seeds"], pair=d.get("pair")).interval_text,
             str(d["n_seeds"]),
         )
         for d in differences[:MAX_ROWS]

@@ -35,6 +35,8 @@ SHARES_FROM = 0.25
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
+# What stands beside a measured value, by its symbol where it differs between cells.
+BESIDE = {"null": "x", "blind": "triangle-left"}
 
 
 def claim_pictures(grid: ClaimGrid) -> list[Picture]:
@@ -113,7 +115,7 @@ def _points(grid: ClaimGrid, key: str, fixed: Mapping[str, Any]) -> list[Estimat
 def _series(
     grid: ClaimGrid, key: str, fixed: Mapping[str, Any], place: int, x: Sequence[float], numeric: bool
 ) -> list[Line]:
-    """Return what was measured, and its nulls as crosses if they differ between cells."""
+    """Return what was measured, and as crosses its nulls and as triangles its blind values if they differ by cell."""
     order = sorted(range(len(x)), key=lambda i: x[i])
     estimates = _points(grid, key, fixed)
     line = Line(
@@ -126,10 +128,12 @@ def _series(
         mode="line" if numeric else "dots",
         shown=place < SERIES_SHOWN,
     )
-    nulls = [grid.null(grid.combination(key, grid.vary[key][i], fixed)) for i in order]
-    if len(_nulls(grid)) < 2 or all(null is None for null in nulls):
-        return [line]
-    return [line, _crosses(line, nulls, bool(fixed))]
+    marks = []
+    for field in BESIDE:
+        values = [grid.beside(field, grid.combination(key, grid.vary[key][i], fixed)) for i in order]
+        if len(_known(grid, field)) > 1 and any(value is not None for value in values):
+            marks.append(_marks(line, field, values, bool(fixed)))
+    return [line, *marks]
 
 
 def _style(place: int) -> Style:
@@ -138,34 +142,35 @@ def _style(place: int) -> Style:
     return Style(COLORS[place % len(COLORS)], DASHES[turn % len(DASHES)], SYMBOLS[(place + turn) % len(SYMBOLS)])
 
 
-def _crosses(line: Line, nulls: Sequence[float | None], several: bool) -> Line:
-    """Return the nulls of a series; among several series they share its legend entry and colour."""
-    known = [(x, Estimate(null)) for x, null in zip(line.x, nulls, strict=True) if null is not None]
+def _marks(line: Line, field: str, values: Sequence[float | None], several: bool) -> Line:
+    """Return the nulls or blind values of a series; among several series they share its legend entry and colour."""
+    known = [(x, Estimate(value)) for x, value in zip(line.x, values, strict=True) if value is not None]
     return Line(
-        line.key if several else "null",
-        f"null, {line.label}" if several else "null",
+        line.key if several else field,
+        f"{field}, {line.label}" if several else field,
         line.group if several else "null",
-        Style(line.style.color if several else ORANGE, symbol="x"),
+        Style(line.style.color if several else ORANGE, symbol=BESIDE[field]),
         [x for x, _ in known],
-        [null for _, null in known],
+        [value for _, value in known],
         mode="dots",
         shown=line.shown,
         bars=False,
     )
 
 
-def _nulls(grid: ClaimGrid) -> list[float]:
-    return [null for null in grid.distinct("null") if null is not None]
+def _known(grid: ClaimGrid, field: str) -> list[float]:
+    return [value for value in grid.distinct(field) if value is not None]
 
 
 def _references(grid: ClaimGrid, ends: Sequence[float]) -> list[Line]:
-    """Return straight lines: the null if it is the same in every cell, and the paper's value."""
-    nulls, papers = _nulls(grid), [paper for paper in grid.distinct("paper") if paper is not None]
+    """Return straight lines: null and blind value if they are the same in every cell, and the paper's value."""
     lines = []
-    if len(nulls) == 1:
-        style = Style(ORANGE, "dash", width=1.5)
-        lines.append(reference_line("null", f"null ({number(nulls[0])})", ends, Estimate(nulls[0]), style))
-    for paper in papers:
+    for field, dash in (("null", "dash"), ("blind", "longdash")):
+        same = _known(grid, field)
+        if len(same) == 1:
+            style, label = Style(ORANGE, dash, width=1.5), f"{field} ({number(same[0])})"
+            lines.append(reference_line(field, label, ends, Estimate(same[0]), style))
+    for paper in _known(grid, "paper"):
         style = Style(GREY, "dot", width=1.5)
         lines.append(reference_line(f"paper-{paper}", f"paper ({number(paper)})", ends, Estimate(paper), style))
     return lines
@@ -178,7 +183,9 @@ def _vertical(grid: ClaimGrid) -> tuple[tuple[float, float] | None, bool]:
     """
     claims = [claim for claim in grid.claims.values() if claim["measured"] is not None]
     means = [float(claim["measured"]) for claim in claims]
-    levels = means + [claim[name] for claim in claims for name in ("null", "paper") if claim[name] is not None]
+    levels = means + [
+        claim[name] for claim in claims for name in ("null", "blind", "paper") if claim.get(name) is not None
+    ]
     shares = grid.distinct("unit") == ["fraction"] and min(levels) >= 0 and SHARES_FROM <= max(levels) <= 1
     if shares:
         return None, True
@@ -211,14 +218,20 @@ def _caption(grid: ClaimGrid) -> str:
     parts += (
         ["Across: the values of a varied key; one series for each setting of the others."] if len(grid.vary) > 1 else []
     )
-    parts.append("Bars: 95 % interval over seeds (Student t), cut at the edge where they are long; one seed has none.")
-    nulls = _nulls(grid)
+    parts.append(
+        "Bars: 95 % interval over seeds (Student t), cut at the edge where they are long; fewer than three seeds have "
+        "none."
+    )
+    nulls = _known(grid, "null")
     if len(nulls) > 1:
         parts.append("Crosses: the null of the same cell, what the measurement gives if there is nothing to find.")
     elif nulls:
         parts.append("Dashed: the null, what the measurement gives if there is nothing to find.")
     else:
         parts.append("The null is not a single number here.")
+    if _known(grid, "blind"):
+        drawn = "Triangles" if len(_known(grid, "blind")) > 1 else "Long dashes"
+        parts.append(f"{drawn}: what the same optimizer gives on gradients that know nothing.")
     if any(paper is not None for paper in grid.distinct("paper")):
         parts.append("Dotted: the paper's value; its model and data differ.")
     return " ".join(parts)

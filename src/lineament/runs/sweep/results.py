@@ -183,5 +183,5 @@ def _cell_differences(
                 "claim": claim,
                 "unit": units[claim],
                 **asdict(difference),
-                "reason": "one seed" if difference.n_seeds == 1 else None,
+                "reason": {1: "one seed", 2: "two seeds"}.get(difference.n_seeds),
             }
