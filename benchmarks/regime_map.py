@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,17 +34,23 @@ COLUMNS = {
     ("adamw", 0.0): "Adam, beta1 = 0",
     ("adamw", 0.9): "Adam, beta1 = 0.9",
 }
-ROWS = {"whole": "prefix holds of the way", "rest": "of the way after it"}
+ROWS = ("whole", "rest")
 COLORS = (GREEN, BLUE, RED, INK)
 PAPER_CAPTURE = CLAIMS["prefix_captures"].paper or 0.0
-TABLED = (20, 52, 107, 220, 400)
-WIDE, TALL, LEFT, TOP, GAP_X, GAP_Y = 230.0, 190.0, 70.0, 70.0, 34.0, 60.0
+TABLED = (20, 59, 102, 232, 400)
+WIDE, TALL, LEFT, TOP, GAP_X, GAP_Y = 230.0, 190.0, 70.0, 96.0, 34.0, 52.0
 SHORTEST, LONGEST = 20.0, 400.0
+
+
+def records(sweep: Path) -> pd.DataFrame:
+    """One sweep's table, with the optimizer, which it does not vary."""
+    optimizer = tomllib.loads((sweep / "sweep.toml").read_text())["recovery"]["optimizer"]
+    return pd.read_parquet(sweep / "records.parquet").assign(**{"recovery.optimizer": optimizer})
 
 
 def captures(sweeps: Sequence[Path]) -> pd.DataFrame:
     """All prefix captures by horizon, one row a seed."""
-    rows = pd.concat([pd.read_parquet(sweep / "records.parquet") for sweep in sweeps])
+    rows = pd.concat([records(sweep) for sweep in sweeps])
     return rows[(rows.quantity == "horizon_capture") & (rows["label.basis"] == "prefix")]
 
 
@@ -93,23 +100,19 @@ def key(sizes: Sequence[float], x: float, y: float) -> list[str]:
 def picture(rows: pd.DataFrame) -> str:
     width, height = LEFT + 4 * WIDE + 3 * GAP_X + 20, TOP + 2 * TALL + GAP_Y + 92
     parts = [
+        text(LEFT, 30, "What the first ten updates hold, by the length of the recovery in steps", size=17),
         text(
-            LEFT,
-            30,
-            "What the first ten updates hold, by the length of the recovery (steps); bars: 95 % over seeds",
-            size=17,
-        )
+            LEFT, 52, "upper row: of the whole way; lower row: of the way after them; bars: 95 % over seeds", color=SOFT
+        ),
     ]
     for column, ((optimizer, momentum), name) in enumerate(COLUMNS.items()):
         own = rows[(rows["recovery.optimizer"] == optimizer) & (rows["recovery.momentum"] == momentum)]
         left = LEFT + column * (WIDE + GAP_X)
         parts.append(text(left, TOP - 14, name))
-        for row, (definition, _) in enumerate(ROWS.items()):
+        for row, definition in enumerate(ROWS):
             corner = (left, TOP + row * (TALL + GAP_Y))
             parts += panel(own[own["label.definition"] == definition], corner, definition)
         parts += key(sorted(own["recovery.lr"].unique()), left, TOP + 2 * TALL + GAP_Y + 44)
-    for row, name in enumerate(ROWS.values()):
-        parts.append(text(LEFT, TOP + row * (TALL + GAP_Y) + TALL + 40, name, color=SOFT, size=13))
     for row in range(2):
         for share in (0.0, 0.5, 1.0):
             y = TOP + row * (TALL + GAP_Y) + TALL * (1 - share) + 5
@@ -132,7 +135,7 @@ def table(rows: pd.DataFrame) -> str:
         for size in sorted(own["recovery.lr"].unique()):
             for definition in ROWS:
                 found = curve(own[(own["recovery.lr"] == size) & (own["label.definition"] == definition)])
-                near = [found[min(found, key=lambda h, wanted=wanted: abs(h - wanted))] for wanted in TABLED]
+                near = [found[horizon] for horizon in TABLED]
                 cells = [f"{i.mean:.2f} [{i.low:.2f}, {i.high:.2f}] (blind {blind:.2f})" for i, blind in near]
                 lines.append(f"| {name} | {size:g} | {definition} | {' | '.join(cells)} |")
     return "\n".join(lines)

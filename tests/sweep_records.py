@@ -38,7 +38,14 @@ def basis_drift(cell: Cell, seed: int) -> Record:
     null = 0.05 + 0.02 * RATES.index(cell.values["recovery.lr"])
     figures = [
         Quantity(
-            "retention_at_claim_lags", value, "fraction", stderr=0.01, null=null, labels={"from": "broken", "lag": 20}
+            "retention_at_claim_lags",
+            value,
+            "fraction",
+            stderr=0.01,
+            null=null,
+            blind=null / 2,
+            ceiling=0.9,
+            labels={"from": "broken", "lag": 20},
         ),
         Quantity("half_life", None, "steps", labels={"from": "broken"}, reason="> 40 (largest lag)"),
         Quantity("drift_rate", 0.02 + 0.001 * seed, "per step", labels={"phase": "before", "step_size": 0.5}),

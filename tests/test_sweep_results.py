@@ -176,6 +176,7 @@ def test_pandas_reads_every_figure_with_types(sweep: SweepFolder) -> None:
     assert row["value"] == pytest.approx(overlap("adamw", 0.01, 1))
     assert (row["low"], row["high"]) == pytest.approx((row["value"] - 0.0195996, row["value"] + 0.0195996), abs=1e-6)
     assert row["null_value"] == pytest.approx(0.07)
+    assert (row["blind"], row["ceiling"]) == pytest.approx((0.035, 0.9))
     undefined = frame[frame["quantity"] == "half_life"]
     assert undefined["value"].isna().all()
     assert undefined["low"].isna().all()

@@ -24,10 +24,11 @@ def export(flags: Export) -> int:
         raise InputError(f"{flags.run} holds no records; give the folder of a run that has measured something.")
     labels = sorted({label for record in records for quantity in record.quantities for label in quantity.labels})
     writer = csv.writer(sys.stdout)
-    writer.writerow(["measurement", "target", "seed", "quantity", *labels, "value", "stderr", "null", "unit", "reason"])
+    fields = ("value", "stderr", "null", "blind", "ceiling", "unit", "reason")
+    writer.writerow(["measurement", "target", "seed", "quantity", *labels, *fields])
     for record in records:
         for quantity in record.quantities:
             own = [quantity.labels.get(label, "") for label in labels]
-            tail = [quantity.value, quantity.stderr, quantity.null, quantity.unit, quantity.reason]
+            tail = [getattr(quantity, field) for field in fields]
             writer.writerow([record.measurement, record.target, record.seed, quantity.name, *own, *tail])
     return 0

@@ -38,6 +38,8 @@ QUANTITY_COLUMNS = {
     "low": REAL,
     "high": REAL,
     "null_value": REAL,
+    "blind": REAL,
+    "ceiling": REAL,
     "unit": TEXT,
     "reason": TEXT,
     "config_hash": TEXT,
@@ -52,6 +54,8 @@ CLAIM_COLUMNS = {
     "high": REAL,
     "level": REAL,
     "null_value": REAL,
+    "blind": REAL,
+    "ceiling": REAL,
     "paper": REAL,
     "unit": TEXT,
     "verdict": TEXT,
@@ -108,6 +112,8 @@ def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, Any]) -> 
                 "low": None if arm is None or quantity.value is None else quantity.value - arm,
                 "high": None if arm is None or quantity.value is None else quantity.value + arm,
                 "null_value": quantity.null,
+                "blind": quantity.blind,
+                "ceiling": quantity.ceiling,
                 "unit": quantity.unit,
                 "reason": quantity.reason,
             }
@@ -115,7 +121,7 @@ def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, Any]) -> 
 
 def _claim_rows(cell: Cell, claims: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     for claim in claims:
-        same = {name: claim[name] for name in CLAIM_COLUMNS if name not in ("claim", "null_value")}
+        same = {name: claim.get(name) for name in CLAIM_COLUMNS if name not in ("claim", "null_value")}
         yield {**_varied(cell), **same, "claim": claim["id"], "null_value": claim["null"]}
 
 
