@@ -31,7 +31,7 @@ def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
     assert body["n_seeds"] == 2
     ids = {claim["id"] for claim in body["claims"]}
     assert {"static_plane_misses", "prefix_captures", "prefix_is_privileged"} <= ids
-    assert len(list((finished / "records").glob("*.json"))) == 8
+    assert len(list((finished / "records").glob("*.json"))) == 10
 
 
 def test_serial_and_processes_give_the_same_records(finished: Path, tmp_path: Path) -> None:
