@@ -33,6 +33,7 @@ BOTH = {
     "measurement.inside_steps": "2",
     "measurement.inside_batch": "8",
     "measurement.drift_rank": "2",
+    "measurement.drift_lags": "2,5,10,20,50,100",
     "measurement.random_draws": "2",
     "search.examples": "8",
     "search.draws": "16",

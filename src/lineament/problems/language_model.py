@@ -27,6 +27,7 @@ from lineament.problems.adapters import (
 )
 from lineament.problems.encoding import PROMPT, EncodedPairs, Encoder, Example
 from lineament.problems.factory import Factory
+from lineament.problems.frozen_linear import quicken
 from lineament.problems.labelled_data import Item, LabelledData, Pair, Passage, read_labelled
 from lineament.problems.loading import load_model
 from lineament.problems.neutral_text import NEUTRAL_TEXTS
@@ -82,6 +83,7 @@ class LanguageModelProblem(Problem):
         else:
             self.model = model.requires_grad_(True).eval()
         self.model.to(self.device)
+        quicken(self.model)
         kind: SpaceKind = "lora_factors" if settings.recovery.space == "lora" else "full"
         self.parameters = ParameterSpace.trainable(self.model, kind)
         if settings.model.adapter:

@@ -19,14 +19,14 @@ PRESET_NAMES = ("quick", "full")
 # How a language model is trained, damaged and recovered, whatever is measured.
 LM_RECIPE: dict[str, Any] = {
     "threads": 2,
-    "task.evaluation_examples": 64,
+    "task.evaluation_examples": 128,
     "operating.batch": 48,
     "damage.steps": 20,
     "damage.lr": 1e-3,
     "damage.batch": 24,
     "recovery.batch": 16,
-    "recovery.lr": 1e-3,
-    "recovery.steps": 120,
+    "recovery.lr": 2e-4,
+    "recovery.steps": 144,
     "steering.neutral_examples": 16,
 }
 # A full grid of random search would take half a day on a language model and two cores.
@@ -68,11 +68,13 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "seeds": 1,
         **LM_RECIPE,
         "operating.steps": 120,
+        "measurement.ranks": [1, 2, 5, 10],
         "measurement.curvature_batch": 16,
         "measurement.lanczos_steps": 24,
         "measurement.task_vector_steps": 10,
         "measurement.inside_batch": 8,
         "measurement.drift_gradients": 12,
+        "measurement.drift_lags": [10],
         **LM_SEARCH,
     },
     ("lm", "full"): {
