@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,13 @@ def test_ranges_hold_for_requests_made_in_python() -> None:
         require_flags(cli.COMMANDS["search"](rank=0))
     with pytest.raises(InputError, match="at most 1000000"):
         require_in_range(resolve("synthetic", "quick", [("test", {"lora.rank": 10**7})]))
+
+
+def test_help_into_a_closed_pipe_is_no_traceback() -> None:
+    """As in `lineament run --help | head -1`."""
+    shown = [sys.executable, "-m", "lineament.cli", "run", "--help"]
+    with subprocess.Popen(shown, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""

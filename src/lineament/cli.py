@@ -69,9 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         print(f"lineament {__version__}")
         return 0
-    command: Any = tyro.cli(_commands(), args=given, prog="lineament", description=DESCRIPTION)
-    if isinstance(command, steer.Steer):
-        command = command.action
+    try:
+        command = _parsed(given)
+    except BrokenPipeError:  # as in `lineament --help | head`
+        return _unheard()
     try:
         require_flags(command)
         # `run --vary` is a sweep
@@ -84,8 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lineament: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # whoever read our output has seen enough, as in `lineament export RUN --csv | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
-        return 1
+        return _unheard()
     except OSError as error:  # outside the files that are written whole
         if getattr(command, "debug", False):
             raise
@@ -97,6 +97,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = " Run the same command with --resume." if hasattr(command, "resume") else ""
         print(f"lineament: interrupted; what was finished stays.{again}", file=sys.stderr)
         return 1
+
+
+def _parsed(given: Sequence[str]) -> Any:
+    """Return the request of a command line; the parser ends the process after help and on a wrong flag."""
+    try:
+        command: Any = tyro.cli(_commands(), args=given, prog="lineament", description=DESCRIPTION)
+    finally:
+        sys.stdout.flush()  # a closed pipe must show here, not while Python exits
+    return command.action if isinstance(command, steer.Steer) else command
+
+
+def _unheard() -> int:
+    """Send what is still buffered for a closed pipe nowhere; return the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _commands() -> Any:
