@@ -39,8 +39,9 @@ def verdict_row(claim: Claim) -> dict[str, Any]:
         "rule": claim.rule,
         "measured": _shown(claim.measured, "none"),
         "interval": _interval(claim),
-        "null": _shown(claim.null, "no single number"),
-        "paper": _shown(claim.paper, "no figure"),
+        "null": _shown(claim.null, "none"),
+        "blind": _shown(claim.blind, "none"),
+        "paper": _shown(claim.paper, "none"),
         "facts": _facts(claim),
     }
 

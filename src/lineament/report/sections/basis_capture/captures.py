@@ -83,7 +83,7 @@ def best_statics(records: Sequence[Record], rank: int) -> list[str]:
 
 
 def _capture_panel(sources: Sequence[Record], definition: str, best: list[str]) -> Panel:
-    ranks = label_integers(sources, "capture", "rank")
+    ranks = _common_ranks(sources)
     shown = {*SHOWN, *best[:BEST_STATICS_SHOWN]}
     barred = {*WITH_BARS, *best[:1]}
     lines = [
@@ -102,6 +102,14 @@ def _capture_panel(sources: Sequence[Record], definition: str, best: list[str]) 
     lines += [_blind_line(sources, name, definition, ranks) for name in BLIND]
     x_title, y_title = "rank k (directions)", "captured (fraction)"
     return Panel(DEFINED[definition], x_title, y_title, lines, x_log=True, ticks=ranks, x_name="rank")
+
+
+def _common_ranks(sources: Sequence[Record]) -> list[int]:
+    """Return the ranks that all seeds have: a basis of few directions adds its own rank to its seed's."""
+    counts = {
+        rank: len(captures(sources, "prefix", rank, "whole")) for rank in label_integers(sources, "capture", "rank")
+    }
+    return [rank for rank, count in counts.items() if count == max(counts.values())]
 
 
 def _blind_line(sources: Sequence[Record], basis: str, definition: str, ranks: list[int]) -> Line:
