@@ -108,9 +108,10 @@ def test_a_rule_with_two_bounds_names_the_one_that_is_crossed() -> None:
 
 
 def test_a_slope_that_is_small_but_not_zero_is_open_for_that_reason() -> None:
-    text = meaning(claim("dimension_free", "inconclusive", (0.01, 0.03), (0.01, 0.03)))
-    assert text.startswith("Undecided: slope, 0.02 [0.01, 0.03], does not contain 0.")
-    assert text.endswith("Holds: slope, 0.02 [0.01, 0.03], is above -0.05 and below 0.05.")
+    held = [(-0.01, 0.01)] * 4
+    text = meaning(claim("dimension_free", "inconclusive", (0.01, 0.03), (0.01, 0.03), *held))
+    assert text.startswith("Undecided: slope at a cost of 50%, 0.02 [0.01, 0.03], does not contain 0.")
+    assert "Holds: slope at a cost of 50%, 0.02 [0.01, 0.03], is above -0.05 and below 0.05;" in text
 
 
 def test_a_failed_claim_names_the_condition_that_fails() -> None:
