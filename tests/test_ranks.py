@@ -232,7 +232,7 @@ def test_the_report_takes_a_static_basis_of_fewer_directions_at_its_full_rank() 
 
 def test_every_record_of_a_run_is_described(finished: Path) -> None:
     files = sorted((finished / "records").glob("*.json"))
-    assert len(files) == 8
+    assert len(files) == 10
     for file in files:
         jsonschema.validate(read_json(file), schema("record"))
     jsonschema.validate(read_json(finished / "claims.json"), schema("claims"))

@@ -127,8 +127,8 @@ def test_an_adapter_is_what_peft_makes_of_it(kind: str, adapter_of: Adapter, mod
         fresh = problem.model(input_ids=ids).logits
         problem.parameters.write(problem.operating_point)
         ours, expected = problem.model(input_ids=ids).logits, theirs(input_ids=ids).logits
-    assert torch.allclose(fresh, bare, atol=1e-6)  # theta_start: B = 0
-    assert torch.allclose(ours, expected, atol=1e-6, rtol=1e-6)
+    assert torch.allclose(fresh, bare, atol=1e-5)  # theta_start: B = 0; oneDNN rounds otherwise
+    assert torch.allclose(ours, expected, atol=1e-5, rtol=1e-5)
     assert float((ours - bare).abs().max()) > 1e-2
     pairs, layers = factor_pairs(problem.parameters), dict(theirs.named_modules())
     assert {pair.module for pair in pairs} == {n for n, m in layers.items() if hasattr(m, "get_delta_weight")}

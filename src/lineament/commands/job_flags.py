@@ -57,7 +57,7 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
     resume: bool = False
     """continue or extend what --out holds"""
     require_interval: bool = False
-    """refuse to run with one seed"""
+    """refuse to run with fewer than three seeds, which give no interval"""
     dry_run: bool = False
     """print the estimated time (of a run also memory and disk) and stop"""
     quiet: bool = False
@@ -128,8 +128,8 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
             InputError: names the flag, what was given and what is allowed.
         """
         self.require_allowed()
-        if self.require_interval and settings.seeds < 2:
-            raise InputError(f"--require-interval needs at least 2 seeds; got {settings.seeds}. Use --seeds 3.")
+        if self.require_interval and settings.seeds < 3:
+            raise InputError(f"--require-interval needs at least 3 seeds; got {settings.seeds}. Use --seeds 5.")
         if self.log_file and not self.log_file.parent.is_dir():
             raise InputError(f"--log-file {self.log_file}: the folder {self.log_file.parent} does not exist.")
         if self.log_file:

@@ -81,7 +81,7 @@ class SteeringVector:
         outside = [layer for layer in self.directions if not 1 <= layer <= last]
         if outside:
             raise InputError(f"layers {outside} do not exist; layers of this model are counted from 1 to {last}.")
-        bad = [layer for layer, direction in self.directions.items() if not torch.isfinite(direction.norm())]
+        bad = [layer for layer, direction in self.directions.items() if not torch.isfinite(direction.double().norm())]
         if bad:
             raise InputError(
                 f"the directions of layers {bad} hold values that are not finite, or so large that their norm is not: "
