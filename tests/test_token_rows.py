@@ -148,7 +148,7 @@ def test_a_gradient_that_is_no_number_is_not_called_zero() -> None:
 
 def test_a_vector_whose_norm_overflows_is_refused() -> None:
     with pytest.raises(InputError, match="norm"):
-        SteeringVector({1: torch.full((4,), 1e25)})
+        SteeringVector({1: torch.full((4,), 1e25)}).require_finite_norms()
 
 
 def test_before_the_first_update_no_step_size_is_to_blame() -> None:

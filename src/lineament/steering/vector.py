@@ -81,11 +81,11 @@ class SteeringVector:
         outside = [layer for layer in self.directions if not 1 <= layer <= last]
         if outside:
             raise InputError(f"layers {outside} do not exist; layers of this model are counted from 1 to {last}.")
-        bad = [layer for layer, direction in self.directions.items() if not torch.isfinite(direction.double().norm())]
+        bad = [layer for layer, direction in self.directions.items() if not torch.isfinite(direction).all()]
         if bad:
             raise InputError(
-                f"the directions of layers {bad} hold values that are not finite, or so large that their norm is not: "
-                "the activations that they were made from overflow, or the file is damaged."
+                f"the directions of layers {bad} hold values that are not finite: the activations that they were made "
+                "from overflow, or the file is damaged."
             )
 
     @property
@@ -117,6 +117,15 @@ class SteeringVector:
             raise InputError(f"the directions of layers {zero} are zero; they cannot be normalised.")
         made = {layer: direction / direction.norm() for layer, direction in self.directions.items()}
         return SteeringVector(made, replace(self.tags, normalisation="unit"))
+
+    def require_finite_norms(self) -> None:
+        """Raise `InputError` if a direction is too long to be of use; files of other tools may hold any finite one."""
+        long = [layer for layer in self.layers if not torch.isfinite(self.directions[layer].float().square().sum())]
+        if long:
+            raise InputError(
+                f"the directions of layers {long} are so large that their norm is not finite: the activations that "
+                "they were made from overflow."
+            )
 
     def require_fit(self, model: str, model_hash: str, n_layers: int, width: int) -> None:
         """Raise `InputError` unless the vector can be added to this model; both are named.

@@ -55,6 +55,8 @@ def make(flags: Make) -> int:
         )
         for name, directions in made.by_name.items()
     }
+    for vector in vectors.values():
+        vector.require_finite_norms()
     if flags.unit:
         vectors = {name: vector.unit() for name, vector in vectors.items()}
     # Nothing is written before everything is made.
