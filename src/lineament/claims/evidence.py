@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lineament.claims.intervals import FEWEST_SEEDS, Interval, paired
+from lineament.claims.intervals import FEW_SEEDS, Interval, paired
 from lineament.measurements.families import Static, best_static
 from lineament.records import Label, Record
 from lineament.study.horizon import why_not_a_task
@@ -47,10 +47,8 @@ class Evidence:
         """Say why a claim rests on fewer than three seeds, which are the least for an interval."""
         ran, captures = len(self.seeds), self.of("basis_capture").values()
         recovered = sum(record.value("recovery_steps") is not None for record in captures)
-        if ran < 2:
-            return "one seed"
-        if ran < FEWEST_SEEDS:
-            return "two seeds"
+        if ran in FEW_SEEDS:
+            return FEW_SEEDS[ran]
         if captures and recovered == n_seeds:
             return f"{recovered} of {ran} seeds recovered"
         return f"this figure in {n_seeds} of {ran} seeds"

@@ -13,6 +13,8 @@ from scipy import special, stats
 LEVEL = 0.95
 # Student's t has one degree of freedom for two seeds: its intervals of fractions are 0.57 to 1.0 wide and say nothing.
 FEWEST_SEEDS = 3
+# Number of seeds -> why there is no interval.
+FEW_SEEDS = {1: "one seed", 2: "two seeds"}
 # A fraction of exactly 0 or 1 has no finite logit. It counts as half as far from that end as the nearest other seed,
 # at most this far, so that no constant decides the interval.
 MAX_END_DISTANCE = 1e-3
@@ -47,13 +49,13 @@ def over_seeds(values: Iterable[float], *, fraction: bool = False, level: float 
     x = np.fromiter(values, dtype=np.float64)
     if not len(x):
         return Interval(math.nan, None, None, 0, level)
-    # a logit of 0 or 1 is not finite, and equal seeds need none
-    y = special.logit(_off_the_ends(x)) if fraction and np.ptp(x) > 0 else x
-    mean = float(special.expit(y.mean())) if fraction and np.ptp(x) > 0 else float(x.mean())
+    logits = fraction and np.ptp(x) > 0  # a logit of 0 or 1 is not finite, and equal seeds need none
+    y = special.logit(_off_the_ends(x)) if logits else x
+    mean = float(special.expit(y.mean())) if logits else float(x.mean())
     if len(x) < FEWEST_SEEDS:
         pair = (float(x[0]), float(x[1])) if len(x) == 2 else None
         return Interval(mean, None, None, len(x), level, pair)
-    if fraction and np.ptp(x) == 0:
+    if fraction and not logits:
         return Interval(mean, mean, mean, len(x), level)
     half = float(stats.t.ppf(0.5 + level / 2, len(y) - 1) * y.std(ddof=1) / math.sqrt(len(y)))
     ends = float(y.mean()) - half, float(y.mean()) + half

@@ -128,8 +128,8 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
             InputError: names the flag, what was given and what is allowed.
         """
         self.require_allowed()
-        if self.require_interval and settings.seeds < 3:
-            raise InputError(f"--require-interval needs at least 3 seeds; got {settings.seeds}. Use --seeds 5.")
+        if self.require_interval:
+            _require_interval(settings.seeds)
         if self.log_file and not self.log_file.parent.is_dir():
             raise InputError(f"--log-file {self.log_file}: the folder {self.log_file.parent} does not exist.")
         if self.log_file:
@@ -151,6 +151,13 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
         if problem not in KINDS:
             raise unknown_name("problem", problem, KINDS, f"from {self.config}")
         return problem, self.preset or preset or "full"
+
+
+def _require_interval(n_seeds: int) -> None:
+    from lineament.claims.intervals import FEWEST_SEEDS  # imports scipy, which the help text does not need
+
+    if n_seeds < FEWEST_SEEDS:
+        raise InputError(f"--require-interval needs at least {FEWEST_SEEDS} seeds; got {n_seeds}. Use --seeds 5.")
 
 
 def _parse_variation(text: str) -> tuple[str, tuple[str, ...]]:

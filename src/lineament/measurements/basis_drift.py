@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from lineament.bases import Basis, top_directions
-from lineament.measurements.crossings import crossing
+from lineament.measurements.crossings import REFRESH_SHARES, crossing
 from lineament.measurements.gradient_planes import (
     PARTS,
     Compared,
@@ -41,8 +41,6 @@ NAME = "basis_drift"
 CLAIM_SHARES = (0.25, 0.375, 0.5)
 # Lags up to half of the run.
 MAX_LAG_SHARE = 0.5
-# A projection should be made anew when it holds so much of what a fresh one holds.
-REFRESH_SHARES = (0.9, 0.5)
 RECOVERED_LOSS_SHARE = 0.9
 WINDOW_UPDATES = 10
 NO_CEILING = "the ceiling is within 3 standard errors of the floor"

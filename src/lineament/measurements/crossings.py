@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+# A projection should be made anew when it holds so much of what a fresh one holds.
+REFRESH_SHARES = (0.9, 0.5)
+
 
 def crossing(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, level: float = 0.5) -> float | None:
     """Return where the decreasing isotonic fit of y first falls to a level, linear from (0, 1); None if it never does.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lineament.population.population import LogitsModule, Way, stacked_parameters
+from lineament.population.population import Way, functional_logits
 from lineament.population.shared_pass import can_share, shared_logits
 from lineament.problems.problem import Batch, Problem, mean_losses
 
@@ -32,7 +31,7 @@ def losses_at(
     if way == "shared":
         logits = shared_logits(problem, batch, thetas)
     else:
-        logits = _functional_logits(problem, batch, thetas, mapped=way == "functional")
+        logits = functional_logits(problem, batch, thetas, mapped=way == "functional")
     return torch.stack([mean_losses(member, batch.targets).mean() for member in logits])
 
 
@@ -40,16 +39,3 @@ def _fastest(problem: Problem) -> Way:
     if can_share(problem):
         return "shared"
     return "functional" if problem.vmaps else "one_by_one"
-
-
-def _functional_logits(problem: Problem, batch: Batch, thetas: Tensor, *, mapped: bool) -> Tensor:
-    module, stacked = LogitsModule(problem, batch), stacked_parameters(problem, thetas)
-
-    def one(parameters: dict[str, Tensor]) -> Tensor:
-        return torch.func.functional_call(module, parameters, ())  # type: ignore[no-any-return]
-
-    if mapped:
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
-            logits: Tensor = torch.func.vmap(one)(stacked)
-        return logits
-    return torch.stack([one({name: part[i] for name, part in stacked.items()}) for i in range(len(thetas))])

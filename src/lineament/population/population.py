@@ -161,15 +161,7 @@ class Population:
         return shared_pass(self.problem, self.batch, factors, stop - start, lower)
 
     def _functional(self, members: Members, start: int, stop: int) -> Tensor:
-        stacked = stacked_parameters(self.problem, moved(self.problem, members, start, stop))
-        module = LogitsModule(self.problem, self.batch)
-
-        def one(parameters: dict[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(module, parameters, ())  # type: ignore[no-any-return]
-
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
-            logits: Tensor = torch.func.vmap(one)(stacked)
-        return logits
+        return functional_logits(self.problem, self.batch, moved(self.problem, members, start, stop), mapped=True)
 
     def _one_by_one(self, members: Members, start: int, stop: int) -> Tensor:
         logits = []
@@ -215,6 +207,26 @@ def stacked_parameters(problem: Problem, thetas: Float[Tensor, "n_members n_para
         f"model.{name}": thetas[:, part].view(len(thetas), *p.shape)
         for name, part, p in zip(space.names, space.slices, space.tensors, strict=True)
     }
+
+
+def functional_logits(
+    problem: Problem, batch: Batch, thetas: Float[Tensor, "n_members n_params"], *, mapped: bool
+) -> Tensor:
+    """Return the logits at each parameter vector, (n_members, n_examples, n_targets, n_vocabulary).
+
+    Args:
+        mapped: in one pass over all members, where the model can be mapped; otherwise member by member.
+    """
+    module, stacked = LogitsModule(problem, batch), stacked_parameters(problem, thetas)
+
+    def one(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(module, parameters, ())  # type: ignore[no-any-return]
+
+    if mapped:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
+            logits: Tensor = torch.func.vmap(one)(stacked)
+        return logits
+    return torch.stack([one({name: part[i] for name, part in stacked.items()}) for i in range(len(thetas))])
 
 
 def _measured_pass(problem: Problem, batch: Batch) -> tuple[Tensor, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lineament.claims.intervals import over_seeds
+from lineament.claims.intervals import FEW_SEEDS, over_seeds
 from lineament.records import Label, Quantity, Record
 from lineament.records import label_values as values_of_label
 
@@ -42,7 +42,7 @@ class Estimate:
             return f"[{number(self.low)}, {number(self.high)}]"
         if self.pair is not None:
             return f"(two seeds: {number(self.pair[0])} and {number(self.pair[1])})"
-        return {1: "one seed: no interval", 2: "two seeds: no interval"}.get(self.n_seeds, "none")
+        return f"{FEW_SEEDS[self.n_seeds]}: no interval" if self.n_seeds in FEW_SEEDS else "none"
 
     @property
     def text(self) -> str:

@@ -55,6 +55,7 @@ def render(run: Path) -> str:
         claims=[verdict_row(claim) for claim in claims or ()],
         verdicts=VERDICT_WORDS,
         has_claims=claims is not None,
+        has_blind=any(claim.blind is not None for claim in claims or ()),
         targets=[_target(target, [r for r in records if r.target == target], rank) for target in targets],
         config=config,
         provenance=sorted(flat(optional_json(run / "provenance.json") or {})),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from lineament.claims.intervals import FEW_SEEDS
 from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Condition
 from lineament.report import words
@@ -15,10 +16,7 @@ from lineament.report.estimates import number
 
 SIGNS = {"supported": "✓", "not_supported": "✗", "inconclusive": "?"}
 STRADDLES = "Undecided: the interval {interval} reaches both sides of the rule ({rule})."
-FEW_SEEDS = {
-    "one seed": "One seed: no interval, so nothing can be decided. Run at least three seeds, better five.",
-    "two seeds": "Two seeds: no interval, so nothing can be decided. Run at least three seeds, better five.",
-}
+UNDECIDED_FOR_SEEDS = "{}: no interval, so nothing can be decided. Run at least three seeds, better five."
 
 
 def claim_title(id: str) -> str:
@@ -49,11 +47,17 @@ def verdict_row(claim: Claim) -> dict[str, Any]:
 def meaning(claim: Claim) -> str:
     """Say what the verdict means; for an undecided one which conditions are open, and how the others stand."""
     if claim.verdict == "inconclusive":
-        return FEW_SEEDS.get(claim.reason or "") or _undecided(claim)
+        few = _few_seeds(claim)
+        return UNDECIDED_FOR_SEEDS.format(few.capitalize()) if few else _undecided(claim)
     rule = CLAIMS.get(claim.id)
     if rule is None:
         return ""
     return rule.holds if claim.verdict == "supported" else " ".join([rule.fails, *_failed(claim)])
+
+
+def _few_seeds(claim: Claim) -> str | None:
+    """Return the claim's reason where it is that of too few seeds."""
+    return claim.reason if claim.reason in FEW_SEEDS.values() else None
 
 
 def _undecided(claim: Claim) -> str:
@@ -109,7 +113,8 @@ def _interval(claim: Claim) -> str:
     if claim.low is not None and claim.high is not None:
         return f"[{number(claim.low)}, {number(claim.high)}]"
     # Any other reason is a sentence, which stands below the claim and would widen this column.
-    return f"{claim.reason}: no interval" if claim.reason in FEW_SEEDS else "no interval"
+    few = _few_seeds(claim)
+    return f"{few}: no interval" if few else "no interval"
 
 
 def _facts(claim: Claim) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from lineament.activations.blocks import find_blocks
 from lineament.activations.capture import GroupSums, Place, group_sums, length_sorted, problem_reader, summed
 from lineament.errors import InputError, NonFiniteError
 from lineament.problems.problem import IGNORED, Batch, Problem
-from lineament.vectors.gradients import mean_gradient
+from lineament.vectors.gradients import derivatives_required, mean_gradient
 
 StepKind = Literal["raw", "adam"]
 ADAM_EPS = 1e-8
@@ -97,16 +97,9 @@ def require_jacobian(problem: Problem, batch: Batch) -> None:
     """
     first = batch.rows(torch.arange(1))
     place, direction = Place((len(find_blocks(problem.model)),)), torch.ones(problem.parameters.n_params)
-    try:
+    lacks = "cannot be differentiated forwards, which a weight step's shift needs"
+    with derivatives_required(problem, lacks, "Leave steering out of --measure, or use --method caa."):
         jacobian_shift(problem, direction, first, place, torch.zeros(1, dtype=torch.long), 1)
-    except InputError:
-        raise
-    except (NotImplementedError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{type(problem.model).__name__} cannot be differentiated forwards, which a weight step's shift needs: "
-            f"{reason:.200} Leave steering out of --measure, or use --method caa."
-        ) from None
 
 
 def finite_shift(

@@ -79,9 +79,9 @@ class Recovery:
         """Geometry of its updates, made once."""
         return self.trajectory.gram()
 
-    @property
+    @cached_property
     def blind_gram(self) -> TrajectoryGram:
-        """Geometry of as many updates of the same optimizer on gradients that know nothing."""
+        """Geometry of as many updates of the same optimizer on gradients that know nothing, made once."""
         return blind_gram(update_rule(self.settings), self.trajectory.n_steps)
 
 

@@ -14,7 +14,8 @@ a time, exactly and more slowly: every pass is checked against the parameters' o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Float64
@@ -170,3 +171,20 @@ class _SumCheck:
         difference = plain.reshape(-1, len(probe)) @ probe - self._sums.get(start, 0)
         allowed = ROUNDINGS * torch.finfo(plain.dtype).eps * self._sizes.get(start, 0)
         return torch.sub(difference.norm(), allowed)
+
+
+@contextmanager
+def derivatives_required(problem: Problem, lacks: str, remedy: str) -> Iterator[None]:
+    """Turn what torch says of an operation without the derivative that is tried inside the block into one error.
+
+    Args:
+        lacks: what the model cannot do, to go on after its name. remedy: how the error ends.
+
+    Raises:
+        InputError: torch refused; with the first line of its reason.
+    """
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{type(problem.model).__name__} {lacks}: {reason:.200} {remedy}") from None

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineament.errors import InputError
 from lineament.problems.problem import Batch, Problem
+from lineament.vectors.gradients import derivatives_required
 
 
 class HessianOperator:
@@ -81,13 +82,8 @@ def require_products(problem: Problem) -> None:
         InputError: the model has an operation without second derivatives.
     """
     batch = problem.fixed(problem.tasks[0], "validation").rows(torch.arange(1))
-    try:
+    lacks = "has no second derivatives, which curvature and Krylov bases need"
+    with derivatives_required(problem, lacks, "Leave basis_capture and random_search out of --measure."):
         operator = HessianOperator(problem, batch)
         operator @ torch.ones(problem.parameters.n_params)
-    except (NotImplementedError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{type(problem.model).__name__} has no second derivatives, which curvature and Krylov bases need: "
-            f"{reason:.200} Leave basis_capture and random_search out of --measure."
-        ) from None
     operator.release()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lineament.measurements.crossings import REFRESH_SHARES
 from lineament.measurements.recording.lags import PHASES, Window, by_lag, in_phase, lag_quantity, windows_of
 from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
@@ -23,8 +24,6 @@ from lineament.measurements.recording.staleness import MIN_STDERRS
 from lineament.records import Label, Quantity
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
-# A projection should be made anew when it holds so much of what a fresh one holds.
-REFRESH_SHARES = (0.9, 0.5)
 NO_GRADIENTS = "no gradients were recorded, and retention is of gradients; record with gradients=True"
 NO_CEILING = "a fresh plane holds no more than a random one, to within 3 standard errors"
 DEFINITIONS = {

@@ -9,6 +9,7 @@ from typing import Any
 
 from lineament.claims.claims_file import write_claims
 from lineament.claims.evidence import paired_by_seed
+from lineament.claims.intervals import FEW_SEEDS
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import LineamentError
@@ -183,5 +184,5 @@ def _cell_differences(
                 "claim": claim,
                 "unit": units[claim],
                 **asdict(difference),
-                "reason": {1: "one seed", 2: "two seeds"}.get(difference.n_seeds),
+                "reason": FEW_SEEDS.get(difference.n_seeds),
             }

@@ -8,6 +8,8 @@ from typing import Literal
 
 from lineament.errors import InputError
 from lineament.settings.fields import DecayRate, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from lineament.settings.flag_values import flag_ranges
+from lineament.settings.ranges import is_finite
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -41,20 +43,10 @@ class StatedOptimizer:
         Raises:
             InputError: one that is out of its range, with the range.
         """
-        for name, least, below in (
-            ("lr", 0.0, math.inf),
-            ("momentum", 0.0, 1.0),
-            ("beta2", 0.0, 1.0),
-            ("eps", 0.0, math.inf),
-            ("weight_decay", 0.0, math.inf),
-            ("warmup_steps", 0, math.inf),
-        ):
+        for name, allowed in flag_ranges(StatedOptimizer).items():
             value = getattr(self, name)
-            if not least <= value < below:
-                top = "" if below == math.inf else f" and below {below:g}"
-                raise InputError(f"{name} is {value:g}; it must be finite, at least {least:g}{top}.")
-        if self.lr == 0:
-            raise InputError("lr is 0, which makes no update; give the peak step size.")
+            if value is not None and not (is_finite(value) and allowed.holds(value)):
+                raise InputError(f"{name} is {value:g}; it must be finite and {allowed.words}.")
         if self.schedule_steps is not None and not self.warmup_steps < self.schedule_steps:
             raise InputError(
                 f"schedule_steps is {self.schedule_steps}; it must be above warmup_steps, {self.warmup_steps}."
