@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -66,6 +67,9 @@ FUNCTIONS: dict[type, str] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and carry out a command; return the exit code: 0 done, 1 the run failed, 2 bad usage or input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold bytes or letters that the stream has no code for
+            stream.reconfigure(errors="backslashreplace")
     if given == ["--version"]:
         print(f"lineament {__version__}")
         return 0

@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,13 +23,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from lineament.claims.claims_file import claim_from
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Verdict
 from lineament.files.writing import opened_for_lines
 from lineament.runs.executors.driver import ALL_JOBS, ENDED, Failure, JobProgress
 
-console = Console(highlight=False, soft_wrap=False)
+# Nothing is markup in a string, wherever it comes from: a style is given to a `Text`.
+_PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+console = Console(soft_wrap=False, **_PLAIN)
 VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": "yellow"}
 SECONDS_BETWEEN_LINES = 5.0
 # A longer reason would push the other columns off 80 characters; the report has it whole.
@@ -49,9 +51,11 @@ def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgr
     with ExitStack() as stack:
         shown: list[JobProgress] = []
         if log_file:
-            shown.append(_Lines(Console(file=stack.enter_context(opened_for_lines(log_file)), soft_wrap=True)))
+            shown.append(
+                _Lines(Console(file=stack.enter_context(opened_for_lines(log_file)), soft_wrap=True, **_PLAIN))
+            )
         if not quiet:
-            console = Console(stderr=True)
+            console = Console(stderr=True, **_PLAIN)
             shown.append(_Bars(stack.enter_context(_bars(console))) if console.is_terminal else _Lines(console))
 
         def progress(label: str, what: str, done: int, total: int) -> None:
@@ -63,7 +67,7 @@ def job_progress(quiet: bool, log_file: Path | None = None) -> Iterator[JobProgr
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -109,9 +113,7 @@ class _Lines:
         doing, when = self.last.get(label, ("", 0.0))
         if doing != what or now - when > 4 * SECONDS_BETWEEN_LINES:
             self.last[label] = (what, now)
-            self.console.print(
-                f"[{now - self.started:6.0f} s] {label}: {what} ({done}/{total})", highlight=False, markup=False
-            )
+            self.console.print(f"[{now - self.started:6.0f} s] {label}: {what} ({done}/{total})")
         if what == ENDED:
             self.last.pop(label, None)
 
@@ -140,12 +142,16 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     for claim in claims:
         table.add_row(
             claim.id,
-            *([escape(claim.task)] if len(tasks) > 1 else []),
+            *([claim.task] if len(tasks) > 1 else []),
             _with_interval(claim),
             *(_number(getattr(claim, name)) for name in beside),
-            f"[{VERDICT_STYLES[claim.verdict]}]{_verdict_words(claim.verdict)}[/]",
+            _styled_verdict(claim.verdict),
         )
     return table
+
+
+def _styled_verdict(verdict: Verdict) -> Text:
+    return Text(_verdict_words(verdict), VERDICT_STYLES[verdict])
 
 
 def _verdict_words(verdict: Verdict) -> str:
@@ -153,11 +159,11 @@ def _verdict_words(verdict: Verdict) -> str:
     return VERDICT_WORDS[verdict].replace("not ", "NOT ")
 
 
-def _with_interval(claim: Claim) -> str:
+def _with_interval(claim: Claim) -> Text:
     measured = _number(claim.measured)
     if claim.low is None or claim.high is None:
-        return f"{measured} [dim]{shorten(claim.reason or '', REASON_WIDTH, placeholder=' ...')}[/]"
-    return f"{measured} \\[{_number(claim.low)}, {_number(claim.high)}]"
+        return Text.assemble(f"{measured} ", (shorten(claim.reason or "", REASON_WIDTH, placeholder=" ..."), "dim"))
+    return Text(f"{measured} [{_number(claim.low)}, {_number(claim.high)}]")
 
 
 def _number(value: float | None) -> str:
@@ -179,10 +185,10 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
         for claim in map(claim_from, cell["claims"]):
             by_claim.setdefault((claim.id, claim.task), []).append((cell["name"], claim))
     for (name, task), in_cells in by_claim.items():
-        table.add_row(f"[bold]{name}[/]{f' ({escape(task)})' if len(tasks) > 1 else ''}")
+        table.add_row(Text.assemble((name, "bold"), f" ({task})" if len(tasks) > 1 else ""))
         for where, claim in in_cells:
-            word = f"[{VERDICT_STYLES[claim.verdict]}]{_verdict_words(claim.verdict)}[/]"
-            table.add_row(f"  {escape(where)}", _with_interval(claim), _number(claim.null), word)
+            word = _styled_verdict(claim.verdict)
+            table.add_row(f"  {where}", _with_interval(claim), _number(claim.null), word)
     return table
 
 

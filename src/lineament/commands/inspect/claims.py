@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from lineament.claims.claims_file import read_claims
@@ -39,12 +38,12 @@ def claims(flags: Claims) -> int:
 def compare(flags: Compare) -> int:
     """Print the claims of two runs side by side, and the settings in which they differ."""
     pairs = [{(claim.id, claim.task): claim for claim in _claims_of(run)} for run in (flags.first, flags.second)]
-    table = Table("claim", "task", escape(flags.first.name), escape(flags.second.name))
+    table = Table("claim", "task", flags.first.name, flags.second.name)
     for key in dict.fromkeys([*pairs[0], *pairs[1]]):
-        table.add_row(*map(escape, key), *(_short(by_key.get(key)) for by_key in pairs))
+        table.add_row(*key, *(_short(by_key.get(key)) for by_key in pairs))
     console.print(table)
     for line in _differences(RunFolder(flags.first).settings(), RunFolder(flags.second).settings()):
-        console.print(line, markup=False)
+        console.print(line)
     return 0
 
 
@@ -58,7 +57,7 @@ def _short(claim: Claim | None) -> str:
     if claim is None:
         return "not measured"
     measured = "-" if claim.measured is None else f"{claim.measured:.2f}"
-    interval = f" \\[{claim.low:.2f}, {claim.high:.2f}]" if claim.low is not None and claim.high is not None else ""
+    interval = f" [{claim.low:.2f}, {claim.high:.2f}]" if claim.low is not None and claim.high is not None else ""
     return f"{measured}{interval} {claim.verdict}"
 
 

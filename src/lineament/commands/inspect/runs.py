@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from rich.markup import escape
 from rich.table import Table
 
 from lineament.commands.inspect.flags import Runs
@@ -28,8 +27,6 @@ def runs(flags: Runs) -> int:
             continue
         done = sum(job["status"] == "done" for job in jobs.values())
         name = str(config.parent.relative_to(flags.root))
-        table.add_row(
-            escape(name), settings.problem, escape(settings.model.name), str(settings.seeds), f"{done}/{len(jobs)}"
-        )
+        table.add_row(name, settings.problem, settings.model.name, str(settings.seeds), f"{done}/{len(jobs)}")
     console.print(table)
     return 0

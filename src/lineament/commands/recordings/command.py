@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lineament.claims.advice import Advice, advise, remarks
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
@@ -186,24 +186,22 @@ def _print(records: Sequence[Record], out: Path) -> None:
         noun = "recording" if len(own) == 1 else "recordings"
         lengths = sorted({record.value("recorded", what="steps") or 0 for record in own})
         steps = f"{lengths[0]:g}" if len(lengths) == 1 else f"{lengths[0]:g} to {lengths[-1]:g}"
-        console.print(
-            f"[bold]{escape(target)}[/]: {len(own)} {noun}, {steps} steps of {first.n_params:,} parameters "
-            f"({first.space})"
-        )
+        what = f": {len(own)} {noun}, {steps} steps of {first.n_params:,} parameters ({first.space})"
+        console.print(Text.assemble((target, "bold"), what))
         for remark in remarks(own):
-            console.print(f"[dim]{escape(remark)}[/]")
+            console.print(remark, style="dim")
         for topic, grouped in groupby(advise(own), key=lambda line: (line.topic, line.figure.partition("(")[0])):
             lines = list(grouped)
             console.print(_table(topic, lines))
             for reason in dict.fromkeys(line.reason for line in lines if line.reason and not _censored(line)):
-                console.print(f"[dim]-: {reason}[/]")
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True, markup=False)
+                console.print(f"-: {reason}", style="dim")
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
 def _table(topic: tuple[str, str], lines: Sequence[Advice]) -> Table:
     units = dict.fromkeys(line.unit for line in lines)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(f"{topic[0]}\n[dim]{topic[1]}, {', '.join(units)}[/]", overflow="fold")
+    table.add_column(Text.assemble(f"{topic[0]}\n", (f"{topic[1]}, {', '.join(units)}", "dim")), overflow="fold")
     for name in ("value", "95 %", "blind", "null"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
@@ -222,8 +220,8 @@ def _value(line: Advice) -> str:
     return f"{line.value:.3g}"
 
 
-def _interval(line: Advice) -> str:
+def _interval(line: Advice) -> Text:
     if line.low is None or line.high is None:
-        return f"[dim]{line.interval}[/]" if line.value is not None else "-"
-    note = "" if line.interval != "within the run" else " [dim]within run[/]"
-    return f"\\[{line.low:.3g}, {line.high:.3g}]{note}"
+        return Text("-") if line.value is None else Text(line.interval or "", "dim")
+    note = "" if line.interval != "within the run" else " within run"
+    return Text.assemble(f"[{line.low:.3g}, {line.high:.3g}]", (note, "dim"))

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lineament.claims.verdict import Claim
 from lineament.commands.terminal import claims_table, console
@@ -27,14 +27,14 @@ def print_summary(out: Path, claims: Sequence[Claim], settings: Settings) -> Non
     targets = ", ".join(settings.task.targets)
     space = "LoRA factors" if settings.recovery.space == "lora" else "all weights"
     done = "damaged and recovered" if need_recovery(settings.measure) else "at the operating point"
-    console.print(f"[bold]{escape(settings.model.name)}[/], {done}: {escape(targets)}; {space}; {n_seeds} {noun}")
+    console.print(Text.assemble((settings.model.name, "bold"), f", {done}: {targets}; {space}; {n_seeds} {noun}"))
     for target in settings.task.targets:
         evaluated = [r for r in records if r.target == target and any(r.select("evaluation"))]
         if evaluated:
             console.print(_effects_table(evaluated, target))
             _warn_of_weak_damage(evaluated, target, settings.recovery.threshold)
     console.print(claims_table(claims))
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True, markup=False)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
 def _effects_table(records: Sequence[Record], target: str) -> Table:
@@ -49,7 +49,7 @@ def _effects_table(records: Sequence[Record], target: str) -> Table:
     for task in tasks:
         cells = [_accuracies(records, task, point) for point in ("star", "broken", "recovered")]
         shown = [f"{fmean(values):.2f}" if values else "-" for values in cells]
-        table.add_row(escape(f"{task} (damaged)" if task == target else task), *shown)
+        table.add_row(f"{task} (damaged)" if task == target else task, *shown)
     return table
 
 

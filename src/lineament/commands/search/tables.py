@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from lineament import theory
 from lineament.commands.search.driver import Choice, Outcome
@@ -18,8 +19,8 @@ from lineament.population.region import TOLD_STANDARD_ERRORS
 
 def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
     """Print the geometry of every region at the point, and the gain that the best of n draws should have there."""
-    where = f"task {target.task}, at {target.point}; budget {n} evaluations"
-    console.print(f"[bold]{target.problem.model_name}[/], {where}")
+    where = f", task {target.task}, at {target.point}; budget {n} evaluations"
+    console.print(Text.assemble((target.problem.model_name, "bold"), where))
     if not plans:
         console.print("No gradients: no gradient norm, curvature, density or best sigma; the probe alone decides.")
         return
@@ -70,7 +71,7 @@ def print_choice(choice: Choice, probes: Sequence[Probe]) -> None:
             p = max((item for item in probes if item.region == name), key=lambda item: item.gain)
             best = f"{p.gain:.3g} [{p.low:.3g}, {p.high:.3g}]"
             table.add_row(name, f"{p.sigma:.2g}", f"{p.mean:.3g}, {p.spread:.3g}", best)
-        console.print(table, markup=False)
+        console.print(table)
     interval = f" ({choice.low:.3g} to {choice.high:.3g})" if choice.low is not None and choice.high is not None else ""
     gain = "unknown" if choice.gain is None else f"{choice.gain:.3g}{interval} nats"
     fresh = "" if choice.fresh_gain is None else f", {choice.fresh_gain:.3g} on fresh data"

@@ -19,7 +19,7 @@ def export_vector(flags: Export) -> int:
     write_gguf(vector, flags.out, flags.model_type or vector.tags.model_type, flags.skip_first)
     if flags.skip_first and 1 in vector.layers:
         console.print("layer 1 is left out: llama.cpp can add nothing there.")
-    console.print(f"{_described(read_vector(flags.out))}: {flags.out}", soft_wrap=True, markup=False)
+    console.print(f"{_described(read_vector(flags.out))}: {flags.out}", soft_wrap=True)
     return 0
 
 
@@ -30,7 +30,7 @@ def import_vector(flags: Import) -> int:
     if flags.model:
         vector = replace(vector, tags=replace(vector.tags, model=flags.model))
     save_vector(vector, flags.out)
-    console.print(f"{_described(vector)}: {flags.out}", soft_wrap=True, markup=False)
+    console.print(f"{_described(vector)}: {flags.out}", soft_wrap=True)
     return 0
 
 

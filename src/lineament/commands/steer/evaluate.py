@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from lineament.activations.capture import Place, group_sums, problem_reader
 from lineament.commands.steer.flags import Eval
@@ -44,10 +45,9 @@ def evaluate(flags: Eval) -> int:
     neutral = NeutralText(loaded.problem, loaded.problem.neutral("", flags.neutral))
     bench = _Bench(flags, loaded, vector.only(layer), contrast, _answers(loaded, contrast))
     calibration = calibrate(loaded.problem, bench.vector, neutral, flags.kl, _largest(bench, layer))
-    console.print(
-        f"[bold]{flags.model}[/], vector {flags.vector.name} at layer {layer} (norm "
-        f"{float(bench.vector.directions[layer].norm()):.3g}), {len(data.items)} held-out rows of {data.path.name}"
-    )
+    made_of = f"(norm {float(bench.vector.directions[layer].norm()):.3g}), {len(data.items)} held-out rows"
+    where = f", vector {flags.vector.name} at layer {layer} {made_of} of {data.path.name}"
+    console.print(Text.assemble((flags.model, "bold"), where))
     if not checked:
         console.print("The vector does not say what it was made from: whether these rows are new cannot be checked.")
     doses = flags.dose_values() or tuple(m * (calibration.coefficient or 1.0) for m in DEFAULT_MULTIPLES)

@@ -35,7 +35,7 @@ def generate(flags: Generate) -> int:
     table = Table("prompt", "unsteered", f"steered ({flags.coefficient:g})", box=SIMPLE, show_lines=True)
     for row in zip(prompts, plain, moved, strict=True):
         table.add_row(*row)
-    console.print(table, markup=False)
+    console.print(table)
     return 0
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from lineament.activations.capture import Place, hash_rows
@@ -128,10 +128,8 @@ def _print(
 ) -> None:
     first = next(iter(vectors.values()))
     tags = replace(first.tags, row_hashes=())
-    console.print(
-        f"[bold]{escape(flags.model)}[/], {tags.contrast} contrast of {tags.n_examples} rows of "
-        f"{escape(flags.data.name)}, read at {tags.site} output, {tags.position} token",
-    )
+    what = f", {tags.contrast} contrast of {tags.n_examples} rows of {flags.data.name}"
+    console.print(Text.assemble((flags.model, "bold"), f"{what}, read at {tags.site} output, {tags.position} token"))
     columns = [column for name in vectors for column in (f"|{name}|", "halves agree")]
     both = len(vectors) == 2
     table = Table("layer", *columns, *(["cosine"] if both else []), box=SIMPLE_HEAD)
@@ -150,7 +148,7 @@ def _print(
     for note in notes:
         console.print(f"note: {note}.")
     for path in flags.outputs().values():
-        console.print(f"vector: {path}", soft_wrap=True, markup=False)
+        console.print(f"vector: {path}", soft_wrap=True)
 
 
 def agreement_texts(name: str, agreement: Mapping[int, float]) -> Iterator[str]:

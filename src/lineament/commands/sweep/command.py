@@ -41,7 +41,7 @@ def sweep(flags: JobFlags) -> int:
         return 0
     failures, results = run_grid(grid, out, flags)
     console.print(sweep_table(results))
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True, markup=False)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     return 1 if failures else 0
 
 
@@ -97,7 +97,7 @@ def print_plan(grid: Grid, out: Path, workers: int) -> None:
         missing[job.run] = missing.get(job.run, 0) + 1
     n_seeds = len(jobs) // len(cells)
     lines = (f"{cell.name}: {n_seeds - missing.get(folder.run(cell).path, 0)} of {n_seeds} seeds" for cell in cells)
-    console.file.write("\n".join(lines) + "\n")  # thousands of lines need no wrapping and no colour
+    print("\n".join(lines))  # thousands of lines need no wrapping and no colour
     console.print(
         f"{len(cells)} cells x {n_seeds} seeds = {len(jobs)} jobs; {len(now.missing)} to run.", soft_wrap=True
     )
