@@ -102,8 +102,12 @@ class Encoder:
         """
         prompts, matching, others = [], [], []
         for pair in pairs:
-            texts = [PAIR_PROMPT.format(question=pair.text, answer=a) for a in (pair.matching, pair.not_matching)]
-            first, second = (self._ids(text) for text in texts)
+            if pair.turns:
+                start, ids_of = self.rows.conversation(pair.turns)
+            else:
+                start, ids_of = PAIR_PROMPT.format(question=pair.text, answer=""), self._ids
+            texts = [start + answer for answer in (pair.matching, pair.not_matching)]
+            first, second = (ids_of(text) for text in texts)
             n_shared = _n_shared(first, second)
             if n_shared == min(len(first), len(second)):
                 raise InputError(f"of {texts[0]!r:.200} one answer is the beginning of the other; they must differ.")
@@ -169,7 +173,8 @@ class Encoder:
 
     def _completion(self, example: Completion) -> tuple[Sequence[int], int]:
         """Return the tokens of prompt, completion and end of text, and the index of the first target."""
-        ids, prompt = self._ids(example.text + example.completion), self._ids(example.text)
+        start, ids_of = self.rows.conversation(example.turns) if example.turns else (example.text, self._ids)
+        ids, prompt = ids_of(start + example.completion), ids_of(start)
         end = self.tokenizer.eos_token_id
         if end is not None and (not ids or ids[-1] != end):
             ids = [*ids, int(end)]

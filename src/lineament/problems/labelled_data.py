@@ -1,12 +1,15 @@
-"""A user's examples: rows of a file or data set in one of five shapes, one adapter function each.
+"""A user's examples: rows of a file or data set in one of several shapes, one adapter function each.
 
 Which shape it is tells the columns of the first row:
 
-- `statement` (or `text`, or `question` with an optional `passage`) and `label`: true/false, yes/no or 1/0;
+- `statement` (or `text`, or `question` with an optional `passage`) and `label`: true/false, yes/no or 1/0; of a
+  `question`, the label may be named `answer`, as in BoolQ;
 - `question` (or `prompt`), `answer_matching_behavior` and `answer_not_matching_behavior` (or `matching` and
   `not_matching`), as in the data of nrimsky/CAA;
+- `chosen` and `rejected`, each a text after `prompt` or a list of messages, as preference data have them;
 - `question`, `choices` (a list of texts, or columns `A`, `B`, ...) and `answer` (a letter, a number from 0, or the
   text);
+- `messages` (each with `role` and `content`) or `conversations` (`from` and `value`) that end with an answer;
 - `prompt` and `completion`, or `instruction`, an optional `input`, and `output`;
 - `text` alone: running text.
 
@@ -23,6 +26,8 @@ from pathlib import Path
 
 from lineament.errors import InputError
 from lineament.files.reading import shown
+from lineament.problems import conversations
+from lineament.problems.conversations import Turns
 from lineament.problems.data_files import DataRows, Row, read_rows
 from lineament.problems.statements import Statement
 
@@ -32,9 +37,10 @@ PROMPT_COLUMNS = ("question", "prompt")
 PAIR_COLUMNS = (("answer_matching_behavior", "answer_not_matching_behavior"), ("matching", "not_matching"))
 LETTERS = string.ascii_uppercase
 SHAPES = (
-    "'statement', 'text' or 'question' with 'label'; 'question' or 'prompt' with 'answer_matching_behavior' and "
-    "'answer_not_matching_behavior'; 'question' with 'choices' (or 'A', 'B', ...) and 'answer'; 'prompt' with "
-    "'completion'; 'instruction' with 'output'; or 'text' alone"
+    "'statement', 'text' or 'question' with 'label'; 'question' with 'answer' (true or false); 'question' or 'prompt' "
+    "with 'answer_matching_behavior' and 'answer_not_matching_behavior'; 'question' with 'choices' (or 'A', 'B', ...) "
+    "and 'answer'; 'chosen' and 'rejected'; 'messages' or 'conversations'; 'prompt' with 'completion'; 'instruction' "
+    "with 'output'; or 'text' alone"
 )
 
 
@@ -44,6 +50,7 @@ class Pair:
 
     Attributes:
         text: the question. matching, not_matching: the answer with the behaviour, and the one without.
+        turns: the messages that `text` was written from, where the answers are an assistant's.
         label: whether the matching answer is the later of the two in the alphabet; splits hold both kinds equally
             often.
         group: rows of one group are never divided between splits.
@@ -53,6 +60,7 @@ class Pair:
     matching: str
     not_matching: str
     group: str
+    turns: Turns = ()
 
     @property
     def label(self) -> bool:
@@ -76,11 +84,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Completion:
-    """A prompt (`text`) and what should follow it."""
+    """A prompt (`text`), what should follow it, and the messages that the prompt was written from, if any."""
 
     text: str
     completion: str
     group: str
+    turns: Turns = ()
 
 
 @dataclass(frozen=True)
@@ -100,12 +109,21 @@ class LabelledData:
 
     Attributes:
         name: the file's name without its suffix. lines: where each item stands in the file, from 1.
+        n_repeated: rows that are left out, since an earlier one is the same in all that is read of them.
     """
 
     name: str
     path: Path
     items: tuple[Item, ...]
     lines: tuple[int, ...]
+    n_repeated: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done with the rows that a user may not expect, one sentence each."""
+        if not self.n_repeated:
+            return ()
+        return (f"{self.path}: {self.n_repeated} rows that repeat an earlier one word by word are counted once",)
 
     @property
     def is_pairs(self) -> bool:
@@ -122,13 +140,15 @@ def read_labelled(source: Path | str) -> LabelledData:
     """Read the rows of a source, whatever its shape.
 
     Raises:
-        InputError: no such file, another format or shape, no rows, or a bad row: empty, without a label, or twice the
-            same; names the file and the line.
+        InputError: no such file, another format or shape, no rows, or a bad row: empty, without a label, or with
+            another answer than an earlier one has; names the file and the line.
     """
     data = read_rows(source)
-    make = _maker(data)
-    items = tuple(make(number, row) for number, row in data.rows)
-    found = LabelledData(data.name, Path(data.source), items, tuple(number for number, _ in data.rows))
+    make, lines = _maker(data), dict[Item, int]()
+    for number, row in data.rows:
+        lines.setdefault(make(number, row), number)
+    n_repeated = len(data.rows) - len(lines)
+    found = LabelledData(data.name, Path(data.source), tuple(lines), tuple(lines.values()), n_repeated)
     _require_distinct(found, data)
     return found
 
@@ -151,10 +171,16 @@ def _maker(data: DataRows) -> Callable[[int, Row], Item]:
     pair = next((columns for columns in PAIR_COLUMNS if all(c in first for c in columns)), None)
     if prompt and pair:
         return lambda number, row: _pair(data.where(number), row, prompt, pair)
+    if "chosen" in first and "rejected" in first:
+        return lambda number, row: _preference(data.where(number), row)
     if prompt and "answer" in first and ("choices" in first or "A" in first):
         return lambda number, row: _choice(data.where(number), row, prompt)
     if text and "label" in first:
         return lambda number, row: _statement(data.where(number), row, text)
+    if "question" in first and _is_label(first.get("answer")):
+        return lambda number, row: _statement(data.where(number), row, "question", "answer")
+    if talk := _one_of(first, conversations.COLUMNS):
+        return lambda number, row: _conversation(data.where(number), row, talk)
     if "prompt" in first and "completion" in first:
         return lambda number, row: _completion(data.where(number), row)
     if "instruction" in first and "output" in first:
@@ -168,23 +194,44 @@ def _one_of(row: Row, names: Iterable[str]) -> str | None:
     return next((name for name in names if name in row), None)
 
 
-def _statement(where: str, row: Row, column: str) -> Statement:
-    text, passage = _text(where, row, column), row.get("passage")
-    label = str(row.get("label", "")).strip().lower()
-    if label not in (*TRUE_WORDS, *FALSE_WORDS):
-        raise InputError(f"{where}: label {shown(row.get('label'))}; give true or false (yes or no, 1 or 0).")
+def _is_label(value: object) -> bool:
+    return str(value).strip().lower() in (*TRUE_WORDS, *FALSE_WORDS)
+
+
+def _statement(where: str, row: Row, column: str, label_column: str = "label") -> Statement:
+    text, passage, label = _text(where, row, column), row.get("passage"), row.get(label_column)
+    if not _is_label(label):
+        raise InputError(f"{where}: {label_column} {shown(label)}; give true or false (yes or no, 1 or 0).")
     if column == "question":
         text = f"Question: {text.rstrip('?')}?"
     said = f"{str(passage).strip()}\n{text}" if passage else text
-    return Statement(said, label in TRUE_WORDS, _group(row, str(passage or text)))
+    return Statement(said, str(label).strip().lower() in TRUE_WORDS, _group(row, str(passage or text)))
 
 
 def _pair(where: str, row: Row, prompt: str, columns: tuple[str, str]) -> Pair:
     text = _text(where, row, prompt)
     matching, other = (_text(where, row, column) for column in columns)
-    if matching == other:
-        raise InputError(f"{where}: both answers are {shown(matching)}; they must differ.")
+    _require_different(where, matching, other)
     return Pair(text, matching, other, _group(row, text))
+
+
+def _preference(where: str, row: Row) -> Pair:
+    if all(isinstance(row.get(column), str) for column in ("prompt", "chosen", "rejected")):
+        return _pair(where, row, "prompt", ("chosen", "rejected"))
+    (before, chosen), (before_other, rejected) = (
+        conversations.said(where, row, column) for column in ("chosen", "rejected")
+    )
+    if before != before_other:
+        raise InputError(f"{where}: 'chosen' and 'rejected' differ before their last message; only that one may.")
+    _require_different(where, chosen, rejected)
+    turns = conversations.asked(where, row, before)
+    text = conversations.written(turns)
+    return Pair(text, chosen, rejected, _group(row, text), turns)
+
+
+def _require_different(where: str, first: str, second: str) -> None:
+    if first == second:
+        raise InputError(f"{where}: both answers are {shown(first)}; they must differ.")
 
 
 def _choice(where: str, row: Row, prompt: str) -> Choice:
@@ -215,7 +262,22 @@ def _answer(where: str, given: object, options: Sequence[str]) -> int:
     )
 
 
+def _conversation(where: str, row: Row, column: str) -> Completion:
+    turns, answer = conversations.last_answer(where, column, conversations.read_turns(where, column, row.get(column)))
+    return _answered(where, row, turns, answer)
+
+
+def _answered(where: str, row: Row, turns: Turns, answer: str) -> Completion:
+    if not turns:
+        raise InputError(f"{where} has an answer and nothing before it; give the messages that lead to it.")
+    text = conversations.written(turns)
+    return Completion(text, answer, _group(row, text), turns)
+
+
 def _completion(where: str, row: Row) -> Completion:
+    if isinstance(row.get("completion"), list):
+        before, answer = conversations.said(where, row, "completion")
+        return _answered(where, row, conversations.asked(where, row, before), answer)
     prompt = _text(where, row, "prompt", stripped=False)
     return Completion(prompt, _text(where, row, "completion", stripped=False), _group(row, prompt))
 
@@ -245,15 +307,22 @@ def _text(where: str, row: Row, column: str, *, stripped: bool = True) -> str:
 
 
 def _require_distinct(found: LabelledData, data: DataRows) -> None:
+    """Refuse texts that come again with another label or answer; two pairs may ask the same of different answers."""
     lines: dict[object, list[int]] = {}
     for item, line in zip(found.items, found.lines, strict=True):
-        key = (item.text, item.completion) if isinstance(item, Completion) else item.text
+        match item:
+            case Completion():
+                key: object = (item.text, item.completion)
+            case Pair():
+                key = (item.text, frozenset((item.matching, item.not_matching)))
+            case _:
+                key = item.text
         lines.setdefault(key, []).append(line)
     twice = [where for where in lines.values() if len(where) > 1]
     if twice:
         raise InputError(
-            f"{found.path}: {len(twice)} texts come more than once, the first on {data.unit}s {_listed(twice[0])}. "
-            "Remove all but one of each."
+            f"{found.path}: {len(twice)} texts come more than once with different answers, the first on {data.unit}s "
+            f"{_listed(twice[0])}. Remove all but one of each."
         )
 
 

@@ -98,7 +98,7 @@ class LanguageModelProblem(Problem):
                 for name in SPLITS:
                     self.fixed(task, name)
             self.chunk = max(1, min(self.chunk, MAX_TARGETS_AT_ONCE // self._most_targets()))
-        self.notes += self.encoder.rows.notes
+        self.notes += (*(data.notes if data else ()), *self.encoder.rows.notes)
 
     def _most_targets(self) -> int:
         """Count the target places of an example in the task that has most."""

@@ -7,12 +7,15 @@ second one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
+
 from lineament.errors import InputError
+from lineament.problems.conversations import Turn, written
 
 _EXAMPLE = "The sky is blue"
 
@@ -26,12 +29,14 @@ class TokenRows:
         n_embeddings: rows of the model's input embedding; every token id must be below.
         model_name: for errors.
         had_start: whether a text began with the tokenizer's own beginning of text, and got no second one.
+        talked: whether a conversation was written, with the tokenizer's chat template or without one.
     """
 
     tokenizer: Any
     n_embeddings: int
     model_name: str
     had_start: bool = field(default=False, init=False)
+    talked: bool = field(default=False, init=False)
 
     @cached_property
     def added(self) -> tuple[list[int], list[int]]:
@@ -56,6 +61,33 @@ class TokenRows:
         if before and ids[: 2 * len(before)] == before + before:
             ids = ids[len(before) :]
             self.had_start = True
+        self.require_embedded(ids)
+        return ids
+
+    def conversation(self, turns: Sequence[Turn]) -> tuple[str, Callable[[str], list[int]]]:
+        """Write a conversation up to where the assistant's answer begins; return it and what makes its tokens.
+
+        The tokenizer's chat template writes it, with all special tokens that it needs; without one it is plain text.
+
+        Raises:
+            InputError: the chat template refuses it.
+        """
+        self.talked = True
+        if not self.tokenizer.chat_template:
+            return written(turns), self.of
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except (TemplateError, TypeError, ValueError) as error:
+            roles = ", ".join(turn.role for turn in turns)
+            raise InputError(
+                f"the chat template of {self.model_name} takes no conversation of {roles}: {str(error).rstrip('.')}."
+            ) from None
+        return text, self._as_written
+
+    def _as_written(self, text: str) -> list[int]:
+        """Return the tokens of a text that holds its special tokens already."""
+        ids: list[int] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         self.require_embedded(ids)
         return ids
 
@@ -87,6 +119,10 @@ class TokenRows:
             )
         if self.had_start:
             found.append(f"texts that begin with {self._names(before)} themselves got no second one")
+        if self.talked and self.tokenizer.chat_template:
+            found.append("conversations are written with the tokenizer's chat template")
+        elif self.talked:
+            found.append("the tokenizer has no chat template: conversations are plain lines, 'User: ...'")
         if pad is None:
             found.append("the tokenizer has no padding token: token 0 fills rows up, and the mask leaves it out")
         elif pad >= self.n_embeddings:

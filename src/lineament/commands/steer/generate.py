@@ -16,6 +16,7 @@ from lineament.commands.steer.model import SteeredModel
 from lineament.commands.terminal import console
 from lineament.errors import InputError
 from lineament.files.reading import read_text
+from lineament.problems.conversations import Turn
 from lineament.problems.token_rows import TokenRows
 from lineament.steering.formats import read_vector
 from lineament.steering.steered import steered
@@ -66,17 +67,12 @@ def continuations(
 
 
 def _encoded(rows: TokenRows, prompt: str, chat: bool) -> list[int]:
-    tokenizer = rows.tokenizer
     if not chat:
         return rows.of(prompt)
-    if not tokenizer.chat_template:
+    if not rows.tokenizer.chat_template:
         raise InputError("--chat: this tokenizer has no chat template; leave --chat out.")
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    rows.require_embedded(ids)
-    return ids
+    text, ids_of = rows.conversation([Turn("user", prompt)])
+    return ids_of(text)
 
 
 def _require_room(loaded: SteeredModel, rows: Sequence[Sequence[int]], new: int) -> None:

@@ -65,7 +65,7 @@ def make(flags: Make) -> int:
     if flags.save_step and made.stepped is not None:
         save_adapter(loaded.problem.parameters, made.stepped, flags.save_step)
     agreement = {name: directions.agreement() for name, directions in made.by_name.items()}
-    _print(flags, vectors, agreement, loaded.problem.encoder.rows.notes)
+    _print(flags, vectors, agreement, (*data.notes, *loaded.problem.encoder.rows.notes))
     return 0
 
 
