@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import geometry_cases
 import jsonschema
 import pytest
 from rich.console import Console
@@ -479,6 +480,7 @@ TABLE: dict[str, dict[str, tuple[list[Record], str]]] = {
         "equal": (rates(near(0.05), near(0.05)[::-1]), OPEN),
         "pairing decides": (rates((0.1, 0.2, 0.3), (0.08, 0.179, 0.278)), YES),
     },
+    **geometry_cases.TABLE,
 }
 
 

@@ -1,12 +1,14 @@
-"""Every rule of a capture or drift claim can hold, can fail, and never holds for a blind run."""
+"""Every rule can hold, can fail, and never holds for a blind run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import geometry_cases
 import numpy as np
 import pytest
+from geometry_records import summaries
 
 from lineament.claims.intervals import over_seeds
 from lineament.claims.registry import CLAIMS, evaluate_claims
@@ -185,6 +187,7 @@ CASES: dict[str, tuple[str, Make, Make]] = {
     ),
     "step_steers": ("steering", effects(0.8, 0.4), effects(0.8, 0.95)),
     "drift_follows_loss": ("basis_drift", rates(0.02, 0.005), rates(0.005, 0.02)),
+    **geometry_cases.CASES,
 }
 
 
@@ -271,6 +274,39 @@ def test_a_search_or_step_that_knows_nothing_supports_nothing() -> None:
     assert not [claim.id for claim in claims if claim.verdict == "supported"]
 
 
+def blind_geometry(seed: int) -> list[Quantity]:
+    """What gradients that know nothing give: no window, no prediction, pairs of tasks as pairs of batches of one task,
+    shifts of measurement noise, whose sums do not add up at any scale."""
+    generator = np.random.default_rng(seed)
+    inside = generator.uniform(0.1, 0.9)
+    shares = generator.normal(1.0, 0.3, size=3)
+    return summaries(
+        {
+            "window": 1e-5,
+            "slope": float(generator.normal()),
+            "r2": float(generator.uniform(0.0, 0.5)),
+            "additive": float(generator.uniform(0.1, 0.4)),
+            "decades": float(generator.uniform(0.3, 0.9)),
+            "order_ratio": float(np.exp(generator.normal(2.0))),
+            "onset_kappa": float(np.exp(generator.normal())),
+            "inside": inside,
+            "inside_within": inside + float(generator.normal(0.0, 0.1)),
+            "half_life": None,  # two planes of noise agree as little at lag 0
+            "defect": float(generator.uniform(0.5, 1.0)),
+            "defect_full": float(generator.uniform(0.5, 1.0)),
+            "steering": float(shares[0]),
+            "steering_other": float(shares[1]),
+            "steering_random": float(shares[2]),
+        }
+    )
+
+
+def test_a_geometry_that_knows_nothing_supports_nothing() -> None:
+    claims = evaluate_claims([record("local_geometry", seed, blind_geometry(seed)) for seed in SEEDS], RANK)
+    assert {claim.id for claim in claims} == set(geometry_cases.CASES)
+    assert not [claim.id for claim in claims if claim.verdict == "supported"]
+
+
 # --- seeds that drop out, tasks that decide nothing ---
 
 
@@ -322,3 +358,17 @@ def test_intervals_cover_the_parameter_that_they_are_printed_with(n_seeds: int, 
         draws = 1 / (1 + np.exp(-(logit + spread * generator.standard_normal((2000, n_seeds)))))
         held = [(i := over_seeds(row, fraction=True)).low <= center <= i.high for row in draws]  # type: ignore[operator]
         assert np.mean(held) >= 0.93
+
+
+# --- what is positive and spans decades ---
+
+
+def test_point_and_interval_of_a_positive_quantity_are_of_its_geometric_mean() -> None:
+    interval = over_seeds([0.01, 0.1, 1.0], log=True)
+    half = 4.302652729696142 * np.log(10) / np.sqrt(3)  # Student's t with two degrees of freedom
+    ends = [0.1 * np.exp(-half), 0.1, 0.1 * np.exp(half)]
+    assert [interval.low, interval.mean, interval.high] == pytest.approx(ends)
+    assert over_seeds([0.01] * 3, log=True) == over_seeds([0.01] * 3)
+    assert over_seeds([0.1, 0.2], log=True).pair == (0.1, 0.2)
+    with pytest.raises(ValueError, match="0 has no logarithm"):
+        over_seeds([0.0, 1.0], log=True)

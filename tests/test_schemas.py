@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from geometry_records import READ, summaries
 from sweep_records import write_sweep
 
 from lineament.claims.claims_file import write_claims
@@ -143,8 +144,12 @@ def steering(seed: int) -> Record:
     return record("steering", seed, figures)
 
 
+def local_geometry(seed: int) -> Record:
+    return record("local_geometry", seed, summaries(dict.fromkeys(READ, 0.5 + 0.01 * seed)))
+
+
 def records(n_seeds: int) -> list[Record]:
-    makers = (gradient_rank, basis_capture, basis_drift, random_search, steering)
+    makers = (gradient_rank, basis_capture, basis_drift, random_search, steering, local_geometry)
     return [make(seed) for seed in range(n_seeds) for make in makers]
 
 

@@ -24,6 +24,8 @@ from lineament.files.writing import write_bytes, write_json
 # Schema 1, whose quantities have neither blind value nor ceiling, is still read.
 SCHEMA_VERSION = 2
 MADE_ANEW = "Move the file away if it is not a record of this run; `lineament run --resume` makes a missing one again."
+# Target of a record about an operating point with all its tasks; files and claims hold it in place of a task's name.
+ALL_TASKS = "all_tasks"
 Label = str | int | float
 
 

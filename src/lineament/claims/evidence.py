@@ -9,7 +9,7 @@ import numpy as np
 
 from lineament.claims.intervals import FEW_SEEDS, Interval, paired
 from lineament.measurements.families import Static, best_static
-from lineament.records import Label, Record
+from lineament.records import Label, Quantity, Record
 from lineament.study.horizon import why_not_a_task
 from lineament.study.points import DAMAGED, TRAINED
 
@@ -63,6 +63,11 @@ class Evidence:
         quantities = (q for record in self.of(measurement).values() for q in record.select(quantity, **labels))
         return [q.null for q in quantities if q.null is not None]
 
+    def ceilings(self, measurement: str, quantity: str, **labels: Label) -> list[float]:
+        """Return the largest values that the comparison allows, over seeds."""
+        quantities = (q for record in self.of(measurement).values() for q in record.select(quantity, **labels))
+        return [q.ceiling for q in quantities if q.ceiling is not None]
+
     def blinds(self, measurement: str, quantity: str, **labels: Label) -> dict[int, float]:
         """Return seed -> what a blind run gives."""
         found = {seed: [q.blind for q in r.select(quantity, **labels)] for seed, r in self.of(measurement).items()}
@@ -112,3 +117,9 @@ def mean_or_none(values: Iterable[float]) -> float | None:
     """Return the arithmetic mean, or None of nothing."""
     listed = list(values)
     return float(np.mean(listed)) if listed else None
+
+
+def why_missing(quantities: Iterable[Quantity]) -> str:
+    """Say why seeds have no value: to leave them out because of their result is to select on it."""
+    reasons = [quantity.reason or "undefined" for quantity in quantities if quantity.value is None]
+    return "; ".join(f"no figure in {reasons.count(why)} seeds: {why}" for why in dict.fromkeys(reasons))

@@ -35,20 +35,24 @@ class Interval:
     pair: tuple[float, float] | None = None
 
 
-def over_seeds(values: Iterable[float], *, fraction: bool = False, level: float = LEVEL) -> Interval:
+def over_seeds(values: Iterable[float], *, fraction: bool = False, log: bool = False, level: float = LEVEL) -> Interval:
     """Return the interval of a quantity measured once per seed.
 
     Args:
-        values: one number per seed; all must be finite.
+        values: one number per seed; all must be finite, and above 0 with `log`.
         fraction: the quantity lies in [0, 1]; the interval is made on logit values and mapped back.
+        log: the quantity is positive and may span decades; the interval is made on logarithms and mapped back.
         level: coverage.
 
     Returns:
-        Point and interval of one parameter: the arithmetic mean, or for fractions the logit mean mapped back.
+        Point and interval of one parameter: the arithmetic mean, or for fractions the logit mean mapped back, or with
+        `log` the geometric mean.
     """
     x = np.fromiter(values, dtype=np.float64)
     if not len(x):
         return Interval(math.nan, None, None, 0, level)
+    if log:
+        return _on_logarithms(x, level)
     logits = fraction and np.ptp(x) > 0  # a logit of 0 or 1 is not finite, and equal seeds need none
     y = special.logit(_off_the_ends(x)) if logits else x
     mean = float(special.expit(y.mean())) if logits else float(x.mean())
@@ -61,6 +65,20 @@ def over_seeds(values: Iterable[float], *, fraction: bool = False, level: float 
     ends = float(y.mean()) - half, float(y.mean()) + half
     low, high = (float(special.expit(end)) if fraction else end for end in ends)
     return Interval(mean, low, high, len(x), level)
+
+
+def _on_logarithms(x: np.ndarray, level: float) -> Interval:
+    if np.any(x <= 0):
+        raise ValueError(f"{float(x.min()):g} has no logarithm; give values above 0.")
+    equal = np.ptp(x) == 0  # mapping to logarithms and back would round
+
+    def mapped(end: float) -> float:
+        return float(x[0] if equal else np.exp(end))
+
+    logs = over_seeds(np.log(x), level=level)
+    low, high = (None if end is None else mapped(end) for end in (logs.low, logs.high))
+    pair = (float(x[0]), float(x[1])) if len(x) == 2 else None
+    return Interval(mapped(logs.mean), low, high, len(x), level, pair)
 
 
 def _off_the_ends(x: np.ndarray) -> np.ndarray:

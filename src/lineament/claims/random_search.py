@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
-from lineament.claims.evidence import Evidence, mean_or_none
+from lineament.claims.evidence import Evidence, mean_or_none, why_missing
 from lineament.claims.intervals import Interval, clipped, interval_body, over_seeds
 from lineament.claims.rule import ClaimRule, Measured, Requirement
 from lineament.claims.verdict import Bounds
@@ -59,7 +59,7 @@ def _measure_theorem(e: Evidence) -> Measured | None:
         over_seeds(ratios.values()),
         null=mean_or_none(e.nulls(NAME, "theorem_ratio", space="full")),
         setting=f"N = {n}",
-        undecided=_why_missing(figures) if len(ratios) < len(figures) else None,
+        undecided=why_missing(figures) if len(ratios) < len(figures) else None,
         details={
             "draws": draws,
             "standard_error_within_a_seed": mean_or_none(errors),
@@ -68,12 +68,6 @@ def _measure_theorem(e: Evidence) -> Measured | None:
             "departure_sigma_by_space": _departures(e, n),
         },
     )
-
-
-def _why_missing(quantities: Iterable[Quantity]) -> str:
-    """Say why seeds have no value: to leave them out because of their result is to select on it."""
-    reasons = [quantity.reason or "undefined" for quantity in quantities if quantity.value is None]
-    return "; ".join(f"no figure in {reasons.count(why)} seeds: {why}" for why in dict.fromkeys(reasons))
 
 
 BEST_OF_N_THEOREM = ClaimRule(

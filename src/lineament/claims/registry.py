@@ -19,6 +19,17 @@ from lineament.claims.capture import (
 from lineament.claims.drift import BASIS_DRIFTS, DRIFT_FOLLOWS_LOSS
 from lineament.claims.evidence import Evidence
 from lineament.claims.gradient_rank import GRADIENT_LOW_RANK
+from lineament.claims.local_geometry import (
+    ACTIVATIONS_ADD,
+    GRADIENT_PLANE_ROTATES,
+    LOSSES_ADD,
+    NO_UNIVERSAL_PAIR_RADIUS,
+    ONE_DIRECTION_WINDOW,
+    ORDER_DEFECT_PREDICTED,
+    ORDER_MATTERS_INSIDE_WINDOW,
+    PROBE_PREDICTABLE,
+    WEIGHTS_MEET_STEERING,
+)
 from lineament.claims.random_search import BEST_OF_N_THEOREM, DIMENSION_FREE, SIGNAL_DENSITY
 from lineament.claims.rule import ClaimRule
 from lineament.claims.steering import STEP_MATCHES_CAA, STEP_STEERS
@@ -44,6 +55,15 @@ CLAIMS: dict[str, ClaimRule] = {
         STATIC_GAP_IS_METRIC,
         CAPTURE_PREDICTS_RECOVERY,
         DRIFT_FOLLOWS_LOSS,
+        ONE_DIRECTION_WINDOW,
+        PROBE_PREDICTABLE,
+        LOSSES_ADD,
+        NO_UNIVERSAL_PAIR_RADIUS,
+        ORDER_DEFECT_PREDICTED,
+        ORDER_MATTERS_INSIDE_WINDOW,
+        GRADIENT_PLANE_ROTATES,
+        ACTIVATIONS_ADD,
+        WEIGHTS_MEET_STEERING,
     )
 }
 

@@ -134,10 +134,8 @@ def estimate_geometric(values: Sequence[float]) -> Estimate:
         return Estimate(None, reason="not measured")
     if min(values) <= 0:
         return Estimate(None, reason=f"not positive in {sum(v <= 0 for v in values)} of {len(values)} seeds")
-    logs = over_seeds([float(np.log(value)) for value in values])
-    low, high = (None if end is None else float(np.exp(end)) for end in (logs.low, logs.high))
-    pair = (values[0], values[1]) if len(values) == 2 else None
-    return Estimate(float(np.exp(logs.mean)), low, high, logs.n_seeds, pair=pair)
+    interval = over_seeds(values, log=True)
+    return Estimate(interval.mean, interval.low, interval.high, interval.n_seeds, pair=interval.pair)
 
 
 def estimate_known(quantities: Sequence[Quantity], values: Sequence[float | None]) -> Estimate:
