@@ -98,8 +98,8 @@ Make = Callable[[int], list[Quantity]]
 
 
 def alike(**levels: float) -> Make:
-    """Summaries of a seed, each a few per cent beside its level."""
-    return lambda seed: summaries({name: level * (1 + 0.02 * (seed - 2)) for name, level in levels.items()})
+    """Summaries of a seed, each at most a hundredth beside its level."""
+    return lambda seed: summaries({name: level * (1 + 0.005 * (seed - 2)) for name, level in levels.items()})
 
 
 STEERED = {"steering": 0.8, "steering_other": 0.2, "steering_random": 0.1}
