@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command_line import arguments, lineament_here
 from hypothesis import given
 from hypothesis import strategies as st
+from sweep_records import write_sweep
 
-from lineament.claims.claims_file import read_claims
+from lineament.claims.claims_file import read_claims, read_sweep
+from lineament.commands.search.chunks import losses_body, read_losses
+from lineament.commands.search.command import _choice, _require_same
+from lineament.commands.search.driver import Choice
+from lineament.commands.search.plan import Probe
+from lineament.commands.terminal import sweep_table
 from lineament.errors import InputError
 from lineament.files.writing import write_json
+from lineament.parameters import Space
 from lineament.records import Quantity, Record, load_records
+from lineament.report.rendering import provenance_lines
+from lineament.report.sweep.claim_grid import claim_grids
 from lineament.runs.folder import RunFolder
+from lineament.runs.sweep.results import write_results
+from lineament.study.horizon import RecoveryCurve, read_curve
+from lineament.vectors.blind import UpdateRule
+from lineament.vectors.recording.index import RecordingIndex
+from lineament.vectors.recording.optimizer import GroupRule, RecordedOptimizer
+from lineament.vectors.recording.sketch import Sketch
 
 OTHER = st.sampled_from([None, True, 7, 1.5, "text", [], {}, [1], {"a": 1}])
+BOUNDS = {"above": 0.0, "below": None, "contains": None}
+CONDITION = {"name": "prefix", "interval": None, "bounds": BOUNDS, "holds": None}
+BOTH = {**CONDITION, "bounds": {**BOUNDS, "contains": 1}}
 CLAIM: dict[str, Any] = {
     **dict.fromkeys(("paper", "measured", "low", "high", "null", "blind", "ceiling", "rank", "reason")),
     **{"id": "prefix_captures", "task": "sort", "space": "full", "definition": "whole", "level": 0.95},
-    **{"unit": "fraction", "rule": "above", "conditions": [], "verdict": "inconclusive"},
+    **{"unit": "fraction", "rule": "above", "conditions": [CONDITION], "verdict": "inconclusive"},
     "details": {"n_seeds": 1},
 }
 CLAIMS = {"schema": 2, "problem": "synthetic", "model": "m", "n_seeds": 1, "claims": [CLAIM]}
@@ -54,27 +75,119 @@ def changed(body: Any, path: tuple[Any, ...], value: Any) -> Any:
     return body
 
 
-@pytest.mark.parametrize("read", [Record.load, lambda path: read_claims(path.parent), lambda path: state(path)])
+@cache
+def sweep_body() -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_results(write_sweep(Path(folder) / "sweep"))
+
+
+def recording_body() -> Any:
+    rule = GroupRule(4, UpdateRule("adamw", (1e-3,), 0.9))
+    sketch, space = Sketch(6, 2), Space("full", 6, "a")
+    index = RecordingIndex(space, 5, torch.float32, (1, 2), tensors=(("w", (2, 3)),), scales={"w": 2.0}, model="M")
+    index = replace(index, sketch=sketch, about={"task": "x"}, optimizer=RecordedOptimizer((rule,), (1,), ""))
+    with tempfile.TemporaryDirectory() as folder:
+        index.write(Path(folder))
+        return json.loads((Path(folder) / "index.json").read_text())
+
+
+def read_all_of_sweep(path: Path) -> None:
+    body = read_sweep(path.parent)
+    sweep_table(body)
+    claim_grids(body)
+
+
+CHOICE = Choice("full", 0.1, 8, "probe", 1.0, 0.5, None, None)
+PROBE = Probe("full", 0.1, 0.5, 0.1, 1.0, 0.5, 1.5, 4)
+SEARCH = {"choice": asdict(CHOICE), "probes": [asdict(PROBE)], "schema": 1}
+CURVE = RecoveryCurve(3, (0, 3), (2.0, 1.0), (0.2, 0.8), (2.0, 1.5, 1.2), 0.9, 0.95, 0.9)
+# File of ours -> what it holds, and what reads it.
+OURS: dict[str, tuple[Callable[[], Any], Callable[[Path], Any]]] = {
+    "basis_capture-sort-seed0.json": (lambda: json.loads(record_text()), Record.load),
+    "claims.json": (lambda: CLAIMS, lambda path: read_claims(path.parent)),
+    "state.json": (lambda: {"schema": 1, "jobs": {"seed0": {"status": "done"}}}, lambda path: state(path)),
+    "provenance.json": (
+        lambda: {"versions": {"torch": "2"}, "resumed": {}},
+        lambda path: provenance_lines(path.parent),
+    ),
+    "sweep.json": (sweep_body, read_all_of_sweep),
+    "recovery-sort-seed0.json": (lambda: asdict(CURVE), read_curve),
+    "index.json": (recording_body, lambda path: RecordingIndex.read(path.parent)),
+    "choice.json": (lambda: SEARCH, lambda path: _choice(path.parent, lambda: (CHOICE, [PROBE]))),
+    "00000.json": (lambda: losses_body(np.array([1.0, np.nan])), read_losses),
+}
+
+
+def record_text() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return record().save(Path(folder)).read_text()
+
+
+@pytest.mark.parametrize("name", list(OURS))
 @given(data=st.data())
 def test_one_key_removed_or_of_another_type(
-    read: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("damaged")
-    bodies = [
-        json.loads(record().save(folder / "made").read_text()),
-        CLAIMS,
-        {"schema": 1, "jobs": {"seed0": {"status": "done"}}},
-    ]
-    for body, name in zip(bodies, ("basis_capture-sort-seed0.json", "claims.json", "state.json"), strict=True):
-        path = data.draw(st.sampled_from(places(body)))
-        write_json(folder / name, changed(body, path, data.draw(st.one_of(st.just(places), OTHER))))
-    for name in ("basis_capture-sort-seed0.json", "claims.json", "state.json"):
-        with contextlib.suppress(InputError):  # a value of the right type may be allowed
-            read(folder / name)
+    body, read = OURS[name]
+    file = tmp_path_factory.mktemp("damaged") / name
+    write_json(file, body())
+    read(file)
+    path = data.draw(st.sampled_from(places(body())))
+    write_json(file, changed(body(), path, data.draw(st.one_of(st.just(places), OTHER))))
+    fault = None
+    try:
+        read(file)  # a value of the right type may be allowed
+    except InputError as error:
+        fault = error
+    assert fault is None or str(file) in str(fault)
+
+
+@pytest.mark.parametrize("name", list(OURS))
+def test_every_key_that_must_be_there_is_named(name: str, tmp_path: Path) -> None:
+    body, read = OURS[name]
+    for key in set(body()) - {"versions", "resumed", "optimizer"}:
+        write_json(tmp_path / name, changed(body(), (key,), places))
+        with pytest.raises(InputError, match=key) as raised:
+            read(tmp_path / name)
+        assert str(tmp_path / name) in str(raised.value)
 
 
 def state(path: Path) -> Any:
     return RunFolder(path.parent).jobs()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (
+            "claims.json",
+            {"claims": [{**CLAIM, "conditions": [BOTH]}]},
+            "two",
+        ),
+        ("sweep.json", {"seeds": "0"}, "seeds is '0'; it must be of type array"),
+        ("sweep.json", {"vary": []}, "vary has 0 entries; it must have 1 or more"),
+        ("sweep.json", {"schema": 1}, "has schema 1; this version reads schema 2"),
+        ("claims.json", {"claims": [{**CLAIM, "verdict": "true"}]}, r"claims\[0\].verdict is 'true'; it must be supp"),
+        ("recovery-sort-seed0.json", {"loss": [1.0]}, "loss has 1 entries for 2 steps"),
+        ("index.json", {"dtype": "float8"}, "dtype is 'float8'; it must be float32 or float64"),
+        ("index.json", {"tensors": [["w", "2x3"]]}, r"tensors\[0\]\[1\] is '2x3'; it must be of type array"),
+        ("index.json", {"steps": [1]}, "2 rows, but steps of 1"),
+        ("choice.json", {"probes": [{}]}, r"probes\[0\] lacks the key 'region'"),
+        ("00000.json", {"losses": ["low"]}, r"losses\[0\] is 'low'; it must be of type number or null"),
+    ],
+)
+def test_what_is_wrong_is_said(name: str, change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    body, read = OURS[name]
+    write_json(tmp_path / name, {**body(), **change})
+    with pytest.raises(InputError, match=words):
+        read(tmp_path / name)
+
+
+def test_a_damaged_request_of_a_search_is_named(tmp_path: Path) -> None:
+    for body, words in (({"mine": 1}, "has schema None"), ({"schema": 1}, "lacks the key 'task'"), ([], "type object")):
+        write_json(tmp_path / "request.json", body)
+        with pytest.raises(InputError, match=f"{tmp_path / 'request.json'} .*{words}"):
+            _require_same(tmp_path, {"schema": 1}, resume=True)
 
 
 @pytest.mark.parametrize(

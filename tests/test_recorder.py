@@ -420,8 +420,10 @@ def _narrow(path: Path) -> None:
         ("index.json", Path.unlink, "no recording"),
         ("index.json", _cut, "not valid JSON"),
         ("index.json", lambda p: p.write_text('{"schema": 3}'), "schema 3; this version reads schemas 1 and 2"),
-        ("index.json", lambda p: p.write_text("[]"), "schema None"),
-        ("index.json", lambda p: p.write_text('{"schema": 2, "n_steps": 1, "steps": []}'), "torn"),
+        ("index.json", lambda p: p.write_text("[]"), "must be of type object"),
+        ("index.json", lambda p: p.write_text('{"schema": 2, "n_steps": 1, "steps": []}'), "lacks the key 'kind'"),
+        ("index.json", lambda p: p.write_text(p.read_text().replace('"n_steps": 60', '"n_steps": 61')), "61 rows"),
+        ("index.json", lambda p: p.write_text(p.read_text().replace('"every": 1', '"every": 0')), "every is 0"),
     ],
 )
 def test_torn_recordings_name_the_file(name: str, damage: Any, words: str, whole: Path, tmp_path: Path) -> None:

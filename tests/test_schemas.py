@@ -160,7 +160,8 @@ def claims(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_schemas_are_schemas() -> None:
-    for name in ("claims", "record", "sweep"):
+    for file in (resources.files("lineament") / "schemas").iterdir():
+        name = file.name.removesuffix(".schema.json")
         jsonschema.Draft202012Validator.check_schema(schema(name))
 
 
@@ -172,6 +173,22 @@ def test_every_claim_is_described(claims: dict[str, Any]) -> None:
 def test_no_records_give_valid_claims(tmp_path: Path) -> None:
     write_claims(tmp_path, [], RANK)
     jsonschema.validate(read_json(tmp_path / "claims.json"), schema("claims"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("stages/recovery-*.json", "curve"),
+        ("recording/*/index.json", "recording"),
+        ("state.json", "state"),
+        ("provenance.json", "provenance"),
+    ],
+)
+def test_files_of_a_run_are_described(pattern: str, name: str, finished: Path) -> None:
+    files = list(finished.glob(pattern))
+    assert files
+    for file in files:
+        jsonschema.validate(read_json(file), schema(name))
 
 
 @pytest.mark.parametrize("make", [gradient_rank, basis_capture, basis_drift])

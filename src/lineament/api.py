@@ -16,7 +16,7 @@ from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError
 from lineament.files.folders import require_unused, require_writable
-from lineament.files.reading import read_json
+from lineament.files.schemas import read_ours
 from lineament.files.writing import delete_leftovers, write_json
 from lineament.parameters import hash_tensors
 from lineament.problems.adapters import attach_lora, linear_names
@@ -149,7 +149,8 @@ def _require_own(folder: Path, identity: Mapping[str, Any]) -> None:
     if not file.exists():
         require_unused(folder, "out")
         return
-    if changed := differences(dict(flattened(read_json(file))), dict(flattened(identity))):
+    held = read_ours(file, {1: "identity"}, "Choose another out.")
+    if changed := differences(dict(flattened(held)), dict(flattened(identity))):
         raise InputError(
             f"{folder} holds stages of another measurement ({changed}). Choose another out, or give the same model, "
             "examples and settings to go on with it."

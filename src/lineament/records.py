@@ -135,7 +135,7 @@ class Record:
     @classmethod
     def load(cls, path: Path, with_arrays: bool = True) -> Record:
         """Read a record written by `save`; without its arrays where only figures are asked for."""
-        body = read_ours(path, "record", MADE_ANEW, (1, SCHEMA_VERSION))
+        body = read_ours(path, {1: "record", SCHEMA_VERSION: "record"}, MADE_ANEW)
         del body["schema"]
         names = body.pop("arrays")
         quantities = tuple(Quantity(name=figure.pop("quantity"), **figure) for figure in body.pop("figures"))

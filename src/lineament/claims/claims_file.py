@@ -1,4 +1,4 @@
-"""claims.json: the verdicts of a run on disk."""
+"""claims.json and sweep.json: the verdicts of a run and of a sweep on disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from lineament.claims.intervals import Interval
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Bounds, Claim, Condition
-from lineament.files.reading import read_json
+from lineament.errors import InputError
 from lineament.files.schemas import read_ours
 from lineament.files.writing import write_json
 from lineament.records import Record
 
 SCHEMA_VERSION = 2
 # Claims of schema 1 have no conditions; nothing else differs.
-SCHEMAS_READ = (1, SCHEMA_VERSION)
+SCHEMAS_READ = {1: "claims-1", SCHEMA_VERSION: "claims"}
+SWEEP_SCHEMA = 2
 
 
 def write_claims(run: Path, records: Sequence[Record], rank: int) -> list[Claim]:
@@ -44,12 +45,28 @@ def read_claims(run: Path) -> list[Claim]:
     Raises:
         LineamentError: the file is missing or torn, or of a schema that this version does not read.
     """
-    path = run / "claims.json"
-    anew = f"`lineament report {run}` writes it anew from the records."
-    first = read_json(path)
-    name = "claims" if isinstance(first, dict) and first.get("schema") != 1 else "claims-1"
-    body = read_ours(path, name, anew, SCHEMAS_READ)
-    return [claim_from(claim) for claim in body["claims"]]
+    file, remedy = run / "claims.json", f"`lineament report {run}` writes it anew from the records."
+    return _claims(file, read_ours(file, SCHEMAS_READ, remedy)["claims"], remedy)
+
+
+def read_sweep(sweep: Path) -> dict[str, Any]:
+    """Read SWEEP/sweep.json: cells, claims, paired differences and failed jobs.
+
+    Raises:
+        InputError: the file is missing or damaged, or of a schema that this version does not read.
+    """
+    file, remedy = sweep / "sweep.json", f"`lineament report {sweep}` writes it anew from the records."
+    body = read_ours(file, {SWEEP_SCHEMA: "sweep"}, remedy)
+    for cell in body["cells"]:
+        _claims(file, cell["claims"], remedy)
+    return body
+
+
+def _claims(file: Path, bodies: Sequence[Mapping[str, Any]], remedy: str) -> list[Claim]:
+    try:
+        return [claim_from(body) for body in bodies]
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {str(error).rstrip('.')}. {remedy}") from None
 
 
 def claim_from(body: Mapping[str, Any]) -> Claim:

@@ -229,11 +229,20 @@ def _model_tensors(folder: Path) -> dict[str, Tensor]:
     """Read the floating-point tensors of a whole model, in the order of their files and names."""
     files = [MODEL]
     if (folder / SHARDS).exists():
-        files = sorted(set(read_json(folder / SHARDS)["weight_map"].values()))
+        files = _shards(folder / SHARDS)
     tensors: dict[str, Tensor] = {}
     for name in files:
         tensors |= dict(sorted(load_tensors(folder / name).items()))
     return {name: value for name, value in tensors.items() if value.is_floating_point()}
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files that a sharded model's index lists."""
+    body = read_json(index)
+    names = body.get("weight_map") if isinstance(body, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise InputError(f"{index} is no index of a sharded model: it needs weight_map, which maps names to files.")
+    return sorted(set(names.values()))
 
 
 def _space_of(first: Checkpoint) -> ParameterSpace:

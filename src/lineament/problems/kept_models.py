@@ -15,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from lineament.files.reading import pieces, read_json
+from lineament.files.reading import pieces
+from lineament.files.schemas import read_ours
 from lineament.files.writing import TEMPORARY_PREFIX, write_json
 from lineament.problems.base_cache import cache_folder, mark_cache, require_cache
 
@@ -75,7 +76,8 @@ def delete_kept(folder: Path) -> None:
 
     The marker goes first: what is left of a deletion that was cut short is no model.
     """
-    names = [name for name in read_json(folder / MARKER)["files"] if Path(name).name == name]
+    body = read_ours(folder / MARKER, "kept-model", f"Delete {folder} yourself.")
+    names = [name for name in body["files"] if Path(name).name == name]
     for name in (MARKER, *names):
         (folder / name).unlink(missing_ok=True)
     _lock(folder).unlink(missing_ok=True)

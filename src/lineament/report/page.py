@@ -13,7 +13,7 @@ from lineament.files.reading import parse_toml, read_text
 from lineament.files.writing import write_bytes
 from lineament.records import Record, load_records
 from lineament.report import words
-from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
+from lineament.report.rendering import assets, drawn, identifier, provenance_lines, template
 from lineament.report.sections import recovery
 from lineament.report.sections.registry import sections_of
 from lineament.report.sections.section import Section, definitions, missing_reasons
@@ -58,7 +58,7 @@ def render(run: Path) -> str:
         has_blind=any(claim.blind is not None for claim in claims or ()),
         targets=[_target(target, [r for r in records if r.target == target], rank) for target in targets],
         config=config,
-        provenance=sorted(flat(optional_json(run / "provenance.json") or {})),
+        provenance=provenance_lines(run),
         hashes=sorted({record.config_hash for record in records}),
         **assets(),
     )

@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from lineament.files.reading import read_json, read_text
+from lineament.files.reading import read_text
+from lineament.files.schemas import read_ours
 from lineament.report.drawing import draw, figure_json, legend
 from lineament.report.series import Picture, data_table, undefined_notes
 from lineament.settings.plain import flattened
@@ -69,9 +70,10 @@ def flat(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in flattened(body)]
 
 
-def optional_json(path: Path) -> Any:
-    """Read a JSON file; None if there is none."""
-    return read_json(path) if path.exists() else None
+def provenance_lines(folder: Path) -> list[tuple[str, str]]:
+    """Return the dotted (key, text) pairs of a folder's provenance.json, sorted; none where there is no such file."""
+    path = folder / "provenance.json"
+    return sorted(flat(read_ours(path, "provenance", "Delete it: it is made anew."))) if path.exists() else []
 
 
 def _unbroken(text: str) -> Markup:

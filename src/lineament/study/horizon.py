@@ -9,8 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from lineament.errors import InputError
+from lineament.files.schemas import read_ours
+from lineament.files.tensors import MADE_AGAIN
 
 # Share of the loss gap between the damaged and the trained model that is closed at T_loss.
 CLOSED_SHARE = 0.95
@@ -130,3 +136,17 @@ class RecoveryCurve:
 
     def _at(self, values: Sequence[float], step: int) -> float:
         return float(np.interp(step, self.steps, values))
+
+
+def read_curve(file: Path) -> RecoveryCurve:
+    """Read how a recovery went; `InputError` for a damaged file."""
+    body = read_ours(file, "curve", MADE_AGAIN)
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in body.items()}
+    curve = RecoveryCurve(**fields)
+    for name in ("loss", "accuracy"):
+        if not curve.steps or len(getattr(curve, name)) != len(curve.steps):
+            raise InputError(
+                f"{file} is damaged: {name} has {len(getattr(curve, name))} entries for {len(curve.steps)} steps. "
+                f"{MADE_AGAIN}"
+            )
+    return curve

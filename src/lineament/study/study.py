@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from safetensors.torch import save
 from torch import Tensor
 
-from lineament.files.reading import read_json
+from lineament.files.schemas import read_ours
 from lineament.files.tensors import MADE_AGAIN, load_tensors
 from lineament.files.writing import write_bytes, write_json
 from lineament.parameters import Vectors
@@ -26,7 +26,7 @@ from lineament.settings.training import RecoverySettings
 from lineament.streams import Streams
 from lineament.study.case import Case, seed_streams
 from lineament.study.files import RecoveryFiles
-from lineament.study.horizon import RecoveryCurve, recorded_steps
+from lineament.study.horizon import RecoveryCurve, read_curve, recorded_steps
 from lineament.study.points import DAMAGED, EARLY, EVALUATED, RECOVERED, START, TRAINED
 from lineament.study.training import (
     OnStep,
@@ -265,12 +265,9 @@ def _recovery_stage(
         curve = recover(problem, target, settings, streams, trained, recorder, on_step)
         recorder.close()
         write_json(files.curve, asdict(curve))
-    body: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in read_json(files.curve).items()
-    }
     trajectory = Trajectory(files.recording)
     assert trajectory.closed
-    return Recovery(settings, RecoveryCurve(**body), trajectory)
+    return Recovery(settings, read_curve(files.curve), trajectory)
 
 
 def _effects(case: Case, points: dict[str, Tensor]) -> dict[str, dict[str, dict[str, float]]]:
@@ -281,7 +278,7 @@ def _effects(case: Case, points: dict[str, Tensor]) -> dict[str, dict[str, dict[
                 tasks = _at(case.problem, points[point], lambda: case.problem.evaluate_all("evaluation"))
                 body[point] = {task: asdict(evaluation) for task, evaluation in tasks.items()}
         write_json(case.files.effects, body)
-    effects: dict[str, dict[str, dict[str, float]]] = read_json(case.files.effects)
+    effects: dict[str, dict[str, dict[str, float]]] = read_ours(case.files.effects, "effects", MADE_AGAIN)
     return effects
 
 

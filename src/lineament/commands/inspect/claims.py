@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lineament.claims.claims_file import read_claims
+from lineament.claims.claims_file import read_claims, read_sweep
 from lineament.claims.verdict import Claim
 from lineament.commands.inspect.flags import Claims, Compare
 from lineament.commands.terminal import claims_table, console, sweep_table
@@ -24,7 +24,7 @@ def claims(flags: Claims) -> int:
     """Print the verdicts, of a sweep those of every cell."""
     sweeps = SweepFolder(flags.run).results
     if sweeps.exists():
-        body = read_json(sweeps)
+        body = read_sweep(flags.run)
         print(json.dumps(body, indent=1)) if flags.json else console.print(sweep_table(body))
         return 0
     held = _claims_of(flags.run)

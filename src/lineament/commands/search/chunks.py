@@ -15,7 +15,8 @@ from lineament.bases import Basis
 from lineament.commands.search.methods import Draws, MemberMaker
 from lineament.commands.search.target import Target
 from lineament.errors import LineamentError
-from lineament.files.reading import read_bytes, read_json
+from lineament.files.reading import read_bytes
+from lineament.files.schemas import read_ours
 from lineament.files.tensors import load_tensors
 from lineament.files.writing import write_bytes, write_json
 from lineament.population.population import Population
@@ -122,8 +123,9 @@ def losses_body(losses: np.ndarray) -> dict[str, object]:
 
 
 def read_losses(file: Path) -> np.ndarray:
-    """Read the losses of such a file; a failed member is nan."""
-    return np.array([np.nan if x is None else x for x in read_json(file)["losses"]], dtype=float)
+    """Read the losses of such a file; a failed member is nan. `InputError` for a damaged one."""
+    body = read_ours(file, {1: "losses"}, "Delete it: these members are scored again.")
+    return np.array([np.nan if x is None else x for x in body["losses"]], dtype=float)
 
 
 def write_point(file: Path, problem: Problem, region: Region) -> str:

@@ -34,7 +34,7 @@ from lineament.commands.terminal import job_progress
 from lineament.errors import InputError
 from lineament.files.folders import require_unused, require_writable
 from lineament.files.naming import safe_name
-from lineament.files.reading import read_json
+from lineament.files.schemas import read_ours
 from lineament.files.writing import write_bytes, write_json
 from lineament.population.population import Population
 from lineament.population.region import Region
@@ -149,7 +149,8 @@ def _require_same(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
     if not file.exists():
         require_unused(out)
         return
-    if changed := differences(read_json(file), identity):
+    held = read_ours(file, {1: "request"}, "Choose another --out.")
+    if changed := differences(held, identity):
         raise InputError(f"{out} holds another search ({changed}). Choose another --out.")
     if not resume:
         raise InputError(f"{out} already holds this search. Add --resume to go on with it.")
@@ -159,7 +160,7 @@ def _choice(out: Path, make: Callable[[], tuple[Choice, list[Probe]]]) -> tuple[
     """Read the choice of an interrupted search, or make one."""
     file = out / "choice.json"
     if file.exists():
-        body = read_json(file)
+        body = read_ours(file, {1: "choice"}, "Delete it: the probe is made again.")
         return Choice(**body["choice"]), [Probe(**item) for item in body["probes"]]
     choice, probes = make()
     write_json(file, {"schema": 1, "choice": asdict(choice), "probes": [asdict(item) for item in probes]})

@@ -193,7 +193,7 @@ def _spend(
         generation = method.ask(size)
         file = folder / "generations" / f"{number:05d}.json"
         if file.exists():
-            scored = read_losses(file)
+            scored = _read_generation(file, size)
         elif score is None:
             scored = population.score(generation.members).losses
             write_json(file, losses_body(scored))
@@ -208,6 +208,15 @@ def _spend(
             raise NonFiniteError(f"all {len(scored)} members of the first generation failed; lower sigma.")
         progress("searching", len(losses), n)
     return np.asarray(losses), positions
+
+
+def _read_generation(file: Path, size: int) -> np.ndarray:
+    scored = read_losses(file)
+    if len(scored) != size:
+        raise InputError(
+            f"{file} is damaged: losses has {len(scored)} entries for {size} members. Delete it: they are scored again."
+        )
+    return scored
 
 
 def _counted(progress: Progress, before: int, n: int) -> Callable[[int], None]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lineament.claims.claims_file import claim_from
+from lineament.claims.claims_file import claim_from, read_sweep
 from lineament.claims.verdict import VERDICT_WORDS
 from lineament.errors import InputError
-from lineament.files.reading import read_json, read_text
+from lineament.files.reading import read_text
 from lineament.files.writing import write_bytes
-from lineament.report.rendering import assets, drawn, flat, identifier, optional_json, template
+from lineament.report.rendering import assets, drawn, identifier, provenance_lines, template
 from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids
 from lineament.report.sweep.differences import difference_tables
@@ -47,7 +47,7 @@ def render_sweep(path: Path, meanings: Mapping[str, str]) -> str:
     """Return the page as text."""
     if not (path / "sweep.json").exists():
         raise InputError(f"{path} holds no sweep.json. Give the folder that `lineament sweep --out` wrote.")
-    body = read_json(path / "sweep.json")
+    body = read_sweep(path)
     grids = claim_grids(body)
     several_tasks = len({grid.task for grid in grids}) > 1
     config = path / "sweep.toml"
@@ -60,7 +60,7 @@ def render_sweep(path: Path, meanings: Mapping[str, str]) -> str:
         verdicts=_verdicts(grids, body["cells"], several_tasks),
         sections=[_section(grid, body, several_tasks) for grid in grids],
         cells=_cells_table(body["cells"]),
-        provenance=sorted(flat(optional_json(path / "provenance.json") or {})),
+        provenance=provenance_lines(path),
         config=read_text(config) if config.exists() else "",
         **assets(),
     )

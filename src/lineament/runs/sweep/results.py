@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lineament.claims.claims_file import write_claims
+from lineament.claims.claims_file import SWEEP_SCHEMA, write_claims
 from lineament.claims.evidence import paired_by_seed
 from lineament.claims.intervals import FEW_SEEDS
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import LineamentError
-from lineament.files.reading import read_json
 from lineament.files.writing import write_json
 from lineament.records import Record, load_records
 from lineament.report.sweep.page import write_sweep_report
@@ -25,7 +24,6 @@ from lineament.runs.sweep.table import write_tables
 from lineament.settings.keys import KEYS
 from lineament.settings.plain import plain_value
 
-SCHEMA_VERSION = 2
 # (task, claim) -> seed -> the claim's value from that seed alone.
 PerSeed = Mapping[tuple[str, str], Mapping[int, float]]
 
@@ -75,7 +73,7 @@ def write_results(folder: SweepFolder) -> dict[str, Any]:
         values[tuple(cell.values.values())] = cell.name, per_seed
         units.update({claim.id: claim.unit for claim in claims})
     body = {
-        "schema": SCHEMA_VERSION,
+        "schema": SWEEP_SCHEMA,
         "problem": grid.base.problem,
         "models": sorted({cell["model"] for cell in cells if cell["model"]}),
         "vary": [{"key": key, "values": [plain_value(value) for value in given]} for key, given in grid.vary.items()],
@@ -140,8 +138,9 @@ def _per_seed(records: Sequence[Record], rank: int) -> PerSeed:
 
 
 def _failures(cell: Cell, run: RunFolder, done: Sequence[int]) -> list[dict[str, Any]]:
-    jobs = read_json(run.state)["jobs"] if run.state.exists() else {}
-    failed = {int(job.removeprefix("seed")): state for job, state in jobs.items() if state["status"] == "failed"}
+    jobs = run.jobs()
+    named = {seed: jobs.get(f"seed{seed}", {}) for seed in seeds_of(cell.settings)}
+    failed = {seed: state for seed, state in named.items() if state.get("status") == "failed"}
     return [
         {"cell": cell.name, "seed": seed, "message": failed[seed].get("message") or "no message"}
         for seed in sorted(failed)

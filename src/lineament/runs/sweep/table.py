@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
+from lineament.claims.claims_file import read_sweep
 from lineament.claims.intervals import LEVEL
-from lineament.files.reading import read_json
 from lineament.files.writing import written_whole
 from lineament.records import Record, load_records
 from lineament.runs.sweep.folder import SweepFolder
@@ -77,7 +77,7 @@ def write_tables(folder: SweepFolder) -> None:
     labels = {f"label.{name}": kind for name, kind in sorted(_label_types(folder, grid).items())}
     columns = {**varied, **RECORD_COLUMNS, **labels, **QUANTITY_COLUMNS}
     _write(folder.records_table, columns, (_record_rows(folder, cell, labels) for cell in grid.cells()))
-    claims = {cell["name"]: cell["claims"] for cell in read_json(folder.results)["cells"]}
+    claims = {cell["name"]: cell["claims"] for cell in read_sweep(folder.path)["cells"]}
     rows = [row for cell in grid.cells() for row in _claim_rows(cell, claims.get(cell.name, ()))]
     # Few rows for each cell: with a row group of its own for each, the file would be mostly headers.
     _write(folder.claims_table, {**varied, **CLAIM_COLUMNS}, [rows])

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lineament.claims.registry import evaluate_claims
-from lineament.files.reading import read_json
 from lineament.records import Record
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.words import value_words
+from lineament.study.horizon import read_curve
 
 CURVES = ("loss", "accuracy")
 
@@ -54,6 +54,6 @@ def _curves(job: Job) -> dict[str, tuple[float, ...]]:
     for target in job.settings.task.targets:
         file = RunFolder(job.run).study_files(target, job.seed).recovery.curve
         if file.exists():  # not where only the operating point was measured, nor where the stage stayed on its node
-            body = read_json(file)
-            curves |= {f"recovery/{curve}/{target}": tuple(body[curve]) for curve in CURVES}
+            curve = read_curve(file)
+            curves |= {f"recovery/{name}/{target}": getattr(curve, name) for name in CURVES}
     return curves

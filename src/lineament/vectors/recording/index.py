@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lineament.errors import InputError, LineamentError
-from lineament.files.reading import read_json
+from lineament.files.schemas import read_ours
 from lineament.files.writing import write_json
 from lineament.parameters import ParameterSpace, Space
 from lineament.problems.factor_pairs import factor_pairs, why_no_pairs
@@ -21,6 +21,7 @@ from lineament.vectors.recording.sketch import Sketch
 
 INDEX = "index.json"
 SCHEMA = 2
+RECORD_AGAIN = "Record again, or copy the whole folder again."
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,11 @@ class RecordingIndex:
         file = folder / INDEX
         if not file.exists():
             raise LineamentError(f"{folder} holds no recording (no {INDEX}).")
-        body = read_json(file)
+        body = read_ours(file, {1: "recording-1", SCHEMA: "recording"}, RECORD_AGAIN)
         try:
-            return {1: _from_schema_1, 2: _from_schema_2}[body["schema"]](folder, body)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            schema = body.get("schema") if isinstance(body, dict) else None
-            what = "is torn" if schema in (1, 2) else f"has schema {schema!r}; this version reads schemas 1 and 2"
-            raise LineamentError(f"{file} {what} ({type(error).__name__}: {error}).") from None
+            return {1: _from_schema_1, SCHEMA: _from_schema_2}[body["schema"]](folder, body)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{file} is torn ({type(error).__name__}: {error}). {RECORD_AGAIN}") from None
 
 
 def finished(folder: Path) -> bool:

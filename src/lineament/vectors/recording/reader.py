@@ -19,13 +19,12 @@ from lineament.errors import InputError
 from lineament.files.tensors import open_tensors
 from lineament.parameters import Vectors
 from lineament.problems.factor_pairs import FACTOR, FactorPair, partner
-from lineament.vectors.recording.index import RecordingIndex
+from lineament.vectors.recording.index import RECORD_AGAIN, RecordingIndex
 from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.rows import RowReader, column_blocks, cross_products, stacked_gram
 from lineament.vectors.trajectory_gram import Coefficients, OutsideVector, StepBasis, TrajectoryGram
 
 START, GRADIENTS = "start.safetensors", "gradients"
-RECORD_AGAIN = "Record again, or copy the whole folder again."
 
 
 class Recorded:
