@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -243,13 +242,69 @@ def test_what_cannot_be_used_is_noticed_before_anything_is_written(more: list[st
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-@pytest.mark.parametrize("command", [["report"], ["export", "--csv"], ["claims"]])
-def test_foreign_json_among_records_is_named(command: list[str], tmp_path: Path) -> None:
+FOREIGN = {
+    "mine.json": '{"mine": 1}',
+    "torn.json": "{",
+    "basis_capture-sort-seed0 (copy).json": record_text(),
+    "copy of basis_capture-sort-seed0.json": "[]",
+}
+
+
+@pytest.mark.parametrize("command", [["report"], ["export", "--csv"]])
+def test_foreign_json_among_records_is_named_and_left_alone(command: list[str], tmp_path: Path) -> None:
     record().save(tmp_path / "records")
     (tmp_path / "config.toml").write_text('problem = "synthetic"\n')
-    for name in ("records/mine.json", "claims.json"):
-        (tmp_path / name).write_text('{"mine": 1}')
+    plain = lineament_here(command[0], str(tmp_path), *command[1:])
+    for name, text in FOREIGN.items():
+        (tmp_path / "records" / name).write_text(text)
     done = lineament_here(command[0], str(tmp_path), *command[1:])
-    assert done.returncode == 2, done.stdout
-    assert ("mine.json" if command[0] != "claims" else "claims.json") in done.stderr
-    shutil.rmtree(tmp_path / "records")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == plain.stdout
+    assert done.stderr.count("left out: ") == len(FOREIGN)
+    for name, text in FOREIGN.items():
+        assert str(tmp_path / "records" / name) in done.stderr
+        assert (tmp_path / "records" / name).read_text() == text
+
+
+def test_foreign_json_stops_no_run_and_none_is_analyzed(copied: Path) -> None:
+    (copied / "records" / "mine.json").write_text("{")
+    done = lineament_here(*arguments(copied), "--seeds", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"left out: {copied / 'records' / 'mine.json'}" in done.stderr
+    assert lineament_here("runs", str(copied.parent)).returncode == 0
+    assert lineament_here("compare", str(copied), str(copied)).returncode == 0
+
+
+def test_foreign_json_in_a_cell_stops_no_sweep(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep")
+    cell = next(iter(folder.grid().cells()))
+    (folder.run(cell).records / "mine.json").write_text("{")
+    done = lineament_here("report", str(folder.path))
+    assert done.returncode == 0, done.stderr
+    assert "mine.json" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("basis_capture-copy-seed1.json", "{", "not valid JSON"),
+        ("basis_capture-copy-seed1.json", '{"mine": 1}', "has schema None"),
+        ("basis_capture-copy-seed1.json", record_text(), "would count twice"),
+        ("basis_capture-sort-seed0.json", record_text().replace('"unit"', '"units"'), "lacks the key 'unit'"),
+    ],
+)
+def test_a_damaged_record_of_ours_is_still_an_error(name: str, text: str, words: str, tmp_path: Path) -> None:
+    record().save(tmp_path / "records")
+    (tmp_path / "config.toml").write_text('problem = "synthetic"\n')
+    (tmp_path / "records" / name).write_text(text)
+    done = lineament_here("report", str(tmp_path))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert name in done.stderr
+
+
+def test_a_foreign_claims_file_is_named(tmp_path: Path) -> None:
+    write_json(tmp_path / "claims.json", {"mine": 1})
+    done = lineament_here("claims", str(tmp_path))
+    assert done.returncode == 2
+    assert str(tmp_path / "claims.json") in done.stderr

@@ -8,6 +8,7 @@ Nothing is ever pickled.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from lineament.errors import InputError
 from lineament.files.naming import safe_name
 from lineament.files.schemas import read_ours
 from lineament.files.tensors import load_tensors
@@ -23,6 +25,8 @@ from lineament.files.writing import write_bytes, write_json
 
 # Schema 1, whose quantities have neither blind value nor ceiling, is still read.
 SCHEMA_VERSION = 2
+# MEASUREMENT-TARGET-seedN, as `Record.name` has it; what is called otherwise is somebody else's file.
+OWN_NAME = re.compile(r"[a-z][a-z0-9_]*-.+-seed[0-9]+", re.DOTALL)
 MADE_ANEW = "Move the file away if it is not a record of this run; `lineament run --resume` makes a missing one again."
 # Target of a record about an operating point with all its tasks; files and claims hold it in place of a task's name.
 ALL_TASKS = "all_tasks"
@@ -154,8 +158,20 @@ def _as_json(record: Record) -> dict[str, Any]:
 
 
 def load_records(folder: Path | str, with_arrays: bool = True) -> list[Record]:
-    """All records of a run's `records` folder, in the order of their names."""
-    return [Record.load(path, with_arrays) for path in record_files(folder)]
+    """All records of a run's `records` folder, in the order of their names; files that are not ours are left out.
+
+    Raises:
+        InputError: a file with a record's name is none, or holds another record.
+    """
+    return [_load_named(path, with_arrays) for path in record_files(folder)]
+
+
+def _load_named(path: Path, with_arrays: bool) -> Record:
+    record = Record.load(path, with_arrays)
+    # earlier versions took the target into the name as it was
+    if path.stem not in (record.name, f"{record.measurement}-{record.target}-seed{record.seed}"):
+        raise InputError(f"{path} holds the record {record.name}, which would count twice. {MADE_ANEW}")
+    return record
 
 
 def label_values(records: Iterable[Record], name: str, label: str) -> list[Label]:
@@ -165,5 +181,15 @@ def label_values(records: Iterable[Record], name: str, label: str) -> list[Label
 
 
 def record_files(folder: Path | str) -> list[Path]:
-    """Record files in the order of their names; hidden files are somebody's unfinished writing, not records."""
+    """Files that are called as records are, in the order of their names."""
+    return [path for path in _json_files(folder) if OWN_NAME.fullmatch(path.stem)]
+
+
+def foreign_files(folder: Path | str) -> list[Path]:
+    """Other JSON files among the records, which are somebody else's: they are neither read nor touched."""
+    return [path for path in _json_files(folder) if not OWN_NAME.fullmatch(path.stem)]
+
+
+def _json_files(folder: Path | str) -> list[Path]:
+    """List JSON files; hidden ones are somebody's unfinished writing."""
     return sorted(path for path in Path(folder).glob("*.json") if not path.name.startswith("."))

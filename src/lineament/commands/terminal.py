@@ -28,6 +28,7 @@ from rich.text import Text
 from lineament.claims.claims_file import claim_from
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Verdict
 from lineament.files.writing import opened_for_lines
+from lineament.records import foreign_files
 from lineament.runs.executors.driver import ALL_JOBS, ENDED, Failure, JobProgress
 
 # Nothing is markup in a string, wherever it comes from: a style is given to a `Text`.
@@ -124,6 +125,12 @@ def print_failures(failures: Sequence[Failure]) -> None:
         print(f"{failure.task.label} failed: {failure.message}", file=sys.stderr)
     if (more := len(failures) - MAX_FAILURES_SHOWN) > 0:
         print(f"and {more} more failed; the log has all.", file=sys.stderr)
+
+
+def name_foreign(folder: Path) -> None:
+    """Name on stderr the files in a folder of records that are not Lineament's, and therefore left out."""
+    for path in foreign_files(folder):
+        print(f"left out: {path} is no record of Lineament's.", file=sys.stderr)
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

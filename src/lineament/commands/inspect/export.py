@@ -6,6 +6,7 @@ import csv
 import sys
 
 from lineament.commands.inspect.flags import Export
+from lineament.commands.terminal import name_foreign
 from lineament.errors import InputError
 from lineament.records import load_records
 from lineament.runs.folder import RunFolder
@@ -19,7 +20,9 @@ def export(flags: Export) -> int:
     sweep = SweepFolder(flags.run)
     if sweep.config.exists():
         raise InputError(f"{flags.run} is a sweep: its quantities are in {sweep.records_table.name}, one row each.")
-    records = load_records(RunFolder(flags.run).records)
+    folder = RunFolder(flags.run).records
+    records = load_records(folder)
+    name_foreign(folder)
     if not records:
         raise InputError(f"{flags.run} holds no records; give the folder of a run that has measured something.")
     labels = sorted({label for record in records for quantity in record.quantities for label in quantity.labels})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lineament.commands.inspect.flags import Report
+from lineament.commands.terminal import name_foreign
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import write_results
 from lineament.runs.sweep.folder import SweepFolder
@@ -15,9 +16,12 @@ def report(flags: Report) -> int:
     if sweep.config.exists():
         with folder.locked():
             write_all(sweep)
+        for cell in sweep.grid().cells():
+            name_foreign(sweep.run(cell).records)
     else:
         folder.settings()
         with folder.locked():
             write_results(flags.run)
+        name_foreign(folder.records)
     print(flags.run / "report.html")
     return 0

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lineament.claims.advice import Advice, advise, remarks
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
-from lineament.commands.terminal import console, job_progress
+from lineament.commands.terminal import console, job_progress, name_foreign
 from lineament.errors import InputError, LineamentError
 from lineament.files.folders import mark, require_ours, require_writable
 from lineament.files.reading import read_json
@@ -105,6 +105,7 @@ def analyzed(flags: AnalysisFlags) -> list[Record]:
         write_json(flags.folder / ADVICE, {"schema": 1, "advice": _bodies(records)})
         _drop_others(folder.records, records)
         write_report(flags.folder)
+    name_foreign(folder.records)
     return records
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lineament.claims.verdict import Claim
-from lineament.commands.terminal import claims_table, console
+from lineament.commands.terminal import claims_table, console, name_foreign
 from lineament.measurements.measurement import need_recovery
 from lineament.records import Record, load_records
 from lineament.runs.folder import RunFolder
@@ -21,7 +21,9 @@ from lineament.settings.settings import Settings
 
 def print_summary(out: Path, claims: Sequence[Claim], settings: Settings) -> None:
     """Print accuracies at the three points, the claims and where the report is."""
-    records = load_records(RunFolder(out).records)
+    folder = RunFolder(out).records
+    records = load_records(folder)
+    name_foreign(folder)
     n_seeds = len({record.seed for record in records})
     noun = "seed" if n_seeds == 1 else "seeds"
     targets = ", ".join(settings.task.targets)

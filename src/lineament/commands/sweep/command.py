@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lineament.commands.job_flags import JobFlags
-from lineament.commands.terminal import console, job_progress, print_failures, sweep_table
+from lineament.commands.terminal import console, job_progress, name_foreign, print_failures, sweep_table
 from lineament.errors import LineamentError
 from lineament.problems.kinds import kind_named
 from lineament.problems.problem import chosen_device
@@ -71,7 +71,10 @@ def run_grid(grid: Grid, out: Path, flags: JobFlags) -> tuple[list[Failure], dic
             with job_progress(flags.quiet, flags.log_file) as progress:
                 failures = Driver(now.missing, flags, progress, _opener(folder, cells), after).run(pool)
             print_failures(failures)
-            return failures, write_all(folder)
+            results = write_all(folder)
+    for cell in cells:
+        name_foreign(folder.run(cell).records)
+    return failures, results
 
 
 def checked_cells(grid: Grid) -> list[Cell]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lineament.claims.registry import evaluate_claims
-from lineament.records import Record
+from lineament.records import Record, record_files
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.settings.plain import flattened, to_dict
@@ -42,7 +42,8 @@ def job_log(job: Job, out: Path) -> JobLog:
     """
     settings = {key: value_words(value) for key, value in flattened(to_dict(job.settings))}
     settings["seed"] = str(job.seed)
-    records = [Record.load(path) for path in sorted(RunFolder(job.run).records.glob(f"*-{job.name}.json"))]
+    files = [path for path in record_files(RunFolder(job.run).records) if path.stem.endswith(f"-{job.name}")]
+    records = [Record.load(path) for path in files]
     claims = evaluate_claims(records, job.settings.measurement.headline_rank)
     values = {f"claims/{c.id}/{c.task}": c.measured for c in claims if c.measured is not None}
     name = (job.run.relative_to(out) / job.name).as_posix()
