@@ -69,6 +69,12 @@ from .vectors.effective import effective_spectrum as effective_spectrum
 from .vectors.gradients import gradient_gram as gradient_gram
 from .vectors.gradients import group_gradients as group_gradients
 from .vectors.hessian import HessianOperator as HessianOperator
+from .vectors.local_geometry import OrderDefect as OrderDefect
+from .vectors.local_geometry import ValidityRadius as ValidityRadius
+from .vectors.local_geometry import additivity_defect as additivity_defect
+from .vectors.local_geometry import commutator as commutator
+from .vectors.local_geometry import order_defect as order_defect
+from .vectors.local_geometry import validity_radius as validity_radius
 from .vectors.recording.reader import Trajectory as Trajectory
 from .vectors.recording.sketch import Sketch as Sketch
 from .vectors.recording.sketch import capture_error as capture_error

@@ -24,7 +24,7 @@ from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.problem import Batch
 from lineament.records import Record
 from lineament.runs.folder import EXTENDING, RunFolder, differences
-from lineament.runs.job import measured, validate_on
+from lineament.runs.job import measured, measurements_of, targets_of, validate_on
 from lineament.settings.plain import flattened, to_dict
 from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
@@ -101,8 +101,11 @@ def _measure_seed(
         # Not before the input has proved usable: a folder belongs to what its stages were made of.
         write_json(run / IDENTITY, identity)
         with problem.parameters.restored():
-            case = Case(problem, settings, target, seed, RunFolder(run).study_files(target, seed))
-            return list(measured(settings.measure, case))
+            records: list[Record] = []
+            for of in targets_of(replace(settings, task=replace(settings.task, targets=(target,)))):
+                case = Case(problem, settings, of, seed, RunFolder(run).study_files(of, seed))
+                records += measured(measurements_of(settings, of), case)
+            return records
     finally:
         if lora:
             adapted.unload()  # type: ignore[operator]

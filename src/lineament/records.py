@@ -31,6 +31,8 @@ MADE_ANEW = "Move the file away if it is not a record of this run; `lineament ru
 # Target of a record about an operating point with all its tasks; files and claims hold it in place of a task's name.
 ALL_TASKS = "all_tasks"
 Label = str | int | float
+# The target of a record that is of the operating point with all its tasks, and not of one of them.
+ALL_TASKS = "all_tasks"
 
 
 @dataclass(frozen=True)

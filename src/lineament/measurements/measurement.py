@@ -41,6 +41,8 @@ class Measurement:
             `--dry-run` lists them.
         check: (settings, number of tasks) -> what its keys demand of each other; looked at only if it is measured.
         needs_recovery: whether it looks at damage and recovery. A run of nothing else does without both.
+        of_all_tasks: whether it is of the operating point with all its tasks: then it makes one record per seed, whose
+            target is `records.ALL_TASKS`, and needs no recovery.
         extra_recoveries: how many recoveries it makes and records besides the study's own.
         settings_group: the group of settings that only this measurement reads; its ranges are looked at only if it is
             measured.
@@ -52,6 +54,7 @@ class Measurement:
     cost: Callable[[Settings, int], Mapping[str, float]] = _no_cost
     check: Callable[[Settings, int], Iterator[Agreement]] = _no_check
     needs_recovery: bool = True
+    of_all_tasks: bool = False
     extra_recoveries: int = 0
     settings_group: str | None = None
     require_fit: Callable[[Problem], None] = _any_problem

@@ -15,4 +15,5 @@ MEASUREMENTS: dict[str, str] = {
     "basis_drift": "lineament.measurements.basis_drift",
     "random_search": "lineament.measurements.random_search",
     "steering": "lineament.measurements.steering",
+    "local_geometry": "lineament.measurements.local_geometry.measurement",
 }

@@ -74,6 +74,7 @@ class RunFolder:
                 self._stages / f"recovery-no-momentum-{name}.json", self.path / "recording-no-momentum" / name
             ),
             effects=self._stages / f"effects-{name}.json",
+            geometry=self._stages / f"geometry-seed{seed}",
         )
 
     def adapter(self, target: str, seed: int, point: str) -> Path:

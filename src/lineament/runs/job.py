@@ -22,7 +22,7 @@ from lineament.measurements.measurement import measurements_named, need_recovery
 from lineament.problems.factory import factory_of
 from lineament.problems.problem import Problem
 from lineament.problems.progress import Progress, silent
-from lineament.records import Record, load_records
+from lineament.records import ALL_TASKS, Record, load_records
 from lineament.runs.folder import RunFolder
 from lineament.runs.validation import require_allowed
 from lineament.settings.agreements import require_all
@@ -73,7 +73,7 @@ def run_job(
     """
     torch.set_num_threads(settings.threads)
     folder = RunFolder(run)
-    for target in settings.task.targets:
+    for target in targets_of(settings):
         missing = missing_measurements(settings, target, seed, run)
         if not missing:
             continue
@@ -85,12 +85,24 @@ def run_job(
 
 def missing_measurements(settings: Settings, target: str, seed: int, run: Path) -> list[str]:
     """Name the measurements of a target and seed whose records the run folder lacks."""
-    return [name for name in settings.measure if not RunFolder(run).record(name, target, seed).exists()]
+    asked = measurements_of(settings, target)
+    return [name for name in asked if not RunFolder(run).record(name, target, seed).exists()]
 
 
 def is_finished(settings: Settings, seed: int, run: Path) -> bool:
     """Return whether the run folder has every record of a seed; records are trusted, not the job's noted state."""
-    return not any(missing_measurements(settings, target, seed, run) for target in settings.task.targets)
+    return not any(missing_measurements(settings, target, seed, run) for target in targets_of(settings))
+
+
+def targets_of(settings: Settings) -> tuple[str, ...]:
+    """Return every target that records are made of; `ALL_TASKS`, for what is measured of all tasks at once, is last."""
+    return tuple(target for target in (*settings.task.targets, ALL_TASKS) if measurements_of(settings, target))
+
+
+def measurements_of(settings: Settings, target: str) -> list[str]:
+    """Name the measurements that are made of a target, in the registry's order."""
+    of_all = target == ALL_TASKS
+    return [m.name for m in measurements_named(settings.measure) if m.of_all_tasks == of_all]
 
 
 def measured(names: Collection[str], case: Case, on_study: Callable[[Study], None] | None = None) -> Iterator[Record]:

@@ -114,5 +114,6 @@ def _passes(settings: Settings, n_tasks: int) -> dict[str, float]:
         passes["damage"] = n_targets * damage_passes(settings)
         passes["recovery"] = n_targets * recovery_passes(settings)
     for measurement in measurements_named(settings.measure):
-        passes |= {stage: n_targets * n for stage, n in measurement.cost(settings, n_tasks).items()}
+        times = 1 if measurement.of_all_tasks else n_targets
+        passes |= {stage: times * n for stage, n in measurement.cost(settings, n_tasks).items()}
     return passes

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from lineament.problems.kinds import KINDS
 from lineament.settings.fields import NonEmpty, OneOf, Seed, SeedCount, Text, Threads, setting
+from lineament.settings.geometry import GeometrySettings
 from lineament.settings.measurement import MeasureSettings
 from lineament.settings.model import LoraSettings, ModelSettings
 from lineament.settings.plain import digest, to_dict
@@ -46,6 +47,7 @@ class Settings:
     measurement: MeasureSettings = field(default_factory=MeasureSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     steering: SteeringSettings = field(default_factory=SteeringSettings)
+    geometry: GeometrySettings = field(default_factory=GeometrySettings)
 
     def hash(self) -> str:
         """Return the identity of the configuration, without seeds and measurements: those extend a run."""

@@ -17,7 +17,8 @@ class Case:
 
     Attributes:
         problem: made for this seed.
-        target: the task that is damaged and recovered.
+        target: the task that is damaged and recovered, or `ALL_TASKS` for what is measured at the operating point
+            alone.
         files: where finished stages are kept, and loaded from if they are there already.
         progress: told what is being done.
     """

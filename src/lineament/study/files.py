@@ -29,6 +29,7 @@ class StudyFiles:
         recovery: the recovery as configured.
         second_recovery: the one without momentum.
         effects: JSON of every task's loss and accuracy at every point.
+        geometry: folder of the stages of the local geometry; the targets of a seed share it.
     """
 
     operating_point: Path
@@ -36,6 +37,7 @@ class StudyFiles:
     recovery: RecoveryFiles
     second_recovery: RecoveryFiles
     effects: Path
+    geometry: Path
 
     @classmethod
     def inside(cls, folder: Path) -> StudyFiles:
@@ -46,4 +48,5 @@ class StudyFiles:
             RecoveryFiles(folder / "recovery.json", folder / "recording"),
             RecoveryFiles(folder / "second-recovery.json", folder / "second-recording"),
             folder / "effects.json",
+            folder / "geometry",
         )

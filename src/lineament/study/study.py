@@ -21,6 +21,7 @@ from lineament.files.writing import write_bytes, write_json
 from lineament.parameters import Vectors
 from lineament.problems.problem import Batch, Corruption, Problem
 from lineament.problems.progress import Progress, silent
+from lineament.records import ALL_TASKS
 from lineament.settings.settings import Settings
 from lineament.settings.training import RecoverySettings
 from lineament.streams import Streams
@@ -235,7 +236,8 @@ def make_operating_point(
 
 
 def _operating_points(case: Case) -> dict[str, Tensor]:
-    case.problem.require_task(case.target)
+    if case.target != ALL_TASKS:
+        case.problem.require_task(case.target)
     return make_operating_point(case.problem, case.settings, case.seed, case.files.operating_point, case.progress)
 
 

@@ -1,8 +1,8 @@
-"""Hessian-vector products of a problem's loss over a fixed batch."""
+"""Hessian-vector products of a loss, such as a problem's over a fixed batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Float64
@@ -11,23 +11,33 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineament.errors import InputError
+from lineament.parameters import ParameterSpace
 from lineament.problems.problem import Batch, Problem
 from lineament.vectors.gradients import derivatives_required
 
+# What autograd puts where a function was marked `once_differentiable`.
+ERROR_NODE = "torch::autograd::Error"
 
-class HessianOperator:
-    """Hessian-vector products of the mean loss over a fixed batch, at the weights of the moment it was made.
+
+class LossHessian:
+    """Hessian-vector products of a scalar loss, at the weights of the moment it was made.
 
     The first-order graph is built once and reused, so each product costs one backward pass through it. Attention runs
     in its mathematical form, the only one with second derivatives.
+
+    Args:
+        loss: computes the loss at the weights that the model holds, the same at every call.
+
+    Raises:
+        NotImplementedError: an operation has no second derivative, or was marked as differentiable once only.
 
     Attributes:
         gradient: (n_params,) float64.
     """
 
-    def __init__(self, problem: Problem, batch: Batch) -> None:
-        self.space, self._problem, self._batch = problem.parameters, problem, batch
-        self._theta = problem.parameters.read()
+    def __init__(self, space: ParameterSpace, loss: Callable[[], Tensor]) -> None:
+        self.space, self._loss = space, loss
+        self._theta = space.read()
         self._build()
         self.gradient = self._flat.detach().double().cpu()
 
@@ -49,9 +59,9 @@ class HessianOperator:
 
     def _build(self) -> None:
         with sdpa_kernel(SDPBackend.MATH):
-            loss = self._problem.loss(self._batch)
-            parts = torch.autograd.grad(loss, self.space.tensors, create_graph=True, allow_unused=True)
+            parts = torch.autograd.grad(self._loss(), self.space.tensors, create_graph=True, allow_unused=True)
         self._flat = self.space.flatten(self._filled(parts))
+        require_twice_differentiable(self._flat)
         self._versions, self._leaves = self._state()
 
     def _filled(self, parts: Sequence[Tensor | None]) -> list[Tensor]:
@@ -75,6 +85,34 @@ class HessianOperator:
         self._build()
 
 
+def require_twice_differentiable(gradient: Tensor) -> None:
+    """Refuse a gradient in whose graph an operation was marked as differentiable once only.
+
+    torch raises where it reaches such a mark, but never goes there when it differentiates with respect to chosen
+    tensors: the Hessian would silently lack what the operation contributes.
+
+    Raises:
+        NotImplementedError: there is such a mark.
+    """
+    seen: set[Node] = set()
+    waiting = [gradient.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == ERROR_NODE:
+            raise NotImplementedError("an operation of the model can be differentiated once only.")
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+
+
+class HessianOperator(LossHessian):
+    """Hessian-vector products of a problem's mean loss over a fixed batch."""
+
+    def __init__(self, problem: Problem, batch: Batch) -> None:
+        super().__init__(problem.parameters, lambda: problem.loss(batch))
+
+
 def require_products(problem: Problem) -> None:
     """Try one Hessian-vector product on one example, before anything is trained or written.
 
@@ -82,8 +120,10 @@ def require_products(problem: Problem) -> None:
         InputError: the model has an operation without second derivatives.
     """
     batch = problem.fixed(problem.tasks[0], "validation").rows(torch.arange(1))
-    lacks = "has no second derivatives, which curvature and Krylov bases need"
-    with derivatives_required(problem, lacks, "Leave basis_capture and random_search out of --measure."):
+    lacks = "has no second derivatives, which curvature, order of steps and Krylov bases need"
+    with derivatives_required(
+        problem, lacks, "Leave basis_capture, random_search and local_geometry out of --measure."
+    ):
         operator = HessianOperator(problem, batch)
         operator @ torch.ones(problem.parameters.n_params)
     operator.release()
