@@ -18,7 +18,7 @@ from lineament.commands.run.flags import Run
 from lineament.commands.search.flags import Search
 from lineament.commands.steer import flags as steer
 from lineament.commands.sweep.flags import Sweep
-from lineament.errors import LineamentError
+from lineament.errors import LineamentError, memory_message
 from lineament.settings.flag_values import require_flags
 
 DESCRIPTION = (
@@ -96,6 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lineament.files.writing import what_to_do
 
         print(f"lineament: {error}. {what_to_do(error)}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if getattr(command, "debug", False) or (message := memory_message(error)) is None:
+            raise
+        print(f"lineament: {message} What was finished stays.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = " Run the same command with --resume." if hasattr(command, "resume") else ""

@@ -6,6 +6,12 @@ import difflib
 from collections.abc import Iterable
 
 MAX_NAMES_SHOWN = 20
+MAX_REASON = 200
+# What torch and numpy say, in errors of several classes, where an array is larger than memory or than any memory.
+TOO_LARGE = (
+    *("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory"),
+    *("storage size calculation overflowed", "array is too big", "maximum allowed dimension exceeded"),
+)
 
 
 class LineamentError(Exception):
@@ -26,6 +32,18 @@ class SpaceMismatchError(InputError):
 
 class NonFiniteError(LineamentError):
     """A loss or parameter became NaN or infinite, with the step and the value."""
+
+
+def memory_message(error: BaseException) -> str | None:
+    """Return what to tell a user whose request needs more memory than there is; None for any other error."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and not any(words in text.lower() for words in TOO_LARGE):
+        return None
+    reason = f" ({text[:MAX_REASON].rstrip('.')})" if text else ""
+    return (
+        f"there is not enough memory{reason}. Lower the sizes or counts that were asked for, give a smaller file or "
+        "model, run fewer jobs at a time, or take a machine with more."
+    )
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str], where: str = "") -> InputError:

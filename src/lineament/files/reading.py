@@ -63,6 +63,8 @@ def read_bytes(path: Path, what: str = "the file", most: int = MAX_BYTES) -> byt
             content = stream.read(most + 1)
         except OSError as error:
             raise InputError(f"{what} {path} could not be read: {error.strerror}.") from None
+        except MemoryError:
+            raise _too_large(f"{what} {path}") from None
     if len(content) > most:
         raise InputError(
             f"{what} {path} has more than {most / 2**20:g} MiB, the most that is read; give a smaller one."
@@ -112,6 +114,8 @@ def parse_json(text: str, where: str) -> Any:
         body = json.loads(text)
     except RecursionError:
         raise InputError(f"{where} is nested more than {MAX_DEPTH} levels deep, the most that is read.") from None
+    except MemoryError:
+        raise _too_large(where) from None
     except ValueError as error:  # also for a number of thousands of digits
         raise InputError(f"{where} is not valid JSON: {error}.") from None
     _require_shallow(body, where)
@@ -135,6 +139,8 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         body = tomllib.loads(text)
     except RecursionError:
         raise InputError(f"{where} is nested more than {MAX_DEPTH} levels deep, the most that is read.") from None
+    except MemoryError:
+        raise _too_large(where) from None
     except ValueError as error:
         raise InputError(f"{where} is not valid TOML: {error}.") from None
     _require_shallow(body, where)
@@ -160,6 +166,8 @@ def csv_rows(text: str, where: str, delimiter: str = ",") -> list[tuple[int, dic
     try:
         names = [name for name in reader.fieldnames or () if name]
         rows = [(reader.line_num, row) for row in reader]
+    except MemoryError:
+        raise _too_large(where) from None
     except csv.Error as error:
         raise InputError(f"{where}, line {reader.line_num} is not valid CSV: {error}.") from None
     finally:
@@ -181,6 +189,10 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__} that is too large to show"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_VALUE_SHOWN else f"{text[:MAX_VALUE_SHOWN]}..."
+
+
+def _too_large(where: str) -> InputError:
+    return InputError(f"{where} is too large for this machine's memory; give a smaller file.")
 
 
 def _opened(path: Path, what: str) -> BinaryIO:

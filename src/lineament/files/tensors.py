@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,26 @@ from typing import Any, Literal
 from lineament.errors import InputError
 from lineament.files.reading import require_file
 
+# A safetensors file begins with the length of its header in so many bytes.
+LENGTH_BYTES = 8
 # Files of ours that are only kept so that they need not be made again.
 MADE_AGAIN = "It is made again when it is missing: delete it, then repeat the command."
+
+
+def described_tensors(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file of torch tensors with several keys of metadata, the same bytes for the same content.
+
+    The library keeps metadata in a hash map, whose order is another one each time; here the keys are sorted.
+    """
+    from safetensors.torch import save
+
+    content = save(dict(tensors), metadata=dict(metadata))
+    size = int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text + content[LENGTH_BYTES + size :]
 
 
 @contextmanager

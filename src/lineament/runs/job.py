@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from lineament.bases import from_vectors
 from lineament.claims.claims_file import write_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError, unknown_name
+from lineament.files.tensors import described_tensors
 from lineament.files.writing import write_bytes
 from lineament.measurements.measurement import measurements_named, need_recovery
 from lineament.problems.factory import factory_of
@@ -163,4 +163,4 @@ def _save_prefix(study: Study, file: Path) -> None:
     with study.problem.parameters.temporarily(study.points[START]):
         model = study.problem.model_hash()
     metadata = {"kind": basis.space.kind, "layout": basis.space.layout, "label": "prefix", "model": model}
-    write_bytes(file, save({"columns": basis.columns.float().contiguous()}, metadata=metadata))
+    write_bytes(file, described_tensors({"columns": basis.columns.float().contiguous()}, metadata))

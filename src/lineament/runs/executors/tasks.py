@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
-from lineament.errors import LineamentError
+from lineament.errors import LineamentError, memory_message
 from lineament.files.reading import read_bytes
 from lineament.files.writing import write_bytes
 from lineament.problems.factory import factory_of
@@ -211,6 +211,8 @@ def attempt(task: Task, progress: Progress, ready: Problem | None = None) -> Out
         # what a file system refuses, another attempt or node may be allowed
         return Outcome(task, str(error), again=isinstance(error.__cause__, OSError))
     except Exception as error:  # a defect in one job must not lose the other jobs' results
+        if message := memory_message(error):
+            return Outcome(task, message.rstrip("."), again=True)  # other jobs may leave more room
         return Outcome(task, f"{type(error).__name__}: {error}", again=True, details=traceback.format_exc())
     return Outcome(task)
 
