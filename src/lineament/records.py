@@ -28,8 +28,6 @@ SCHEMA_VERSION = 2
 # MEASUREMENT-TARGET-seedN, as `Record.name` has it; what is called otherwise is somebody else's file.
 OWN_NAME = re.compile(r"[a-z][a-z0-9_]*-.+-seed[0-9]+", re.DOTALL)
 MADE_ANEW = "Move the file away if it is not a record of this run; `lineament run --resume` makes a missing one again."
-# Target of a record about an operating point with all its tasks; files and claims hold it in place of a task's name.
-ALL_TASKS = "all_tasks"
 Label = str | int | float
 # The target of a record that is of the operating point with all its tasks, and not of one of them.
 ALL_TASKS = "all_tasks"
@@ -157,6 +155,11 @@ def _as_json(record: Record) -> dict[str, Any]:
     body = {renamed.get(key, key): value for key, value in body.items()}
     body["figures"] = [{"quantity": figure.pop("name"), **figure} for figure in body["figures"]]
     return body
+
+
+def target_words(target: str) -> str:
+    """Return a target as readers see it: a task's name, or that all tasks are meant."""
+    return "all tasks" if target == ALL_TASKS else target
 
 
 def load_records(folder: Path | str, with_arrays: bool = True) -> list[Record]:

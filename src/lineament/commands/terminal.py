@@ -28,7 +28,7 @@ from rich.text import Text
 from lineament.claims.claims_file import claim_from
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Verdict
 from lineament.files.writing import opened_for_lines
-from lineament.records import foreign_files
+from lineament.records import foreign_files, target_words
 from lineament.runs.executors.driver import ALL_JOBS, ENDED, Failure, JobProgress
 
 # Nothing is markup in a string, wherever it comes from: a style is given to a `Text`.
@@ -149,7 +149,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     for claim in claims:
         table.add_row(
             claim.id,
-            *([claim.task] if len(tasks) > 1 else []),
+            *([target_words(claim.task)] if len(tasks) > 1 else []),
             _with_interval(claim),
             *(_number(getattr(claim, name)) for name in beside),
             _styled_verdict(claim.verdict),
@@ -192,7 +192,7 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
         for claim in map(claim_from, cell["claims"]):
             by_claim.setdefault((claim.id, claim.task), []).append((cell["name"], claim))
     for (name, task), in_cells in by_claim.items():
-        table.add_row(Text.assemble((name, "bold"), f" ({task})" if len(tasks) > 1 else ""))
+        table.add_row(Text.assemble((name, "bold"), f" ({target_words(task)})" if len(tasks) > 1 else ""))
         for where, claim in in_cells:
             word = _styled_verdict(claim.verdict)
             table.add_row(f"  {where}", _with_interval(claim), _number(claim.null), word)

@@ -11,13 +11,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lineament.report.estimates import Estimate, number
-from lineament.report.series import BLACK, BLUE, Line, Panel, Picture
+from lineament.report.matrices import matrix_axes, matrix_trace
+from lineament.report.series import BLACK, BLUE, Line, Matrix, Panel, Picture
 from lineament.report.words import GROUPS
 
 # The page gives these two in the reader's colour scheme; report.js does the same inside the figures.
 PAGE_COLORS = {BLACK: "var(--ink)", BLUE: "var(--blue)"}
 DASHES = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}
-PANEL_HEIGHT = 380
+PANEL_HEIGHT, SMALL_HEIGHT = 380, 260
 ROW_HEIGHT = 44
 # Lines with error bars are moved sideways by this much each, so that their bars can be told apart: decades on a log
 # axis, a part of the axis on a linear one, and a part of the way to the next name where positions have names.
@@ -53,21 +54,46 @@ class Legend:
 
 
 def draw(picture: Picture) -> go.Figure:
-    """Return a plotly figure of all panels side by side; the page stacks them on narrow screens."""
+    """Return a plotly figure of all panels, as many side by side as the picture says; the page arranges them anew on
+    narrow screens."""
     figure = go.Figure()
     count = len(picture.panels)
+    per_row = picture.per_row or count
+    n_rows = -(-count // per_row)
     for index, panel in enumerate(picture.panels):
-        for line, places in zip(panel.lines, _places(panel), strict=True):
-            figure.add_traces(_traces(panel, line, index, places))
-        figure.update_layout(_axes(panel, index, count))
-        if panel.title and not panel.rows:
-            figure.add_annotation(_panel_title(panel, index))
-    heights = [max(PANEL_HEIGHT, 110 + ROW_HEIGHT * len(panel.rows)) for panel in picture.panels]
+        suffix = "" if index == 0 else str(index + 1)
+        if isinstance(panel, Matrix):
+            figure.add_trace(matrix_trace(panel, suffix))
+            x, y = matrix_axes(panel, suffix)
+        else:
+            for line, places in zip(panel.lines, _places(panel), strict=True):
+                figure.add_traces(_traces(panel, line, index, places))
+            x, y = _axes(panel)
+        across, up = _domains(index, per_row, n_rows)
+        x |= {"domain": across, "anchor": f"y{suffix}", "automargin": True}
+        y |= {"domain": up, "anchor": f"x{suffix}", "automargin": True}
+        figure.update_layout({f"xaxis{suffix}": x, f"yaxis{suffix}": y})
+        if panel.title and not (isinstance(panel, Panel) and panel.rows):
+            figure.add_annotation(_panel_title(panel.title, suffix))
     margin = {"l": 62, "r": 14, "t": 36, "b": 60}
-    meta = {"panels": count, "height": max(heights)}
-    figure.update_layout(template="none", showlegend=False, height=max(heights), margin=margin, meta=meta)
+    height = max(map(_height, picture.panels)) if n_rows == 1 else n_rows * SMALL_HEIGHT
+    meta = {"panels": count, "height": height, "perRow": per_row, "narrow": 1 if n_rows == 1 else 2}
+    figure.update_layout(template="none", showlegend=False, height=height, margin=margin, meta=meta)
     figure.update_layout(hovermode="closest", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
     return figure
+
+
+def _height(panel: Panel | Matrix) -> int:
+    return PANEL_HEIGHT if isinstance(panel, Matrix) else max(PANEL_HEIGHT, 110 + ROW_HEIGHT * len(panel.rows))
+
+
+def _domains(index: int, per_row: int, n_rows: int) -> tuple[list[float], list[float]]:
+    """Return where a panel stands across and up, as shares of the figure."""
+    gap, between = 0.11 if n_rows == 1 else 0.07, 0.32 / n_rows
+    width, height = (1 - gap * (per_row - 1)) / per_row, (1 - between * (n_rows - 1)) / n_rows
+    row, column = divmod(index, per_row)
+    left, top = column * (width + gap), 1 - row * (height + between)
+    return [left, left + width], [max(0.0, top - height), top]
 
 
 def figure_json(figure: go.Figure) -> str:
@@ -80,7 +106,7 @@ def legend(picture: Picture) -> Legend:
     """Return legend entries by group, each series once however many panels it is in."""
     lines: dict[str, Line] = {}
     for panel in picture.panels:
-        for line in panel.lines:
+        for line in () if isinstance(panel, Matrix) else panel.lines:
             lines.setdefault(line.key, line)
     shown, more = (_grouped([line for line in lines.values() if line.shown is kept]) for kept in (True, False))
     return Legend(shown, more)
@@ -190,17 +216,14 @@ def _hover(panel: Panel, line: Line, x: float, point: Estimate) -> str:
     if line.group == "reference" and line.tabled <= 1:
         return f"<b>{line.label}</b>"
     seeds = f"<br>{point.n_seeds} seeds" if point.n_seeds > 1 else ""
-    return f"<b>{line.label}</b><br>{panel.position(x)}: {point.text}{seeds}"
+    remark = f"<br>{point.reason}" if point.reason and point.mean is not None else ""
+    return f"<b>{line.label}</b><br>{panel.position(x)}: {point.text}{seeds}{remark}"
 
 
-def _axes(panel: Panel, index: int, count: int) -> dict[str, Any]:
-    suffix, gap = ("" if index == 0 else str(index + 1)), 0.11
-    width = (1 - gap * (count - 1)) / count
-    left = index * (width + gap)
-    x: dict[str, Any] = {"title": {"text": panel.x_title}, "domain": [left, left + width], "automargin": True}
-    y: dict[str, Any] = {"title": {"text": panel.y_title}, "anchor": f"x{suffix}", "automargin": True}
-    x |= {"anchor": f"y{suffix}", "type": "log" if panel.x_log else "linear", "zeroline": False}
-    y |= {"type": "log" if panel.y_log else "linear", "zeroline": False}
+def _axes(panel: Panel) -> tuple[dict[str, Any], dict[str, Any]]:
+    x: dict[str, Any] = {"title": {"text": panel.x_title}, "type": "log" if panel.x_log else "linear"}
+    y: dict[str, Any] = {"title": {"text": panel.y_title}, "type": "log" if panel.y_log else "linear"}
+    x["zeroline"] = y["zeroline"] = False
     means = [p.mean for line in panel.lines for p in line.points if p.mean is not None]
     if panel.names:
         x |= {"tickvals": list(range(len(panel.names))), "ticktext": list(panel.names)}
@@ -217,7 +240,7 @@ def _axes(panel: Panel, index: int, count: int) -> dict[str, Any]:
         y |= _row_ticks(panel.rows)
     if panel.fraction:
         (x if panel.rows else y).update(range=[-0.03, 1.05], tickformat=".1f", dtick=0.2)
-    return {f"xaxis{suffix}": x, f"yaxis{suffix}": y}
+    return x, y
 
 
 def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
@@ -242,8 +265,7 @@ def _row_ticks(rows: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _panel_title(panel: Panel, index: int) -> dict[str, Any]:
-    suffix = "" if index == 0 else str(index + 1)
+def _panel_title(title: str, suffix: str) -> dict[str, Any]:
     place = {"xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x": 0, "y": 1}
-    text = f"<b>{panel.title}</b>"
+    text = f"<b>{title}</b>"
     return {**place, "text": text, "showarrow": False, "xanchor": "left", "yanchor": "bottom", "yshift": 6}

@@ -11,15 +11,21 @@ from lineament.claims.verdict import VERDICT_WORDS
 from lineament.errors import InputError
 from lineament.files.reading import parse_toml, read_text
 from lineament.files.writing import write_bytes
-from lineament.records import Record, load_records
+from lineament.records import ALL_TASKS, Record, load_records, target_words
 from lineament.report import words
 from lineament.report.rendering import assets, drawn, identifier, provenance_lines, template
 from lineament.report.sections import recovery
 from lineament.report.sections.registry import sections_of
-from lineament.report.sections.section import Section, definitions, missing_reasons
+from lineament.report.sections.section import Opening, Section, definitions, missing_reasons
 from lineament.report.verdicts import verdict_row
 
 DEFAULT_RANK = 10
+WITHOUT_RECOVERY = Opening(
+    "Task",
+    "the operating point, measured on",
+    "A trained model was neither damaged nor recovered here. This page shows what was measured at the point to which "
+    "it was trained.",
+)
 
 
 def write_report(run: Path) -> Path:
@@ -48,7 +54,7 @@ def render(run: Path) -> str:
     claims = read_claims(run) if (run / "claims.json").exists() else None
     config = _config(run)
     rank = _headline_rank(config)
-    targets = list(dict.fromkeys(record.target for record in records))
+    targets = sorted(dict.fromkeys(record.target for record in records), key=lambda target: target == ALL_TASKS)
     page: str = template("template.html.j2").render(
         records=records,
         overview=_overview(records, targets),
@@ -83,24 +89,31 @@ def _headline_rank(config: str) -> int:
 def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, Any]:
     """Return what the head of the page says about the run as a whole."""
     first = records[0]
-    sections = sections_of({record.measurement for record in records})
-    opening = (sections[0].opening if len(sections) == 1 else None) or recovery.OPENING
     return {
         "model": first.model,
-        "opening": opening,
+        "opening": _opening(sections_of({record.measurement for record in records})),
         "problem": first.problem,
-        "targets": list(targets),
+        # Of several targets, those that were damaged and recovered are what the page is about.
+        "targets": [t for t in targets if t != ALL_TASKS] or list(map(target_words, targets)),
         "seeds": sorted({record.seed for record in records}),
         "space": words.SPACES.get(first.space, first.space),
         "n_params": f"{first.n_params:,}",
     }
 
 
+def _opening(sections: Sequence[Section]) -> Opening:
+    openings = [section.opening for section in sections]
+    if len(openings) == 1 and openings[0] is not None:
+        return openings[0]
+    return recovery.OPENING if None in openings else WITHOUT_RECOVERY
+
+
 def _target(target: str, records: Sequence[Record], rank: int) -> dict[str, Any]:
     """Return everything that the page shows about one target task."""
     sections = sections_of({record.measurement for record in records})
     return {
-        "name": target,
+        "name": target_words(target),
+        "title": _target_title(target, sections),
         "id": identifier(target),
         "failed": recovery.not_recovered(records),
         "sections": [
@@ -108,6 +121,11 @@ def _target(target: str, records: Sequence[Record], rank: int) -> dict[str, Any]
             for section in sections
         ],
     }
+
+
+def _target_title(target: str, sections: Sequence[Section]) -> str:
+    """Return the heading above all that is about one target."""
+    return "All tasks" if target == ALL_TASKS else f"{_opening(sections).task_word}: {target}"
 
 
 def _section(section: Section, sources: Sequence[Record], rank: int) -> dict[str, Any]:
@@ -119,6 +137,7 @@ def _section(section: Section, sources: Sequence[Record], rank: int) -> dict[str
     return {
         "id": f"{identifier(target)}-{section.anchor or section.measurement}",
         "title": section.title,
+        "warning": section.warning(sources),
         "lead": section.subtitle,
         "pictures": pictures,
         "tables": [table for table in section.tables(sources, rank) if table is not None],

@@ -13,17 +13,31 @@
       : { ink: css("--ink"), soft: css("--soft"), grid: css("--grid"), line: css("--soft"), panel: css("--panel"), blue: css("--blue") };
   }
 
-  // Side by side where there is room, one below the other where there is not.
+  // Side by side where there is room, one below the other (small panels: two side by side) where there is not.
   function arrange(layout, width) {
-    const count = layout.meta.panels, name = (axis, i) => axis + "axis" + (i ? i + 1 : "");
-    if (width >= NARROW * (count > 2 ? 1.4 : 1) || count === 1) return;
-    const each = 330, space = 105, total = count * each + (count - 1) * space;
+    const { panels: count, perRow, narrow } = layout.meta, name = (axis, i) => axis + "axis" + (i ? i + 1 : "");
+    const roomy = width >= NARROW * (perRow > 2 ? 1.4 : 1), per = roomy ? perRow : narrow;
+    if (narrow > 1) for (let i = 0; i < count; i++) if (i % per) layout[name("y", i)].title.text = "";
+    if (roomy || count === 1) return;
+    const each = narrow > 1 ? 170 : 330, space = narrow > 1 ? 95 : 105, gap = 0.14, rows = Math.ceil(count / per);
+    const total = rows * each + (rows - 1) * space, part = (1 - gap * (per - 1)) / per;
     for (let i = 0; i < count; i++) {
-      layout[name("x", i)].domain = [0, 1];
-      const top = 1 - (i * (each + space)) / total;
+      const row = Math.floor(i / per), left = (i % per) * (part + gap);
+      layout[name("x", i)].domain = [left, left + part];
+      const top = 1 - (row * (each + space)) / total;
       layout[name("y", i)].domain = [Math.max(0, top - each / total), top];
     }
     layout.height = total + layout.margin.t + layout.margin.b;
+  }
+
+  // Numbers in the cells of a matrix fit; on a narrow screen rows have numbers alone, which the notes explain.
+  function fit(trace, layout, width) {
+    if (trace.type !== "heatmap") return;
+    const narrow = width < NARROW, key = "yaxis" + trace.yaxis.slice(1);
+    if (narrow) layout[key].ticktext = layout[key].ticktext.map((text) => text.split(" ")[0]);
+    const [left, right] = layout["xaxis" + trace.xaxis.slice(1)].domain;
+    const side = Math.min(((right - left) * (width - 76)) / trace.z.length, 300 / trace.z.length);
+    trace.textfont = { size: Math.max(8, Math.min(13, side / 2.6)) };
   }
 
   // Row names take too much of a narrow screen on one line.
@@ -58,6 +72,7 @@
     const off = hidden.get(div.id);
     for (const trace of spec.data) trace.visible = !off.has(trace.legendgroup);
     arrange(spec.layout, width);
+    for (const trace of spec.data) fit(trace, spec.layout, width);
     paint(spec.layout, colors, width);
     return Plotly.react(div, spec.data, spec.layout, { displayModeBar: false, responsive: false });
   }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,37 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A symmetric square of cells with a number in each.
+
+    Attributes:
+        names: of rows and columns alike.
+        cells: (row, column) -> estimate, for columns from the row's own on; a cell without one is empty.
+        shades: (row, column) -> how dark a cell is, from 0 to 1.
+    """
+
+    title: str
+    names: Sequence[str]
+    cells: Mapping[tuple[int, int], Estimate]
+    shades: Mapping[tuple[int, int], float]
+
+    @property
+    def lines(self) -> list[Line]:
+        """Return the cells of each row as a series, for the data table and for notes on what is missing."""
+        rows = [[place for place in sorted(self.cells) if place[0] == row] for row in range(len(self.names))]
+        style = Style(GREY)
+        return [
+            Line("cells", self.names[row], "", style, [j for _, j in places], [self.cells[place] for place in places])
+            for row, places in enumerate(rows)
+            if places
+        ]
+
+    def position(self, x: float) -> str:
+        """Return the name of a column."""
+        return self.names[round(x)]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of texts; the first column holds the row headings."""
 
@@ -88,14 +119,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with what a reader needs: message, caption, panels, notes and the records it came from."""
+    """A picture with what a reader needs: message, caption, panels, notes and the records it came from.
+
+    Attributes:
+        per_row: how many panels stand side by side at most where there is room; 0 for all. Where there is none, panels
+            stand one below the other, or two side by side if they are this small.
+    """
 
     key: str
     title: str
     caption: str
-    panels: Sequence[Panel]
+    panels: Sequence[Panel | Matrix]
     sources: Sequence[Record]
     notes: Sequence[str] = ()
+    per_row: int = 0
 
 
 def reference_line(key: str, label: str, x: Sequence[float], value: Estimate, style: Style) -> Line:
@@ -143,7 +180,7 @@ def undefined_notes(picture: Picture) -> list[str]:
     ]
 
 
-def _undefined(panel: Panel, line: Line) -> list[tuple[str, str]]:
+def _undefined(panel: Panel | Matrix, line: Line) -> list[tuple[str, str]]:
     """Return (places, reason) of a line's undefined points."""
     places: dict[str, list[float]] = {}
     for x, point in zip(line.x, line.points, strict=True):
@@ -152,13 +189,13 @@ def _undefined(panel: Panel, line: Line) -> list[tuple[str, str]]:
     return [(_positions(panel, xs), why) for why, xs in places.items()]
 
 
-def _positions(panel: Panel, xs: Sequence[float]) -> str:
-    if panel.rows or panel.names:
+def _positions(panel: Panel | Matrix, xs: Sequence[float]) -> str:
+    if isinstance(panel, Matrix) or panel.rows or panel.names:
         return ", ".join(panel.position(x) for x in xs)
     return f"{panel.x_name} {', '.join(number(x) for x in xs)}"
 
 
-def _line_rows(panel: Panel, line: Line) -> list[tuple[str, ...]]:
+def _line_rows(panel: Panel | Matrix, line: Line) -> list[tuple[str, ...]]:
     count = len(line.points)
     rows: list[tuple[str, ...]] = []
     for i in np.unique(np.linspace(0, count - 1, min(count, line.tabled)).round().astype(int)):

@@ -11,6 +11,7 @@ from typing import Any
 from lineament.claims.intervals import FEW_SEEDS
 from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Condition
+from lineament.records import target_words
 from lineament.report import words
 from lineament.report.estimates import number
 
@@ -33,7 +34,7 @@ def verdict_row(claim: Claim) -> dict[str, Any]:
         "sign": SIGNS[claim.verdict],
         "verdict": VERDICT_WORDS[claim.verdict],
         "kind": claim.verdict,
-        "task": claim.task,
+        "task": target_words(claim.task),
         "rule": claim.rule,
         "measured": _shown(claim.measured, "none"),
         "interval": _interval(claim),

@@ -14,6 +14,7 @@ from lineament.commands.inspect.flags import Claims, Compare
 from lineament.commands.terminal import claims_table, console, sweep_table
 from lineament.errors import InputError
 from lineament.files.reading import read_json
+from lineament.records import target_words
 from lineament.runs.folder import RunFolder
 from lineament.runs.sweep.folder import SweepFolder
 from lineament.settings.plain import flattened
@@ -40,7 +41,8 @@ def compare(flags: Compare) -> int:
     pairs = [{(claim.id, claim.task): claim for claim in _claims_of(run)} for run in (flags.first, flags.second)]
     table = Table("claim", "task", flags.first.name, flags.second.name)
     for key in dict.fromkeys([*pairs[0], *pairs[1]]):
-        table.add_row(*key, *(_short(by_key.get(key)) for by_key in pairs))
+        name, task = key
+        table.add_row(name, target_words(task), *(_short(by_key.get(key)) for by_key in pairs))
     console.print(table)
     for line in _differences(RunFolder(flags.first).settings(), RunFolder(flags.second).settings()):
         console.print(line)

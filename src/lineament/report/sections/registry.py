@@ -7,6 +7,7 @@ from collections.abc import Collection
 from lineament.report.sections import basis_drift, capture_by_horizon, capture_without_momentum, gradient_rank, recovery
 from lineament.report.sections.basis_capture import section as basis_capture
 from lineament.report.sections.generic import generic_section
+from lineament.report.sections.local_geometry import section as local_geometry
 from lineament.report.sections.random_search import section as random_search
 from lineament.report.sections.recording import section as recording
 from lineament.report.sections.section import Section
@@ -21,6 +22,7 @@ SECTIONS = (
     gradient_rank.SECTION,
     random_search.SECTION,
     steering.SECTION,
+    local_geometry.SECTION,
     recording.SECTION,
 )
 

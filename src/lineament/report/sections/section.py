@@ -52,7 +52,8 @@ class Section:
         nulls: quantity -> its null in words, where the numbers alone would not tell.
         anchor: its name in links, if not that of the measurement.
         defines: the only quantities whose definitions it lists; all of them where it is empty.
-        opening: how the page opens where only this measurement was made.
+        opening: how the page opens where only this measurement was made; without one it needs damage and recovery.
+        warning: a sentence that must be read before all others of the section; None where the records give no cause.
     """
 
     measurement: str
@@ -64,6 +65,7 @@ class Section:
     anchor: str = ""
     defines: tuple[str, ...] = ()
     opening: Opening | None = None
+    warning: Callable[[Sequence[Record]], str | None] = lambda sources: None
 
 
 @dataclass(frozen=True)

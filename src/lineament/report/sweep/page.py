@@ -12,6 +12,7 @@ from lineament.claims.verdict import VERDICT_WORDS
 from lineament.errors import InputError
 from lineament.files.reading import read_text
 from lineament.files.writing import write_bytes
+from lineament.records import target_words
 from lineament.report.rendering import assets, drawn, identifier, provenance_lines, template
 from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids
@@ -149,7 +150,7 @@ def _section(grid: ClaimGrid, body: Mapping[str, Any], several_tasks: bool) -> d
         "title": _section_title(grid, several_tasks),
         "totals": _totals(grid),
         "claim": grid.claim,
-        "task": grid.task,
+        "task": target_words(grid.task),
         "facts": _facts(grid),
         "pictures": [drawn(picture, f"{grid.claim}-{grid.task}", sources) for picture in claim_pictures(grid)],
         "undefined": sorted({claim["reason"] for claim in grid.claims.values() if claim["measured"] is None}),
@@ -163,7 +164,7 @@ def _section_id(grid: ClaimGrid) -> str:
 
 
 def _section_title(grid: ClaimGrid, several_tasks: bool) -> str:
-    return f"{grid.title} ({grid.task})" if several_tasks else grid.title
+    return f"{grid.title} ({target_words(grid.task)})" if several_tasks else grid.title
 
 
 def _facts(grid: ClaimGrid) -> list[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""What the report shows of the local geometry around an operating point."""
