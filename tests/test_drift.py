@@ -66,14 +66,18 @@ def test_overlap_ceiling_and_retention_are_those_of_dense_gradients(study: Study
     (retention,) = drift.select("retention", **labels)
     assert retention.value == pytest.approx(held(first), abs=1e-3)
     assert retention.ceiling == pytest.approx(held(second), abs=1e-3)
-    assert drift.value("retention_share", **labels) == pytest.approx(held(first) / held(second), abs=2e-3)
+    share = drift.value(
+        "retention_share", **labels
+    )  # None where so few gradients tell no fresh plane from a random one
+    assert share is None or share == pytest.approx(held(first) / held(second), abs=2e-3)
 
 
 def test_the_claim_is_the_mean_over_its_lags(study: Study, drift: Record) -> None:
     lags = basis_drift.claim_lags(study.recovered_at)
     assert [lag / study.recovered_at for lag in lags] == pytest.approx([0.25, 0.375, 0.5], abs=0.01)
     shares = [drift.value("retention_share", **DAMAGED, lag=lag) for lag in lags]
-    assert drift.value("retention_at_claim_lags", **DAMAGED) == pytest.approx(np.mean(shares))
+    expected = None if None in shares else pytest.approx(np.mean([share for share in shares if share is not None]))
+    assert drift.value("retention_at_claim_lags", **DAMAGED) == expected
 
 
 def test_the_null_is_of_another_task_at_the_point_it_stands_beside(study: Study, drift: Record) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lineament import theory
 from lineament.bases import from_vectors, random_basis
-from lineament.measurements.random_search import _departure, balanced_halves
+from lineament.measurements.random_search import _departure
 from lineament.measurements.search_density import density_figures
 from lineament.measurements.search_dimension import pooled_slope
 from lineament.measurements.search_pools import Searcher
@@ -22,7 +22,7 @@ from lineament.measurements.search_theorem import theorem_figure, theorem_sigma
 from lineament.parameters import Vectors
 from lineament.population.best_of_n import mean_at_best, mean_best
 from lineament.population.region import Region, SearchSpace, measured_space
-from lineament.problems.problem import Batch
+from lineament.problems.problem import Batch, balanced_parts
 from lineament.records import Quantity
 from lineament.settings.search import SearchSettings
 from lineament.settings.settings import Settings
@@ -179,7 +179,7 @@ def test_a_curvature_that_is_not_told_from_zero_plans_nothing() -> None:
 def test_halves_hold_every_label_equally_often(sizes: tuple[int, int]) -> None:
     targets = torch.tensor([[5]] * sizes[0] + [[9]] * sizes[1])[torch.randperm(16, generator=torch.manual_seed(0))]
     ids = torch.arange(1, 17)[:, None]
-    halves = balanced_halves(Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), targets, (5, 9)))
+    halves = balanced_parts(Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), targets, (5, 9)), 2)
     assert [len(half) for half in halves] == [8, 8]
     assert all(abs(int((half.targets == 5).sum()) - sizes[0] / 2) < 1 for half in halves)
     assert sorted(int(i) for half in halves for i in half.input_ids) == list(range(1, 17))

@@ -25,10 +25,10 @@ from lineament.commands.search.tables import print_plan
 from lineament.commands.search.target import Target
 from lineament.errors import InputError, NonFiniteError
 from lineament.population.population import Population
-from lineament.population.region import Region, SearchSpace, measured_space
+from lineament.population.region import FreshProduct, Region, SearchSpace, fresh_products, measured_space
 from lineament.problems.adapters import load_adapter, save_adapter
 from lineament.problems.language_model import LanguageModelProblem
-from lineament.problems.problem import at_positions
+from lineament.problems.problem import Batch, at_positions
 from lineament.problems.synthetic import SyntheticProblem
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
@@ -137,7 +137,8 @@ def test_probe_foretells_the_best_of_many() -> None:
 def test_local_plan_of_a_bowl_is_the_theory() -> None:
     problem, region, population = bowl_region(6)
     space = measured_space(HessianOperator(problem, population.batch), region, Streams(0), 1.0, 0)
-    plan = local_plan(space, problem.exact_gradient(population.batch), 100)
+    (product,) = fresh_products(problem, population.batch, [space])
+    plan = local_plan(space, product, 100)
     assert plan.best_sigma == theory.best_sigma(space.at, 100)
     assert plan.gain == pytest.approx(theory.linear_gain(plan.best_sigma or 0, space.at.gradient_norm, 100) / 2)
     assert plan.transfer == pytest.approx(1.0)
@@ -152,7 +153,7 @@ def whole_space(trace_stderr: float, trace: float = 2.0) -> LocalPlan:
     gradient = torch.zeros(region.dimension, dtype=torch.float64)
     gradient[0] = 1.0
     space = SearchSpace(region, theory.Curvature(1.0, trace, 0.0, 1.0), gradient, trace_stderr)
-    return local_plan(space, gradient, 100)
+    return local_plan(space, FreshProduct(1.0, 0.0), 100)
 
 
 @pytest.mark.parametrize("trace", [2.0, -2.0])
@@ -174,13 +175,47 @@ def test_a_plan_says_nothing_of_a_curvature_that_is_smaller_than_its_error(
     assert plan.gain_at(10.0) is None
 
 
+def examples(first: int, last: int) -> Batch:
+    ids = torch.arange(first, last)[:, None]
+    return Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), torch.zeros_like(ids))
+
+
+@pytest.mark.parametrize("common", [0.0, 1.0])
+def test_the_share_on_fresh_data_has_an_error_and_is_left_out_where_it_is_noise(
+    common: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = Bowl(np.linspace(0.5, 2.0, 40))
+    problem.noise = torch.randn(64, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem.parameters.write(problem.centre + common)
+    space = measured_space(
+        HessianOperator(problem, examples(0, 16)), Region("full", problem.parameters, None), Streams(0), 0.1, 100
+    )
+    (product,) = fresh_products(problem, examples(16, 64), [space])
+    # the same by hand: mean over the examples, error over eight parts of six
+    inner = torch.stack([problem.exact_gradient(examples(i, i + 1)) for i in range(16, 64)]) @ space.gradient
+    assert product.value == pytest.approx(float(inner.mean()))
+    parts = torch.stack([inner[start::8].mean() for start in range(8)])
+    assert product.stderr == pytest.approx(float(parts.std() / 8**0.5))
+    plan = local_plan(space, product, 100)
+    assert plan.transfer_stderr == pytest.approx(product.stderr / space.at.gradient_norm**2)
+    assert (plan.fresh_share is None) is (common == 0)
+    print_plan(Target(problem, "bowl", Settings(), 0, "here"), [plan], 100)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{100 * plan.transfer:.0f}±{plan.transfer_stderr:.0%}" in printed
+    assert ("not told from 0 in full" in printed) is (common == 0)
+    options = SearchOptions(probe=0, budget=100, sigma=0.01)
+    choice, _ = choose(None, [space.region], [plan], None, options, lambda *_: None)  # type: ignore[arg-type]
+    assert choice.gain is not None
+    assert choice.fresh_gain == (None if common == 0 else pytest.approx(choice.gain * plan.transfer))
+
+
 def test_a_plan_says_which_curvature_it_means(capsys: pytest.CaptureFixture[str]) -> None:
     """A positive tr H beside "curvature helps" is explained by the curvature along the gradient."""
     _, region, _ = bowl_region()
     gradient = torch.zeros(region.dimension, dtype=torch.float64)
     gradient[0] = 1.0
     space = SearchSpace(region, theory.Curvature(1.0, 2.0, -3.0, 1.0), gradient, 0.1)
-    plan = local_plan(space, gradient, 100)
+    plan = local_plan(space, FreshProduct(1.0, 0.0), 100)
     assert plan.curvature == pytest.approx(2.0 - 3.0 * (theory.expected_max_square(100) - 1))
     print_plan(Target(bowl_region()[0], "bowl", Settings(), 0, "here"), [plan], 100)
     printed = " ".join(capsys.readouterr().out.split())

@@ -29,8 +29,16 @@ SCHEMA_VERSION = 2
 OWN_NAME = re.compile(r"[a-z][a-z0-9_]*-.+-seed[0-9]+", re.DOTALL)
 MADE_ANEW = "Move the file away if it is not a record of this run; `lineament run --resume` makes a missing one again."
 Label = str | int | float
-# The target of a record that is of the operating point with all its tasks, and not of one of them.
-ALL_TASKS = "all_tasks"
+# A number nearer to zero than so many of its standard errors has no known sign, and nothing is divided by it.
+MIN_STDERRS = 3.0
+
+
+def is_told(value: float, stderr: float) -> bool:
+    """Return whether a number is above 0 by `MIN_STDERRS` standard errors (protocol, section 7).
+
+    A ratio whose denominator is not told from zero is left out, with the reason; give a sign's absolute value.
+    """
+    return value > MIN_STDERRS * stderr and value > 0
 
 
 @dataclass(frozen=True)

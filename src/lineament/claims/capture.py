@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lineament.claims.capture_details import capture_details, rank_correlation
-from lineament.claims.evidence import WHOLE, Evidence, mean_or_none, paired_by_seed
+from lineament.claims.evidence import WHOLE, Evidence, mean_or_none, paired_by_seed, why_not_divided
 from lineament.claims.intervals import Interval, clipped, interval_body, over_seeds
 from lineament.claims.rule import ClaimRule, Measured, Requirement
 from lineament.claims.verdict import Bounds
@@ -142,6 +142,17 @@ def _krylov(e: Evidence, basis: str, part: Callable[[Quantity], float | None]) -
     return shares
 
 
+def _why_no_krylov_ceiling(e: Evidence) -> str | None:
+    """Say why there is no share of the ceiling: two other runs' prefixes share no more than two random planes."""
+    room = [
+        q.ceiling - e.rank / record.n_params
+        for record in e.of(NAME).values()
+        for q in record.select("krylov_prefix_overlap", basis="krylov_preconditioned", rank=e.rank)
+        if q.ceiling is not None
+    ]
+    return why_not_divided(room, "the ceiling above two random planes")
+
+
 def _krylov_over_null(e: Evidence) -> Interval:
     own, null = (_krylov(e, "krylov_preconditioned", part) for part in (_value, _null))
     return paired_by_seed(own, null)
@@ -160,13 +171,16 @@ def _measure_krylov(e: Evidence) -> Measured | None:
     if not shares:
         return None
     labels: dict[str, Label] = {"basis": "krylov_preconditioned", "rank": e.rank}
+    overlap = mean_or_none(e.per_seed(NAME, "krylov_prefix_overlap", **labels).values())
+    if reason := _why_no_krylov_ceiling(e):
+        return Measured(over_seeds([]), undecided=reason, details={"overlap": overlap})
     return Measured(
         # Not on logit values: an overlap may exceed its estimated ceiling.
         over_seeds(shares.values()),
         null=mean_or_none(_krylov(e, "krylov_preconditioned", _null).values()),
         ceiling=1.0,
         details={
-            "overlap": mean_or_none(e.per_seed(NAME, "krylov_prefix_overlap", **labels).values()),
+            "overlap": overlap,
             "raw_metric": mean_or_none(_krylov(e, "krylov", _value).values()),
             "capture": mean_or_none(e.capture("krylov_preconditioned").values()),
         },
@@ -241,6 +255,8 @@ def _measure_metric_share(e: Evidence) -> Measured | None:
     gaps = {seed: other[seed] - static[seed] for seed in seeds if seed not in dropped}
     shuffled = e.capture("null_preconditioned_shuffled")
     reason = f"no gap to explain in seed {', '.join(map(str, dropped))}: the best static basis holds no less"
+    if untold := why_not_divided(gaps.values(), "the gap"):
+        return Measured(over_seeds([]), undecided=reason if dropped else untold, details={"dropped_seeds": dropped})
     return Measured(
         over_seeds((preconditioned[seed] - static[seed]) / gap for seed, gap in gaps.items()),
         null=mean_or_none((shuffled[seed] - static[seed]) / gap for seed, gap in gaps.items() if seed in shuffled),

@@ -9,7 +9,7 @@ import numpy as np
 
 from lineament.claims.intervals import FEW_SEEDS, Interval, paired
 from lineament.measurements.families import Static, best_static
-from lineament.records import Label, Quantity, Record
+from lineament.records import MIN_STDERRS, Label, Quantity, Record, is_told
 from lineament.study.horizon import why_not_a_task
 from lineament.study.points import DAMAGED, TRAINED
 
@@ -111,6 +111,23 @@ def paired_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> I
     """Return the interval of first - second over the seeds that have both."""
     seeds = [seed for seed in first if seed in second]
     return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+
+
+def why_not_divided(denominators: Iterable[float], what: str) -> str | None:
+    """Say why nothing is divided by a quantity of every seed: its mean is not told from zero, by its error over seeds.
+
+    None where it is, and for one seed, which has no error and no verdict. `what` begins the sentence.
+    """
+    values = np.fromiter(denominators, dtype=np.float64)
+    if len(values) < 2:
+        return None
+    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    if is_told(mean, error):
+        return None
+    return (
+        f"{what} is {mean:.2g} with a standard error of {error:.2g} over {len(values)} seeds, less than "
+        f"{MIN_STDERRS:g} of them: nothing is divided by it"
+    )
 
 
 def mean_or_none(values: Iterable[float]) -> float | None:

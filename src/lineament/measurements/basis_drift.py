@@ -23,13 +23,14 @@ from lineament.measurements.gradient_planes import (
     Compared,
     FreshPlanes,
     compare,
+    jackknife,
     off_diagonal,
     overlap_table,
     retained,
 )
 from lineament.measurements.measurement import Measurement, make_record
 from lineament.parameters import Vectors
-from lineament.records import Label, Quantity, Record
+from lineament.records import Label, Quantity, Record, is_told
 from lineament.settings.agreements import Agreement
 from lineament.settings.settings import Settings
 from lineament.study.points import DAMAGED, RECOVERED
@@ -44,6 +45,7 @@ MAX_LAG_SHARE = 0.5
 RECOVERED_LOSS_SHARE = 0.9
 WINDOW_UPDATES = 10
 NO_CEILING = "the ceiling is within 3 standard errors of the floor"
+NO_FRESH = "a fresh plane holds no more than a random one, to within 3 standard errors"
 DEFINITIONS = {
     "overlap": "|U_t^T U_t'|_F^2 / k of rank-k planes of fresh task gradients at steps t and t + lag (protocol 3)",
     "ceiling": "geometric mean of the two times' split-half overlaps, equally many gradients in each part",
@@ -51,7 +53,8 @@ DEFINITIONS = {
     "rescaled_overlap": "(overlap - floor) / (ceiling - floor); null: the other tasks' planes at the starting point",
     "retention": "share of the energy of fresh gradients at t + lag inside the plane of t: sum |U^T g|^2 / sum |g|^2; "
     "ceiling: a fresh plane of t + lag, judged on other gradients; null: the other tasks' planes at t",
-    "retention_share": "retention over what a fresh plane holds",
+    "retention_share": "retention over what a fresh plane holds; left out where that is within 3 standard errors of "
+    "what a random plane holds",
     "retention_at_claim_lags": "mean retention share over lags of T / 4, 3 T / 8 and T / 2; the claim is judged by it",
     "overlap_at_claim_lags": "mean rescaled overlap over the same lags",
     "refresh_lag": "lag at which the isotonic fit of the retention share first falls to this share, interpolated",
@@ -99,7 +102,7 @@ def measure(study: Study) -> Record:
     for start, name in ((0, DAMAGED), (end, RECOVERED)):
         compared = {lag: compare(fresh[start], fresh[start + lag], energy[start, start + lag]) for lag in lags[start]}
         side = Side(start, name, compared, nulls[start])
-        quantities += [*_comparisons(study, side, floor), *_lives(study, side, floor), *_refreshes(side)]
+        quantities += [*_comparisons(study, side, floor), *_lives(study, side, floor), *_refreshes(side, floor)]
         quantities += _at_claim_lags(side, claim_lags(end), floor) if start == 0 else []
     quantities += [*_drift_rates(study, fresh, grid, floor), *_windows(study)]
     return make_record(study, NAME, quantities, DEFINITIONS)
@@ -162,10 +165,11 @@ def _other_tasks(study: Study, time: int, own: FreshPlanes, gradients: Sequence[
     if not others:
         return None, None
     planes = [_plane(study, _gradients(study, task, time, 0), time) for task in others]
-    ceiling = off_diagonal(overlap_table(own.planes, own.planes), range(PARTS))
+    table = overlap_table(own.planes, own.planes)
+    ceiling, error = jackknife(lambda kept: off_diagonal(table, kept))
     overlap = float(overlap_table(own.planes, planes).mean())
     energy = float(np.mean(retained(planes, gradients)))
-    return (overlap - floor) / (ceiling - floor) if ceiling > floor else None, energy
+    return (overlap - floor) / (ceiling - floor) if is_told(ceiling - floor, error) else None, energy
 
 
 def _comparisons(study: Study, side: Side, floor: float) -> Iterator[Quantity]:
@@ -177,7 +181,7 @@ def _comparisons(study: Study, side: Side, floor: float) -> Iterator[Quantity]:
             "distance": _distance(study, side.start, lag),
         }
         (value, error), (ceiling, ceiling_error) = pair.overlap, pair.ceiling
-        rescaled, (kept, kept_error), (share, share_error) = pair.rescaled(floor), pair.retained, pair.retained_share
+        rescaled, (kept, kept_error), share = pair.rescaled(floor), pair.retained, pair.retained_share(floor)
         reason = NO_CEILING if rescaled is None else None
         null, energy_null = side.null
         yield Quantity("overlap", value, "fraction", stderr=error, ceiling=ceiling, labels=labels)
@@ -189,10 +193,13 @@ def _comparisons(study: Study, side: Side, floor: float) -> Iterator[Quantity]:
             "fraction",
             stderr=kept_error,
             null=energy_null,
-            ceiling=pair.fresh_retained,
+            ceiling=pair.fresh_retained[0],
             labels=labels,
         )
-        yield Quantity("retention_share", share, "fraction", stderr=share_error, labels=labels)
+        if share is None:
+            yield Quantity("retention_share", None, "fraction", labels=labels, reason=NO_FRESH)
+        else:
+            yield Quantity("retention_share", share[0], "fraction", stderr=share[1], labels=labels)
         yield Quantity("smallest_angle", pair.smallest_angle, "degrees", labels=labels)
         yield Quantity("median_angle", pair.median_angle, "degrees", labels=labels)
 
@@ -222,14 +229,18 @@ def _lives(study: Study, side: Side, floor: float) -> Iterator[Quantity]:
     yield Quantity("half_life_distance", far, "weight units", labels=labels, reason=why)
 
 
-def _refreshes(side: Side) -> Iterator[Quantity]:
+def _refreshes(side: Side, floor: float) -> Iterator[Quantity]:
     """Yield the lags at which an old plane holds 90 % and 50 % of what a fresh one holds, jackknifed over the sets."""
-    lags = list(side.compared)
+    told = {lag: pair for lag, pair in side.compared.items() if pair.retained_share(floor) is not None}
+    lags = list(told)
     for share in REFRESH_SHARES:
         labels: dict[str, Label] = {"from": side.name, "share": share}
+        if not told:
+            yield Quantity("refresh_lag", None, "steps", labels=labels, reason=NO_FRESH)
+            continue
 
         def lag_without(kept: Sequence[int], share: float = share) -> float | None:
-            return crossing(lags, [pair.share_without(kept) for pair in side.compared.values()], share)
+            return crossing(lags, [pair.share_without(kept) for pair in told.values()], share)
 
         lag = lag_without(range(PARTS))
         without = [lag_without([part for part in range(PARTS) if part != out]) for out in range(PARTS)]
@@ -243,10 +254,12 @@ def _at_claim_lags(side: Side, lags: Sequence[int], floor: float) -> Iterator[Qu
     pairs = [side.compared[lag] for lag in lags]
     labels: dict[str, Label] = {"from": side.name}
     null, energy_null = side.null
-    fresh = float(np.mean([pair.fresh_retained for pair in pairs]))
-    chance = energy_null / fresh if energy_null is not None and fresh > 0 else None
-    kept = float(np.mean([pair.retained_share[0] for pair in pairs]))
-    yield Quantity("retention_at_claim_lags", kept, "fraction", null=chance, labels=labels)
+    shares = [share[0] for pair in pairs if (share := pair.retained_share(floor)) is not None]
+    kept = float(np.mean(shares)) if len(shares) == len(pairs) else None
+    fresh = float(np.mean([pair.fresh_retained[0] for pair in pairs]))
+    chance = energy_null / fresh if energy_null is not None and kept is not None else None
+    why = NO_FRESH if kept is None else None
+    yield Quantity("retention_at_claim_lags", kept, "fraction", null=chance, labels=labels, reason=why)
     rescaled = [value for pair in pairs if (value := pair.rescaled(floor)) is not None]
     mean = float(np.mean(rescaled)) if len(rescaled) == len(pairs) else None
     reason = NO_CEILING if mean is None else None

@@ -15,6 +15,7 @@ import numpy as np
 
 from lineament.bases import Basis, overlap, principal_angles
 from lineament.parameters import Vectors
+from lineament.records import is_told
 
 PARTS = 3
 
@@ -85,14 +86,17 @@ class Compared:
         return jackknife(lambda kept: off_diagonal(self.retention, kept))
 
     @property
-    def fresh_retained(self) -> float:
+    def fresh_retained(self) -> tuple[float, float]:
         """The same of a fresh plane: its ceiling."""
-        return off_diagonal(self.fresh, range(PARTS))
+        return jackknife(lambda kept: off_diagonal(self.fresh, kept))
 
-    @property
-    def retained_share(self) -> tuple[float, float]:
-        """What the old plane holds over what a fresh one holds, and its standard error."""
-        return jackknife(self.share_without)
+    def retained_share(self, floor: float) -> tuple[float, float] | None:
+        """Return what the old plane holds over what a fresh one holds, and its standard error.
+
+        None where the fresh one is not told from a random plane, which holds `floor`: noise would have a share of 1.
+        """
+        fresh, error = self.fresh_retained
+        return jackknife(self.share_without) if is_told(fresh - floor, error) else None
 
     def share_without(self, kept: Sequence[int]) -> float:
         """Return the retained share from some of the sets alone."""
@@ -102,7 +106,7 @@ class Compared:
         """Return (overlap - floor) / (ceiling - floor); None when the ceiling is within 3 standard errors of floor."""
         ceiling, error = self.ceiling
         room = ceiling - floor
-        return (self.overlap[0] - floor) / room if room > 3 * error and room > 0 else None
+        return (self.overlap[0] - floor) / room if is_told(room, error) else None
 
 
 def compare(first: FreshPlanes, second: FreshPlanes, retention: np.ndarray) -> Compared:

@@ -14,8 +14,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lineament import theory
 from lineament.bases import Basis, from_vectors
@@ -28,10 +26,10 @@ from lineament.measurements.search_dimension import dimension_figures
 from lineament.measurements.search_pools import Pool, Searcher
 from lineament.measurements.search_theorem import ratio_error, theorem_figure, theorem_sigma
 from lineament.population.best_of_n import mean_at_best
-from lineament.population.region import Region, SearchSpace, measured_space
+from lineament.population.region import FreshProduct, Region, SearchSpace, fresh_products, measured_space
 from lineament.problems.kinds import kind_named
-from lineament.problems.problem import Batch, corrupted
-from lineament.records import Label, Quantity, Record
+from lineament.problems.problem import Batch, balanced_parts, corrupted
+from lineament.records import Label, Quantity, Record, is_told
 from lineament.settings.agreements import Agreement
 from lineament.settings.settings import Settings
 from lineament.settings.words import value_words
@@ -43,6 +41,7 @@ from lineament.vectors.hessian import HessianOperator, require_products
 
 NAME = "random_search"
 TOLERANCE = 0.1
+NO_FRESH_GAIN = "the gain that fresh data should have is within 3 standard errors of zero"
 # A prediction that has cancelled to less than this share of the linear one predicts nothing to divide by.
 LEAST_SHARE = 0.05
 HEADLINE_COST = 0.01
@@ -65,7 +64,8 @@ DEFINITIONS = {
     "departure_sigma": "sigma at which gain / linear first leaves 1 +- 0.1, interpolated in log sigma; null: the sigma "
     "at which curvature should cost 10 %",
     "transferred_gain": "gain on fresh data of the best of N chosen on the batch; null: on the choosing batch itself",
-    "transfer_ratio_to_prediction": "transferred gain / (sigma m_N <g, g_b> / |g_b|), g the fresh data's gradient",
+    "transfer_ratio_to_prediction": "transferred gain / (sigma m_N <g, g_b> / |g_b|), g the fresh data's gradient; "
+    "left out where <g, g_b> is within 3 standard errors of zero",
     "point_trace": "tr H in the whole space at theta_broken, half-way through the recovery, and at theta_star",
     "point_ratio": "gain / prediction at that point, at the sigma where curvature should change it by 10 %",
     "density": "|U^T g|^2 / k; null: the mean over all other tasks' gradients",
@@ -101,13 +101,13 @@ def measure(study: Study) -> Record:
         every = dict.fromkeys(("full", *searched))
         spaces = {name: _measured(study, operator, name, bases.get(name)) for name in every}
         shuffled = _shuffled_norms(study, chosen, spaces)
-        fresh_gradient = mean_gradient(study.problem, fresh)
+        products = fresh_products(study.problem, fresh, [spaces[name] for name in searched])
         for number, name in enumerate(searched):
             space = spaces[name]
             study.progress(f"random search in {name}", number, len(searched))
             pools = _pools(study, searcher, space)
             figures += _space_figures(study, space, pools, shuffled[name])
-            figures += _transfer(study, searcher, space, pools, fresh, space.region.inside(fresh_gradient))
+            figures += _transfer(study, searcher, space, pools, fresh, products[number])
         figures.append(_theorem(study, searcher, spaces["full"], shuffled["full"]))
         figures += density_figures(study, searcher, operator, spaces, {n: bases[n] for n in informed})
         operator.release()
@@ -125,19 +125,10 @@ def search_bases(study: Study, names: set[str]) -> dict[str, Basis]:
 
 
 def batches(study: Study) -> tuple[Batch, Batch]:
-    """Draw two disjoint batches of the target's training examples: the one that chooses, and fresh data.
-
-    Halves of one balanced sample by position would each have a chance majority of one label, opposite in the two.
-    """
-    first, second = balanced_halves(study.gradient_batch(study.target, 2 * study.settings.search.examples, 1, "search"))
+    """Draw two disjoint batches of the target's training examples: the one that chooses, and fresh data."""
+    both = study.gradient_batch(study.target, 2 * study.settings.search.examples, 1, "search")
+    first, second = balanced_parts(both, 2)
     return first, second
-
-
-def balanced_halves(batch: Batch) -> list[Batch]:
-    """Cut a batch in two halves that hold every target equally often, give or take one."""
-    classes = torch.unique(batch.targets, dim=0, return_inverse=True)[1]
-    order = torch.argsort(classes, stable=True)
-    return [batch.rows(order[start::2].sort().values) for start in (0, 1)]
 
 
 def _theorem(study: Study, searcher: Searcher, space: SearchSpace, shuffled_norm: float) -> Quantity:
@@ -255,7 +246,7 @@ def _transfer(
     space: SearchSpace,
     pools: Mapping[float, Pool],
     fresh: Batch,
-    fresh_gradient: Tensor,
+    product: FreshProduct,
 ) -> Iterator[Quantity]:
     s, n = study.settings.search, study.settings.search.headline_count
     sigma = theory.sigma_of_curvature_cost(HEADLINE_COST, space.at, n)
@@ -266,14 +257,19 @@ def _transfer(
     finite = np.isfinite(later)
     measured = mean_at_best(pool.gains[finite], later[finite], n)
     own = mean_at_best(pool.gains[finite], pool.gains[finite], n).value
-    inner = float(space.gradient @ fresh_gradient)
-    predicted = theory.transferred_gain(sigma, inner, space.at.gradient_norm, n)
+    predicted = theory.transferred_gain(sigma, product.value, space.at.gradient_norm, n)
+    predicted_error = abs(theory.transferred_gain(sigma, product.stderr, space.at.gradient_norm, n))
     labels: dict[str, Label] = {"space": space.name, "n": n, "sigma": sigma, "predicted": predicted}
     yield Quantity(
         "transferred_gain", measured.value, "nats per target token", stderr=measured.stderr, null=own, labels=labels
     )
-    ratio, error = measured.value / predicted, abs(measured.stderr / predicted)
-    yield Quantity("transfer_ratio_to_prediction", ratio, "ratio", stderr=error, labels={"space": space.name, "n": n})
+    which: dict[str, Label] = {"space": space.name, "n": n}
+    if not is_told(abs(predicted), predicted_error):
+        yield Quantity("transfer_ratio_to_prediction", None, "ratio", labels=which, reason=NO_FRESH_GAIN)
+        return
+    ratio = measured.value / predicted
+    error = float(np.hypot(measured.stderr, ratio * predicted_error)) / abs(predicted)
+    yield Quantity("transfer_ratio_to_prediction", ratio, "ratio", stderr=error, labels=which)
 
 
 def _point_figures(study: Study, batch: Batch, damaged: SearchSpace) -> list[Quantity]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from lineament.problems.problem import Evaluation
-from lineament.records import Label, Quantity
+from lineament.records import MIN_STDERRS, Label, Quantity, is_told
 from lineament.steering.contrast import Contrast
 from lineament.steering.effects import Answers, Calibration, NeutralText, answers, calibrate
 from lineament.steering.steered import steered
@@ -21,8 +21,6 @@ from lineament.study.study import OperatingStudy
 
 # Steering is tried up to this multiple of the activations' CAA norm; beyond, "unreachable" is said.
 LARGEST_DOSE = 32.0
-# A ratio to an effect that is not there, or that goes the wrong way, would say anything.
-LEAST_STANDARD_ERRORS = 2.0
 RANDOM = "random"
 EFFECT_DEFINITIONS = {
     "dose_logit_difference": "change of the mean logit difference on held-out prompts when dose times the CAA norm is "
@@ -137,8 +135,9 @@ def _ratio_figure(steerer: Steerer, layer: int, changes: Mapping[str, Tensor]) -
     if "caa" not in changes or "step" not in changes:
         return Quantity("effect_ratio", None, "ratio", labels=labels, reason="a vector does not reach this KL")
     caa, step = changes["caa"], changes["step"]
-    if not caa.mean() > LEAST_STANDARD_ERRORS * caa.std() / len(caa) ** 0.5:
-        reason = f"CAA does not steer towards its label by {LEAST_STANDARD_ERRORS:g} standard errors: nothing to share"
+    # A ratio to an effect that is not there, or that goes the wrong way, would say anything.
+    if not is_told(float(caa.mean()), float(caa.std() / len(caa) ** 0.5)):
+        reason = f"CAA does not steer towards its label by {MIN_STDERRS:g} standard errors: nothing to share"
         return Quantity("effect_ratio", None, "ratio", labels=labels, reason=reason)
     random = [abs(float(found.mean() / caa.mean())) for name, found in changes.items() if name.startswith(RANDOM)]
     null = sum(random) / len(random) if random else None

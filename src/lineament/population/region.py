@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -12,13 +13,16 @@ from torch import Tensor
 from lineament.bases import Basis
 from lineament.parameters import ParameterSpace
 from lineament.population.members import BasisMembers, GaussianMembers, Members, normal_coefficients
+from lineament.problems.problem import Batch, Problem, balanced_parts
+from lineament.records import MIN_STDERRS, is_told
 from lineament.streams import Streams
 from lineament.theory import Curvature, best_sigma, curvature_of_best
 from lineament.vectors.curvature import curvature_along, estimate_curvature, hessian_in_basis
+from lineament.vectors.gradients import mean_gradient
 from lineament.vectors.hessian import HessianOperator
 
-# A figure nearer to zero than this many standard errors has no sign, and nothing is planned from it.
-TOLD_STANDARD_ERRORS = 3.0
+# The error of a product with fresh data is that over so many parts of them.
+FRESH_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,10 @@ class SearchSpace:
     def why_unknown_curvature(self, n: int) -> str | None:
         """Say why the curvature that the best of n draws meets has no sign; None where it is told from zero."""
         curvature = curvature_of_best(self.at, n)
-        if abs(curvature) > TOLD_STANDARD_ERRORS * self.trace_stderr:
+        if is_told(abs(curvature), self.trace_stderr):
             return None
         error = f"{curvature:.3g} with a standard error of {self.trace_stderr:.2g}"
-        return f"the curvature, {error}, is not told from zero (below {TOLD_STANDARD_ERRORS:g} standard errors)"
+        return f"the curvature, {error}, is not told from zero (below {MIN_STDERRS:g} standard errors)"
 
     def why_no_best_sigma(self, n: int) -> str | None:
         """Say why there is no step with the largest second-order gain, or return None."""
@@ -107,6 +111,28 @@ class SearchSpace:
         gradient = self.gradient.to(torch.float32)
         starts = range(0, len(members), chunk)
         return -torch.cat([members.deltas(s, min(len(members), s + chunk)) @ gradient for s in starts]).double()
+
+
+@dataclass(frozen=True)
+class FreshProduct:
+    """The inner product <g, g_b> inside a region of a gradient of fresh data with that of the batch that chooses.
+
+    Attributes:
+        stderr: standard error over parts of the fresh data; infinite where these cannot be divided.
+    """
+
+    value: float
+    stderr: float
+
+
+def fresh_products(problem: Problem, fresh: Batch, spaces: Sequence[SearchSpace]) -> list[FreshProduct]:
+    """Measure <g, g_b> in every space from parts of the fresh data that hold every label equally often."""
+    parts = balanced_parts(fresh, FRESH_PARTS)
+    gradients = (mean_gradient(problem, part) for part in parts)
+    found = np.array([[float(space.gradient @ space.region.inside(g)) for space in spaces] for g in gradients])
+    means = np.average(found, axis=0, weights=[len(part) for part in parts])
+    errors = found.std(axis=0, ddof=1) / np.sqrt(len(parts)) if len(parts) > 1 else np.full(len(spaces), np.inf)
+    return [FreshProduct(float(mean), float(error)) for mean, error in zip(means, errors, strict=True)]
 
 
 def measured_space(

@@ -259,6 +259,16 @@ def corrupted(
     return replace(batch, targets=torch.where(counted, found, batch.targets))
 
 
+def balanced_parts(batch: Batch, n_parts: int) -> list[Batch]:
+    """Deal a batch into parts that hold every target equally often, give or take one.
+
+    Cut by position, each would have a chance majority of one label, opposite in the two of two halves.
+    """
+    classes = torch.unique(batch.targets, dim=0, return_inverse=True)[1]
+    order = torch.argsort(classes, stable=True)
+    return [batch.rows(order[start::n_parts].sort().values) for start in range(min(n_parts, len(batch)))]
+
+
 def _tokens(choices: Sequence[int], place: Tensor) -> Tensor:
     return torch.tensor(choices, device=place.device)[place]
 

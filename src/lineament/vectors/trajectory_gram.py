@@ -115,6 +115,16 @@ class TrajectoryGram:
         """Return the top right singular vectors of the uncentred rows u_1 .. u_until (`trajectory_top`)."""
         return self._whitened(np.arange(until), rank)
 
+    def top_gap(self, rank: int, until: int) -> float:
+        """Return how far the last eigenvalue of `top(rank, until)` is above the next one, as a share of it.
+
+        Equal eigenvalues make the top directions arbitrary; infinite where none is left out.
+        """
+        values = np.linalg.eigvalsh(self.gram[:until, :until])[::-1]
+        if rank >= until or not values[rank - 1] > 0:
+            return float("inf")
+        return float(1 - values[rank] / values[rank - 1])
+
     def top_of(self, steps: Sequence[int], rank: int) -> StepBasis:
         """Return the top right singular vectors of the updates at 1-based `steps`."""
         return self._whitened(self._index(steps), rank)

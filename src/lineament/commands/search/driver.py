@@ -19,9 +19,8 @@ from lineament.commands.search.target import Target
 from lineament.errors import InputError, NonFiniteError
 from lineament.files.writing import write_json
 from lineament.population.population import Population, ranked
-from lineament.population.region import Region, measured_space
+from lineament.population.region import Region, fresh_products, measured_space
 from lineament.problems.problem import IGNORED, Batch, Evaluation, answers
-from lineament.vectors.gradients import mean_gradient
 from lineament.vectors.hessian import HessianOperator
 
 # Probing the curvature stops at this relative standard error of tr H, and at this many probes at the latest.
@@ -71,13 +70,10 @@ def plan_locally(target: Target, regions: Sequence[Region], batch: Batch, option
     """Measure gradient and curvature of every region, and predict the gain of the best of `budget` draws there."""
     streams = target.streams
     operator = HessianOperator(target.problem, batch)
-    fresh = mean_gradient(target.problem, target.problem.fixed(target.task, "validation"))
-    plans = []
-    for region in regions:
-        space = measured_space(operator, region, streams, CURVATURE_ERROR, MAX_CURVATURE_PROBES)
-        plans.append(local_plan(space, fresh, options.budget))
+    spaces = [measured_space(operator, region, streams, CURVATURE_ERROR, MAX_CURVATURE_PROBES) for region in regions]
     operator.release()
-    return plans
+    products = fresh_products(target.problem, target.problem.fixed(target.task, "validation"), spaces)
+    return [local_plan(space, product, options.budget) for space, product in zip(spaces, products, strict=True)]
 
 
 def choose(
@@ -225,8 +221,13 @@ def _counted(progress: Progress, before: int, n: int) -> Callable[[int], None]:
 
 
 def _probed(best: Probe, plan: LocalPlan | None, n: int) -> Choice:
-    fresh = best.gain * plan.transfer if plan else None
+    fresh = _on_fresh_data(best.gain, plan) if plan else None
     return Choice(best.region, best.sigma, n, "probe", best.gain, best.low, best.high, fresh)
+
+
+def _on_fresh_data(gain: float, plan: LocalPlan) -> float | None:
+    """Return the gain on fresh data; None where its share is not told from zero."""
+    return None if plan.fresh_share is None else gain * plan.fresh_share
 
 
 def _planned(plans: Sequence[LocalPlan], regions: Sequence[Region], options: SearchOptions) -> Choice:
@@ -239,7 +240,7 @@ def _planned(plans: Sequence[LocalPlan], regions: Sequence[Region], options: Sea
     ]
     if known:
         gain, sigma, plan = max(known, key=lambda item: item[0])
-        return Choice(plan.space.name, sigma, n, "local plan", gain, None, None, gain * plan.transfer)
+        return Choice(plan.space.name, sigma, n, "local plan", gain, None, None, _on_fresh_data(gain, plan))
     if options.sigma is not None:
         return Choice(regions[0].name, options.sigma, n, "given sigma", None, None, None, None)
     reasons = "; ".join(f"{plan.space.name}: {plan.why_no_best_sigma}" for plan in plans) or "no gradients"
@@ -262,6 +263,7 @@ def saved(outcome: Outcome, plans: Sequence[LocalPlan], probes: Sequence[Probe])
                 "gain": plan.gain,
                 "density": plan.density,
                 "transfer": plan.transfer,
+                "transfer_stderr": plan.transfer_stderr if np.isfinite(plan.transfer_stderr) else None,
             }
             for plan in plans
         ],

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from torch import Tensor
 
 from lineament import theory
 from lineament.population.population import Population
-from lineament.population.region import TOLD_STANDARD_ERRORS, Region, SearchSpace
+from lineament.population.region import FreshProduct, Region, SearchSpace
+from lineament.records import is_told
 from lineament.streams import Streams
 
 # Sigmas of the probe: around the one at which curvature should change the gain by half, or, without gradients,
@@ -37,6 +37,7 @@ class LocalPlan:
         why_no_best_sigma: which of the two; None with a best sigma.
         gain: second-order gain of the best of N at best_sigma; None without one.
         transfer: fresh gain over selected gain, <g, g_b> / |g_b|^2 inside the region, to first order.
+        transfer_stderr: its standard error, over parts of the fresh data.
     """
 
     space: SearchSpace
@@ -46,6 +47,12 @@ class LocalPlan:
     gain: float | None
     density: float
     transfer: float
+    transfer_stderr: float
+
+    @property
+    def fresh_share(self) -> float | None:
+        """Return `transfer` where it is told from zero: only then does it say what fresh data will gain."""
+        return self.transfer if is_told(abs(self.transfer), self.transfer_stderr) else None
 
     @property
     def curvature(self) -> float:
@@ -56,7 +63,7 @@ class LocalPlan:
         """Return the second-order gain at a sigma; None where the error of tr H leaves it untold from zero."""
         gain = theory.second_order_gain(sigma, self.space.at, self.n)
         error = sigma**2 / 2 * self.space.trace_stderr
-        return gain if abs(gain) > TOLD_STANDARD_ERRORS * error else None
+        return gain if is_told(abs(gain), error) else None
 
     @property
     def reference_sigma(self) -> float | None:
@@ -66,18 +73,17 @@ class LocalPlan:
         return theory.sigma_of_curvature_cost(REFERENCE_COST, self.space.at, self.n)
 
 
-def local_plan(space: SearchSpace, fresh_gradient: Tensor, n: int) -> LocalPlan:
+def local_plan(space: SearchSpace, fresh: FreshProduct, n: int) -> LocalPlan:
     """Predict the gain of the best of n draws of one region.
 
     Args:
-        fresh_gradient: gradient on data disjoint from the selecting batch, (n_params,) float64.
+        fresh: product of the space's gradient with that on data disjoint from the selecting batch.
     """
     norm = space.at.gradient_norm
-    inner = float(space.gradient @ space.region.inside(fresh_gradient))
-    transfer = theory.transfer_ratio(inner, norm) if norm > 0 else 0.0
+    shares = [theory.transfer_ratio(x, norm) if norm > 0 else 0.0 for x in (fresh.value, fresh.stderr)]
     sigma, why = space.best_sigma(n), space.why_no_best_sigma(n)
     gain = None if sigma is None else theory.gain_at_best_sigma(space.at, n)
-    return LocalPlan(space, n, sigma, why, gain, theory.signal_density(norm, space.dimension), transfer)
+    return LocalPlan(space, n, sigma, why, gain, theory.signal_density(norm, space.dimension), *shares)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lineament.commands.search.driver import Choice, Outcome
 from lineament.commands.search.plan import LocalPlan, Probe
 from lineament.commands.search.target import Target
 from lineament.commands.terminal import console
-from lineament.population.region import TOLD_STANDARD_ERRORS
+from lineament.records import MIN_STDERRS
 
 
 def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
@@ -26,7 +26,8 @@ def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
         return
     console.print(_plan_table(plans, n))
     console.print("curvature: what the best draw meets, tr H + (q_N - 1) g'Hg / |g|² (± standard error of tr H).")
-    console.print("gain: nats, second order, at the best sigma. fresh: share of it on other data, first order.")
+    console.print("gain: nats, second order, at the best sigma.")
+    console.print("fresh: share of it on other data, first order (± standard error over parts of them).")
     _print_best(plans)
 
 
@@ -38,7 +39,8 @@ def _plan_table(plans: Sequence[LocalPlan], n: int) -> Table:
         at, gain = plan.space.at, "-" if plan.gain is None else f"{plan.gain:.3g}"
         trace = f"{plan.curvature:.3g}" + (f" ±{plan.space.trace_stderr:.2g}" if plan.space.trace_stderr else "")
         sigma = "none" if plan.best_sigma is None else f"{plan.best_sigma:.2g}"
-        cells = [f"{at.gradient_norm:.3g}", trace, f"{plan.density:.2g}", sigma, gain, f"{plan.transfer:.0%}"]
+        fresh = f"{100 * plan.transfer:.0f}±{plan.transfer_stderr:.0%}"  # no space: a row must fit 80 characters
+        cells = [f"{at.gradient_norm:.3g}", trace, f"{plan.density:.2g}", sigma, gain, fresh]
         table.add_row(plan.space.name, f"{plan.space.dimension:,}", *cells)
     return table
 
@@ -51,6 +53,12 @@ def _print_best(plans: Sequence[LocalPlan]) -> None:
         console.print(f"best by this plan: {plan.space.name}; half of its gain takes {half} draws (95 %, first order).")
     unknown = [plan.space.name for plan in plans if plan.space.why_unknown_curvature(plan.n)]
     helped = [plan.space.name for plan in plans if plan.gain is None and plan.space.name not in unknown]
+    overfit = [plan.space.name for plan in plans if plan.fresh_share is None]
+    if overfit:
+        console.print(
+            f"The share on other data is not told from 0 in {', '.join(overfit)} (below {MIN_STDERRS:g} standard "
+            "errors): nothing is predicted there for fresh data."
+        )
     if helped:
         console.print(
             f"Curvature helps (it is below 0) in {', '.join(helped)}: no local number says how far to go, the probe "
@@ -58,7 +66,7 @@ def _print_best(plans: Sequence[LocalPlan]) -> None:
         )
     if unknown:
         console.print(
-            f"Curvature is not told from 0 in {', '.join(unknown)} (below {TOLD_STANDARD_ERRORS:g} standard errors): "
+            f"Curvature is not told from 0 in {', '.join(unknown)} (below {MIN_STDERRS:g} standard errors): "
             "neither its sign nor a best sigma is known, the probe decides."
         )
 

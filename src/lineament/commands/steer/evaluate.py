@@ -18,6 +18,7 @@ from lineament.commands.terminal import console
 from lineament.errors import InputError
 from lineament.problems.labelled_data import read_contrast
 from lineament.problems.problem import Evaluation
+from lineament.records import is_told
 from lineament.steering.contrast import Contrast
 from lineament.steering.effects import Answers, Calibration, NeutralText, answers, calibrate
 from lineament.steering.formats import read_vector
@@ -27,8 +28,6 @@ from lineament.steering.vector import SteeringVector
 
 # Steering is tried until what is added is so many times as long as the activations themselves.
 MAX_SHARE = 32.0
-# An accuracy is above the majority's share if it is by so many standard errors.
-TOLD_STANDARD_ERRORS = 3.0
 # Default doses, as multiples of the one at the KL budget.
 DEFAULT_MULTIPLES = (-2.0, -1.0, 0.5, 1.0, 2.0, 4.0)
 
@@ -112,7 +111,7 @@ def majority_text(contrast: Contrast, base: Answers) -> str:
     majority, accuracy = float(counts.max() / counts.sum()), float(base.correct.mean())
     error = float(base.correct.std() / len(base.correct) ** 0.5) if len(base.correct) > 1 else math.nan
     text = f"accuracy of always giving the most frequent answer: {majority:.2f}; unsteered {accuracy:.2f} ±{error:.2f}"
-    if accuracy - majority > TOLD_STANDARD_ERRORS * error:
+    if is_told(accuracy - majority, error):
         return f"{text}."
     return f"{text}, which is not told from it: the model need not know the answers."
 

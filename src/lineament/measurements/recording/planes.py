@@ -19,8 +19,8 @@ import numpy as np
 from lineament.measurements.basis_drift import NO_CEILING
 from lineament.measurements.recording.lags import PHASES, Window, by_lag, in_phase, lag_quantity, windows_of
 from lineament.measurements.recording.options import AnalysisOptions
-from lineament.measurements.recording.staleness import MIN_STDERRS, Estimated
-from lineament.records import Label, Quantity
+from lineament.measurements.recording.staleness import Estimated
+from lineament.records import Label, Quantity, is_told
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 DEFINITIONS = {
@@ -141,7 +141,7 @@ def _rescaled(pairs: Sequence[WindowPair], floor: float, spread: float) -> tuple
     # windows begin half a window apart, so that two neighbours count for one
     ceiling_error = spread / np.sqrt(max(1.0, len(pairs) / 2))
     room = ceiling - floor
-    if not room > MIN_STDERRS * ceiling_error or not room > 0:
+    if not is_told(room, ceiling_error):
         return Estimated(None, reason=NO_CEILING), ceiling
     overlap, error = _mean_overlap(pairs)
     value = (overlap - floor) / room

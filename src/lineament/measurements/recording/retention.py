@@ -20,8 +20,7 @@ from lineament.measurements.recording.lags import PHASES, Window, by_lag, in_pha
 from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.measurements.recording.planes import fitting_window
-from lineament.measurements.recording.staleness import MIN_STDERRS
-from lineament.records import Label, Quantity
+from lineament.records import Label, Quantity, is_told
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 NO_GRADIENTS = "no gradients were recorded, and retention is of gradients; record with gradients=True"
@@ -119,7 +118,7 @@ def _share(pairs: Sequence[Kept], floor: float, spread: float) -> float | None:
     """Retention over the fresh plane's; None where that is not told from a random plane's."""
     fresh = float(np.mean([pair.fresh for pair in pairs]))
     # windows begin half a window apart, so that two neighbours count for one
-    if not fresh - floor > MIN_STDERRS * spread / np.sqrt(max(1.0, len(pairs) / 2)):
+    if not is_told(fresh - floor, spread / np.sqrt(max(1.0, len(pairs) / 2))):
         return None
     return float(np.mean([pair.retained for pair in pairs])) / fresh
 

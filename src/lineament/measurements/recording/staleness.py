@@ -19,11 +19,9 @@ from jaxtyping import Float64
 
 from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
-from lineament.records import Label, Quantity
+from lineament.records import Label, Quantity, is_told
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
-# A denominator nearer to 0 is not told from it (protocol, sections 3 and 7).
-MIN_STDERRS = 3.0
 # Fewer rows have no delete-one standard error worth the name: the rule would let noise pass.
 MIN_ROWS = 4
 NO_DIRECTION = "a window's mean is within 3 standard errors of noise alone"
@@ -149,7 +147,7 @@ class WindowMeans:
             return Estimated(None, reason=f"a window of {len(self.crossed)} rows tells no noise; {MIN_ROWS} do")
         squared = [_pair_mean(own) for own in self.own]
         for value, without in squared:
-            if not value > MIN_STDERRS * jackknife_stderr(without) or not min(without) > 0:
+            if not is_told(value, jackknife_stderr(without)) or not min(without) > 0:
                 return Estimated(None, reason=NO_DIRECTION)
         found = self._ratio(squared)
         if found.value is None or abs(found.value) <= 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineament.records import Quantity, Record
+from lineament.records import Quantity, Record, is_told
 from lineament.report.estimates import (
     estimate,
     estimate_geometric,
@@ -20,7 +20,6 @@ from lineament.report.series import Table
 from lineament.report.words import POINTS
 
 # As the measurement: below this, a figure has no sign.
-TOLD_STANDARD_ERRORS = 3.0
 POINT_PREDICTIONS = {"linear": "linear", "second_order": "second order", "flat": "many flat directions"}
 GEOMETRY = {
     "gradient_norm": "|g|",
@@ -130,7 +129,7 @@ def geometry_table(sources: Sequence[Record]) -> Table | None:
 
 def _sign(traces: Sequence[Quantity]) -> str:
     """Return the sign of tr H over seeds, in words; a seed whose tr H is within 3 standard errors of 0 has none."""
-    told = [t.value for t in traces if t.value is not None and abs(t.value) > TOLD_STANDARD_ERRORS * (t.stderr or 0.0)]
+    told = [t.value for t in traces if t.value is not None and is_told(abs(t.value), t.stderr or 0.0)]
     n, negative = len(values_of(traces)), sum(value < 0 for value in told)
     if not n:
         return "not measured"
