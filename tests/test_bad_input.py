@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import io
 import itertools
 import json
 import tempfile
+import typing
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from command_line import lineament_here
 
@@ -20,7 +26,7 @@ from lineament.errors import InputError
 from lineament.problems.data_files import READERS
 from lineament.problems.labelled_data import read_labelled
 from lineament.runs.job import validate
-from lineament.settings.flag_values import flag_name, flag_ranges
+from lineament.settings.flag_values import flag_name, flag_ranges, require_flags
 from lineament.settings.keys import KEYS
 from lineament.settings.presets import resolve
 
@@ -64,6 +70,11 @@ TEXTS = (
         '{"messages": []}',
     ),
 )
+# Files of somebody else where the commands run, with names that Lineament has for its own.
+FOREIGN = (
+    *("records/recording-mine-seed0.json", "records/a.safetensors", "report.html", "claims.json", "index.json"),
+    *("rows-00000.safetensors", "start.safetensors", ".tmp-mine.tmp", "runs/notes.txt", "lock"),
+)
 SMALL: dict[str, Any] = {"task.names": ["copy"], "task.targets": ["copy"]}
 COMMANDS = {
     "run": ["run", "synthetic"],
@@ -85,9 +96,14 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     temporary.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    for name in FOREIGN:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(f"{name} of somebody")
     filters = list(warnings.filters)
     yield
-    assert [path.name for path in (*here.iterdir(), *temporary.iterdir())] == []
+    kept = {path.relative_to(here).as_posix(): path.read_text() for path in here.rglob("*") if path.is_file()}
+    assert kept == {name: f"{name} of somebody" for name in FOREIGN}
+    assert [path.name for path in temporary.iterdir()] == []
     assert list(warnings.filters) == filters
 
 
@@ -127,3 +143,82 @@ def test_every_data_file_is_read_or_refused(suffix: str, tmp_path: Path) -> None
             file.write_bytes(content)
             with contextlib.suppress(InputError):
                 read_labelled(file)
+
+
+def kind_of(name: str) -> Any:
+    return {**cli.COMMANDS, **ACTIONS}[name]
+
+
+def flags_of(kind: Any, *types: Any) -> list[str]:
+    """Fields of a command that take one of these types, positional ones left out."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    names = [item.name for item in dataclasses.fields(kind)]
+    return [name for name in names if "Positional" not in str(hints[name]) and set(types) & set(inner(hints[name]))]
+
+
+def inner(hint: Any) -> Iterator[Any]:
+    """The plain types that an annotation is made of; a choice counts as `Literal`."""
+    origin = typing.get_origin(hint)
+    yield origin or hint
+    if origin is not typing.Literal:
+        for part in typing.get_args(hint):
+            yield from inner(part)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_text_on_the_command_line_is_checked(name: str) -> None:
+    parsed, kind = cli._parsed(COMMANDS[name]), kind_of(name)
+    hints = typing.get_type_hints(kind)
+    fields = flags_of(kind, str, Path)
+    assert fields
+    for field, text in itertools.product(fields, ("a\0b", "\ud800", "x/" + "\udfff")):
+        value: Any = Path(text) if Path in set(inner(hints[field])) else text
+        given = (value,) if tuple in set(inner(hints[field])) else value
+        with pytest.raises(InputError, match=f"^{flag_name(field)} is ") as raised:
+            require_flags(dataclasses.replace(parsed, **{field: given}))
+        assert str(raised.value).encode()
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_choice_on_the_command_line_is_checked(name: str) -> None:
+    for field in flags_of(kind_of(name), typing.Literal):
+        done = lineament_here(*COMMANDS[name], f"{flag_name(field)}=[/red]²")
+        assert done.returncode == 2, (field, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("field", ["preset", "measure", "device", "set", "vary", "ray-address", "track", "executor"])
+def test_texts_that_are_names_of_something(field: str) -> None:
+    for value in ("[/red]", "²", "=", "a=[/red]", "task.names=[/red]", ",", "x" * 5000):
+        done = lineament_here(*COMMANDS["run"], "--dry-run", f"--{field}={value}")
+        assert done.returncode == 2, (field, value, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream)
+    return stream.getvalue()
+
+
+def test_every_parquet_file_is_read_or_refused(tmp_path: Path) -> None:
+    texts, labels = ["a b", "c d", None], [1, 0, None]
+    far = pa.array([2**52, -(2**52)], pa.timestamp("ms"))
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    whole = parquet({"text": texts, "label": labels})
+    files = [b"", b"PAR1", whole[:-9], whole[9:], whole, whole[: len(whole) // 2] + whole[len(whole) // 2 + 1 :]]
+    tables: list[dict[str, Any]] = [
+        *({"text": texts}, {"text": [], "label": []}, {"text": broken, "label": [1]}, {"text": far, "label": [1, 0]}),
+        *(
+            {"text": [b"\xff"], "label": [1]},
+            {"text": [[["x"]]], "label": [{"a": 1}]},
+            {"text": ["x"], "label": [1e400]},
+        ),
+        *({"question": ["q"], "choices": [[1]], "answer": [0]}, {"text": ["\0"], "label": ["²"]}),
+    ]
+    file = tmp_path / "data.parquet"
+    for content in (*files, *map(parquet, tables)):
+        file.write_bytes(content)
+        with contextlib.suppress(InputError):
+            read_labelled(file)

@@ -97,7 +97,8 @@ def _parquet_rows(path: Path) -> tuple[tuple[int, Row], ...]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 found += enumerate(batch.to_pylist(), start=len(found) + 1)
-    except (pa.ArrowInvalid, OSError) as error:
+    # a value that Python has no counterpart for, such as a time beyond the year 9999, is a ValueError
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path} is not valid Parquet after row {len(found)}: {error}.") from None
     return tuple(found)
 
