@@ -29,6 +29,8 @@ SCHEMA_VERSION = 2
 OWN_NAME = re.compile(r"[a-z][a-z0-9_]*-.+-seed[0-9]+", re.DOTALL)
 MADE_ANEW = "Move the file away if it is not a record of this run; `lineament run --resume` makes a missing one again."
 Label = str | int | float
+# The target of a record that is of the operating point with all its tasks, and not of one of them.
+ALL_TASKS = "all_tasks"
 # A number nearer to zero than so many of its standard errors has no known sign, and nothing is divided by it.
 MIN_STDERRS = 3.0
 
