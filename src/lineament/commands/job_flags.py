@@ -141,7 +141,7 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
         asked = self.asked_problem()
         if asked and problem not in (None, asked):
             raise InputError(f"{self.config} is for problem {problem!r}, but the command line names {asked!r}.")
-        if self.preset and preset not in (None, self.preset):
+        if self.preset is not None and preset not in (None, self.preset):
             raise InputError(
                 f"{self.config} started from preset {preset!r}, but the command line has --preset {self.preset}."
             )
@@ -150,7 +150,8 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
             raise InputError(self.problem_is_missing())
         if problem not in KINDS:
             raise unknown_name("problem", problem, KINDS, f"from {self.config}")
-        return problem, self.preset or preset or "full"
+        chosen = self.preset if self.preset is not None else preset
+        return problem, "full" if chosen is None else chosen
 
 
 def _require_interval(n_seeds: int) -> None:

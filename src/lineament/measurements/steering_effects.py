@@ -145,7 +145,7 @@ def _ratio_figure(steerer: Steerer, layer: int, changes: Mapping[str, Tensor]) -
         "effect_ratio",
         float(step.mean() / caa.mean()),
         "ratio",
-        stderr=_ratio_error(step, caa),
+        stderr=ratio_error(step, caa),
         null=null,
         labels=labels,
     )
@@ -158,7 +158,7 @@ def _named(name: str) -> dict[str, Label]:
     return {"vector": name}
 
 
-def _ratio_error(above: Tensor, below: Tensor) -> float:
+def ratio_error(above: Tensor, below: Tensor) -> float:
     """Return the standard error of the ratio of two means over the same prompts, by the jackknife."""
     n = len(above)
     without = (above.sum() - above) / (below.sum() - below)

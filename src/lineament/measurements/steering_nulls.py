@@ -7,11 +7,12 @@ labels; and the step towards the same label on other tasks' prompts, which share
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lineament.errors import InputError
@@ -21,6 +22,16 @@ from lineament.study.study import OperatingStudy
 from lineament.vectors.gradients import mean_gradient
 
 RANDOM_WEIGHTS, SHUFFLED_LABELS, OTHER_TASKS = "random_weights", "shuffled_labels", "other_tasks"
+
+
+def matched_noise(
+    step: Float[Tensor, " n_params"], slices: Sequence[slice], generator: np.random.Generator
+) -> Float64[Tensor, " n_params"]:
+    """Draw Gaussian noise (n_params,) with the norm of `step` in every tensor, the tensors being `slices` of both."""
+    noise = torch.from_numpy(generator.standard_normal(len(step)))
+    for part in slices:
+        noise[part] *= step[part].double().norm() / noise[part].norm()
+    return noise
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,7 @@ class NullSteps:
     def random(self, draw: int) -> Float[Tensor, " n_params"]:
         """Draw a direction of norm 1 with the step's norm in every tensor."""
         generator = self.study.streams.child("steering").generator("random", draw)
-        noise = torch.from_numpy(generator.standard_normal(len(self.step)))
-        for part in self.study.problem.parameters.slices:
-            noise[part] *= self.step[part].double().norm() / noise[part].norm()
+        noise = matched_noise(self.step, self.study.problem.parameters.slices, generator)
         return noise.div_(noise.norm())
 
     def shuffled(self, draw: int) -> Float[Tensor, " n_params"]:

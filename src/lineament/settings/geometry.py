@@ -21,7 +21,7 @@ class GeometrySettings:
         True, "Measure losses and gradients in float64; otherwise in the model's own type, with a higher noise floor."
     )
     rotation_lags: NonEmpty[PositiveInt] = setting(
-        (1, 2, 5, 10, 20, 50, 100),
+        (1, 5, 20, 50, 100),
         "Lags of further training on one task at which the plane of its gradients is compared with the first.",
         "optimizer steps",
     )

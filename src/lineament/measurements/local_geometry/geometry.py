@@ -111,13 +111,17 @@ def geometry_streams(study: OperatingStudy) -> Streams:
 
 
 @contextmanager
-def at_operating_point(study: OperatingStudy) -> Iterator[None]:
-    """Hold the operating point inside the block, in float64 if the settings say so; bit for bit as before on exit."""
+def at_operating_point(study: OperatingStudy, float64: bool = True) -> Iterator[None]:
+    """Hold the operating point inside the block; weights and their types are as before on exit, bit for bit.
+
+    Args:
+        float64: whether what is done there needs float64, which the settings may refuse.
+    """
     model = study.problem.model
     kept = [(tensor, tensor.dtype) for tensor in _floating(model)]
     with study.problem.parameters.temporarily(study.points[TRAINED]):
         try:
-            if study.settings.geometry.float64:
+            if float64 and study.settings.geometry.float64:
                 model.double()
             yield
         finally:
