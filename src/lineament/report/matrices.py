@@ -59,7 +59,7 @@ def cell_text(value: float | None) -> str:
     return f"{value:.0f}" if size >= 9.95 else f"{value:.2g}"
 
 
-def _short(name: str, longest: int = 11) -> str:
+def _short(name: str, longest: int = 8) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 

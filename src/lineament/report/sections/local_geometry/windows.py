@@ -22,6 +22,7 @@ from lineament.report.series import BLUE, GREEN, PURPLE, VERMILLION, Line, Panel
 
 TOLERANCE = 0.1
 PER_ROW = 3
+WHICH = {"gradient": "the own gradient", "task_vector": "the task vector", "random": "a random direction"}
 DRAWN = ("loss_change", "first_order_change", "second_order_change", "first_order_error", "window")
 STYLES = {
     "gradient": Style(VERMILLION, width=2.5),
@@ -74,7 +75,7 @@ def _panel(sources: Sequence[Record], task: str, directions: Sequence[str]) -> P
 
 def _line(sources: Sequence[Record], task: str, direction: str, sizes: Sequence[float]) -> Line:
     points = [_ratio(sources, task, direction, size, "loss_change") for size in sizes]
-    label = f"along the {DIRECTIONS[direction]}"
+    label = f"along {WHICH[direction]}"
     return Line(direction, label, "measured", STYLES[direction], sizes, points, bars=False)
 
 
@@ -117,7 +118,7 @@ def _window_text(sources: Sequence[Record], direction: str) -> str:
     ratio = estimate_geometric(seed_medians(sources, "window_ratio", direction=direction))
     told = f"; over the one that curvature predicts: {ratio.text}" if ratio.mean is not None else ""
     window = window_estimate(sources, direction)
-    return f"Window along the {DIRECTIONS[direction]}, median over tasks: {window.text}{told}{ends}."
+    return f"Window along {WHICH[direction]}, median over tasks: {window.text}{told}{ends}."
 
 
 def _title(sources: Sequence[Record]) -> str:
