@@ -114,9 +114,14 @@ def test_a_run_without_a_target_is_refused() -> None:
         validate(Settings())
 
 
+def test_a_task_may_not_be_called_as_all_tasks_are() -> None:
+    with pytest.raises(InputError, match="a task is named all_tasks"):
+        validate_on(resolve("lm", "quick", [("test", {"task.targets": ["all_tasks"]})]), ["all_tasks", "other"])
+
+
 @pytest.mark.parametrize(("problem", "preset"), PRESETS)
 def test_presets_are_allowed_with_every_measurement(problem: str, preset: str) -> None:
-    every = "gradient_rank,basis_capture,basis_drift,random_search,steering"
+    every = "gradient_rank,basis_capture,basis_drift,random_search,steering,local_geometry"
     validate(resolve(problem, preset, [("test", {"measure": every})]))
 
 

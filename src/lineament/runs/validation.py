@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from lineament.measurements.measurement import measurements_named
 from lineament.measurements.registry import MEASUREMENTS
 from lineament.problems.kinds import kind_named
+from lineament.records import ALL_TASKS
 from lineament.settings.agreements import Agreement, require_all
 from lineament.settings.keys import require_in_range
 from lineament.settings.settings import Settings
@@ -42,6 +43,10 @@ def _agreements(s: Settings, n_tasks: int) -> Iterator[Agreement]:
     yield (
         s.seed + s.seeds <= 2**63,
         f"seed is {s.seed} and seeds {s.seeds}; the last seed must be at most {2**63 - 1}.",
+    )
+    yield (
+        ALL_TASKS not in s.task.targets,
+        f"a task is named {ALL_TASKS}, which records of all tasks together are called; give it another name.",
     )
     yield len(s.task.targets) > 0, "task.targets is empty; it must name at least one task to damage."
     yield (
