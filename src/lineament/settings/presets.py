@@ -53,10 +53,10 @@ LM_SEARCH: dict[str, Any] = {
 # Local geometry on two cores in a quarter of an hour a seed: float64 would take four times as long.
 LM_GEOMETRY: dict[str, Any] = {
     "geometry.float64": False,
-    "geometry.examples": 64,
-    "geometry.held_out_examples": 64,
+    "geometry.examples": 32,
+    "geometry.held_out_examples": 32,
     "geometry.rotation_lags": [1, 10, 50],
-    "geometry.prompts": 32,
+    "geometry.prompts": 16,
 }
 # What a preset changes, by kind of problem; a kind that is not here starts from the defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
