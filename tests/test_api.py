@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {
     "measurement.headline_rank": 2,
     "measurement.gradients": 8,
     "measurement.curvature_batch": 8,
-    "measurement.drift_gradients": 4,
+    "measurement.drift_gradients": 16,
     "measurement.drift_rank": 2,
     "measurement.lanczos_steps": 4,
     "measurement.task_vector_steps": 2,

@@ -16,6 +16,7 @@ from lineament.settings.settings import Settings
 from lineament.settings.words import value_words
 
 SEARCH, STEERING = {"measure": "random_search"}, {"measure": "steering"}
+GEOMETRY = {"measure": "local_geometry"}
 # One of each form of a range, written out; those of all keys are tried below.
 OUT_OF_RANGE = [
     ("seeds", 0, "seeds is 0; it must be at least 1 and at most 10000."),
@@ -66,7 +67,7 @@ def refusal(changes: dict[str, Any]) -> str:
 
 
 def needed_by(key: str) -> dict[str, Any]:
-    return {"search": SEARCH, "steering": STEERING}.get(key.split(".")[0], {})
+    return {"search": SEARCH, "steering": STEERING, "geometry": GEOMETRY}.get(key.split(".")[0], {})
 
 
 @pytest.mark.parametrize(("key", "value", "message"), OUT_OF_RANGE)

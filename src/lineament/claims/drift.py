@@ -14,7 +14,7 @@ FROM_DAMAGED: dict[str, Label] = {"from": "broken"}
 
 def _measure_drift(e: Evidence) -> Measured | None:
     kept = e.per_seed(NAME, "retention_at_claim_lags", **FROM_DAMAGED)
-    if not kept:
+    if not any(q for record in e.of(NAME).values() for q in record.select("retention_at_claim_lags", **FROM_DAMAGED)):
         return None
     overlaps = e.per_seed(NAME, "overlap_at_claim_lags", **FROM_DAMAGED)
     half_lives = e.per_seed(NAME, "half_life", **FROM_DAMAGED)
