@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lineament.claims.evidence import Evidence
 from lineament.claims.intervals import Interval, over_seeds
-from lineament.records import Quantity, Record, load_records
+from lineament.records import ALL_TASKS, Quantity, Record, load_records
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 WORDS = {"supported": "supported", "not_supported": "**not supported**", "inconclusive": "inconclusive"}
@@ -30,6 +30,7 @@ def table(run: Path) -> str:
     tasks = list(dict.fromkeys(claim["task"] for claim in body["claims"]))
     several = len(tasks) > 1
     named = ("tasks " if several else "task ") + ", ".join(f"`{task}`" for task in tasks)
+    named = "all tasks" if tasks == [ALL_TASKS] else named
     columns = ["claim", *(["task"] if several else []), "measured", "interval", "null", "blind", "paper", "verdict"]
     lines = [
         f"{body['model']}, {named}, {first['space']}, {seeds}:",

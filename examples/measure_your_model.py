@@ -99,7 +99,8 @@ assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=
 # %%
 for claim in results.claims:
     interval = f"[{claim.low:.2f}, {claim.high:.2f}]" if claim.low is not None else "no interval"
-    print(f"{claim.id:26} {claim.measured:6.2f} {interval:14} {claim.verdict}")
+    measured = "-" if claim.measured is None else f"{claim.measured:.2f}"
+    print(f"{claim.id:26} {measured:>6} {interval:14} {claim.verdict}")
 captures = next(record for record in results.records if record.measurement == "basis_capture")
 steps = captures.value("recovery_steps")
 print(f"seed 0 was back at 95 % of its accuracy after {steps:.0f} updates" if steps else "seed 0 did not recover")

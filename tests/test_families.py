@@ -19,17 +19,38 @@ from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, T5Co
 
 from lineament import cli
 from lineament.errors import InputError
+from lineament.measurements.local_geometry import measurement as local_geometry
 from lineament.problems.adapters import USUAL_TARGETS, attach_lora, usual_targets
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.loading import load_model
 from lineament.problems.problem import Batch, corrupted
+from lineament.records import ALL_TASKS
 from lineament.settings.model import LoraSettings
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
+from lineament.study.case import Case
+from lineament.study.files import StudyFiles
+from lineament.study.study import operating_study
 from lineament.study.training import minibatches
 from lineament.vectors.gradients import gradient_gram, group_gradients
 
+# Two steps' order on a model of a few thousand parameters, in seconds.
+GEOMETRY = {
+    "operating.steps": 8,
+    "operating.lr": 2e-2,
+    "operating.batch": 8,
+    "recovery.batch": 4,
+    "measurement.task_vector_steps": 2,
+    "measurement.minibatch": 4,
+    "measurement.drift_gradients": 2,
+    "measurement.drift_rank": 1,
+    "geometry.float64": True,
+    "geometry.examples": 8,
+    "geometry.held_out_examples": 8,
+    "geometry.rotation_lags": [1],
+    "geometry.prompts": 4,
+}
 every_family = pytest.mark.parametrize("family", FAMILIES)
 Folder = Callable[[str], Path]
 
@@ -318,3 +339,17 @@ def test_bars_and_warnings_are_as_before_after_loading(folder_of: Folder) -> Non
     assert not logging.is_progress_bar_enabled()
     assert modeling_gguf_pytorch_utils.tqdm is bar
     assert warnings.filters == filters
+
+
+@every_family
+def test_the_order_of_two_steps_is_predicted_on_every_family(
+    family: str, folder_of: Folder, data: Path, tmp_path: Path
+) -> None:
+    settings_here = settings(folder_of(family), data, **GEOMETRY)
+    problem = LanguageModelProblem(settings_here, seed=0)
+    study = operating_study(Case(problem, settings_here, ALL_TASKS, 0, StudyFiles.inside(tmp_path)))
+    record = local_geometry.measure(study)
+    ratio = record.value("order_ratio", pair="within", eta_kappa=1e-3)
+    assert ratio == pytest.approx(1, abs=0.02)
+    assert record.value("window_ratio", task="mine", direction="gradient") == pytest.approx(1, abs=0.5)
+    assert record.value("median_steering_share") is not None or next(record.select("median_steering_share")).reason

@@ -16,6 +16,7 @@ from lineament import cli
 from lineament.activations.blocks import find_blocks
 from lineament.problems import loading
 from lineament.problems.loading import load_model
+from lineament.records import load_records
 from lineament.steering.vector import load_vector
 
 EXPERTS = {"num_experts_per_tok": 2}
@@ -90,6 +91,28 @@ def test_steps_and_curvature_work_where_kernels_have_one_derivative(name: str, d
     step = load_vector(out.with_name("v-step.safetensors"))
     assert all(float(direction.norm()) > 0 for direction in step.directions.values())
     assert cli.main(arguments(folder, data, tmp_path / "run", "--dry-run", "--measure", "basis_capture,steering")) == 0
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+def test_the_order_of_steps_is_predicted_with_experts(name: str, data: Path, tmp_path: Path) -> None:
+    """Fused kernels of experts have no second derivative; eager ones, which are loaded instead, have."""
+    sizes = {
+        "operating.steps": "8",
+        "recovery.batch": "4",
+        "measurement.task_vector_steps": "2",
+        "measurement.minibatch": "4",
+        "measurement.drift_gradients": "2",
+        "measurement.drift_rank": "1",
+        "geometry.float64": "true",
+        "geometry.examples": "8",
+        "geometry.held_out_examples": "8",
+        "geometry.rotation_lags": "1",
+        "geometry.prompts": "4",
+    }
+    folder, out = write_model(name, tmp_path / name), tmp_path / "run"
+    assert cli.main(arguments(folder, data, out, "--measure", "local_geometry", **sizes)) == 0
+    (record,) = load_records(out / "records")
+    assert record.value("order_ratio", pair="within", eta_kappa=1e-3) == pytest.approx(1, abs=0.02)
 
 
 def test_an_operation_without_forward_derivative_is_refused_before_anything_is_written(
