@@ -34,6 +34,7 @@ from lineament.study.training import (
     corrupted_batches,
     make_optimizer,
     task_batches,
+    task_vector,
     train,
 )
 from lineament.vectors.gradients import group_gradients, mean_gradient
@@ -176,18 +177,11 @@ def static_hessian_top(bench: Workbench) -> Basis | None:
 
 def task_vectors(bench: Workbench) -> Basis:
     """Span of theta_task - theta_star, each from a short AdamW training on one task, the target first."""
-    study, m = bench.study, bench.study.settings.measurement
-    space = study.problem.parameters
+    study, space = bench.study, bench.study.problem.parameters
     names = [study.target, *(task for task in study.problem.tasks if task != study.target)]
-    rows = []
-    for task in names[: bench.rank]:
-        with space.temporarily(study.points[TRAINED]):
-            optimizer = torch.optim.AdamW(space.tensors, lr=study.settings.operating.lr, weight_decay=0.0)
-            batches = task_batches(
-                study.problem, task, study.settings.recovery.batch, study.streams.child("task vector")
-            )
-            train(study.problem, optimizer, batches, m.task_vector_steps)
-            rows.append(space.read(torch.float64).cpu() - study.points[TRAINED].double())
+    streams = study.streams.child("task vector")
+    with space.temporarily(study.points[TRAINED]):
+        rows = [task_vector(study.problem, task, study.settings, streams) for task in names[: bench.rank]]
     return from_vectors(Vectors(torch.stack(rows), space.space), "task_vectors")
 
 

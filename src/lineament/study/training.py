@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lineament.errors import InputError, NonFiniteError
 from lineament.problems.problem import Batch, Corruption, Evaluation, Problem, corrupted
+from lineament.settings.settings import Settings
 from lineament.settings.training import DamageSettings, OperatingSettings, RecoverySettings
 from lineament.streams import Streams
 from lineament.study.horizon import RecoveryCurve, evaluation_steps, recorded_steps
@@ -85,6 +86,17 @@ def _own_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
 def task_batches(problem: Problem, task: str, size: int, streams: Streams) -> BatchAt:
     """Return the training batches of one task; step t is drawn from its own stream."""
     return lambda step: problem.sample(task, size, streams.generator(task, step))
+
+
+def task_vector(problem: Problem, task: str, settings: Settings, streams: Streams) -> Tensor:
+    """Return theta_task - theta, (n_params,) float64, from a short AdamW training on one task; weights come back."""
+    space = problem.parameters
+    with space.restored():
+        before = space.read(torch.float64).cpu()
+        optimizer = torch.optim.AdamW(space.tensors, lr=settings.operating.lr, weight_decay=0.0)
+        batches = task_batches(problem, task, settings.recovery.batch, streams)
+        train(problem, optimizer, batches, settings.measurement.task_vector_steps)
+        return space.read(torch.float64).cpu() - before
 
 
 def mixed_batches(problem: Problem, tasks: Iterable[str], size: int, streams: Streams) -> BatchAt:

@@ -21,7 +21,6 @@ from lineament.activations.blocks import find_blocks
 from lineament.activations.capture import layers_up_to
 from lineament.measurements.local_geometry.geometry import Geometry, TaskGeometry
 from lineament.measurements.local_geometry.shifts import (
-    LEAST_STANDARD_ERRORS,
     Defect,
     Rows,
     Shift,
@@ -35,7 +34,7 @@ from lineament.measurements.local_geometry.shifts import (
     why_no_activations,
 )
 from lineament.measurements.steering_nulls import matched_noise
-from lineament.records import Label, Quantity
+from lineament.records import MIN_STDERRS, Label, Quantity
 from lineament.settings.settings import Settings
 from lineament.study.passes import FORWARD_PASSES
 
@@ -44,7 +43,7 @@ SCALES = (0.1, 0.5, 1.0)
 DEPTH = 2 / 3
 WEIGHTS, FACTORS = "weights", "factors"
 KINDS = ("activation", "logit")
-UNKNOWN = f"the shifts of the two moves are within {LEAST_STANDARD_ERRORS:g} standard errors of none over the prompts"
+UNKNOWN = f"the shifts of the two moves are within {MIN_STDERRS:g} standard errors of none over the prompts"
 ACTIVATION_DEFINITIONS = {
     "activation_defect": "|s(l (v_a + v_b)) - s(l v_a) - s(l v_b)| / (|s(l v_a)| + |s(l v_b)|), l the scale, v the "
     "task vectors, s the mean shift over held-out prompts of both tasks at the last target: of the output of the block "

@@ -23,11 +23,11 @@ from torch import Tensor
 from lineament.activations.blocks import find_blocks
 from lineament.activations.capture import Place, problem_reader, read_rows
 from lineament.measurements.local_geometry.geometry import Geometry, TaskGeometry
-from lineament.measurements.local_geometry.shifts import LEAST_STANDARD_ERRORS, moved, prompts_of, why_no_activations
+from lineament.measurements.local_geometry.shifts import moved, prompts_of, why_no_activations
 from lineament.measurements.steering_effects import ratio_error
 from lineament.measurements.steering_nulls import matched_noise
 from lineament.problems.problem import Batch, Problem, Split
-from lineament.records import Label, Quantity
+from lineament.records import MIN_STDERRS, Label, Quantity, is_told
 from lineament.settings.settings import Settings
 from lineament.steering.effects import answers
 from lineament.steering.steered import steered
@@ -38,9 +38,7 @@ from lineament.study.passes import FORWARD_PASSES
 LAYERS_TRIED, RANDOM_STEPS, OTHER_TASKS = 6, 3, 3
 OTHER_TASK, RANDOM_STEP, HALVES = "other_task", "random_step", "halves"
 NULLS = (OTHER_TASK, RANDOM_STEP, HALVES)
-NO_EFFECT = (
-    f"the weight step changes the logit difference by less than {LEAST_STANDARD_ERRORS:g} standard errors over prompts"
-)
+NO_EFFECT = f"the weight step changes the logit difference by less than {MIN_STDERRS:g} standard errors over prompts"
 CORRESPONDENCE_DEFINITIONS = {
     "steering_share": "change of the mean logit difference (right answer minus the best other one, held-out prompts) "
     "when the task vector's mean activation shift over validation prompts is added at the last target at one layer, "
@@ -130,7 +128,7 @@ def _task_figures(geometry: Geometry, task: TaskGeometry) -> list[Quantity]:
     share = mean_vector_share(stage.judged_on.shifts_by(geometry, task.task_vector)[:, layers.index(own.layer)])
     figures = [Quantity("mean_vector_share", share, "fraction", labels={"task": task.name})]
     labels: dict[str, Label] = {"task": task.name, "layer": own.layer}
-    if not abs(float(step.mean())) > LEAST_STANDARD_ERRORS * _standard_error(step):
+    if not is_told(abs(float(step.mean())), _standard_error(step)):
         figures.append(Quantity("steering_share", None, "ratio", labels=labels, reason=NO_EFFECT))
         return figures + [_null(task.name, name, None, NO_EFFECT) for name in NULLS]
     nulls: dict[str, float] = {}

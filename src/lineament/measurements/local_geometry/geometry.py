@@ -25,7 +25,7 @@ from lineament.records import Quantity, Record
 from lineament.streams import Streams
 from lineament.study.points import START, TRAINED
 from lineament.study.study import OperatingStudy
-from lineament.study.training import task_batches, train
+from lineament.study.training import task_vector
 from lineament.vectors.gradients import mean_gradient
 from lineament.vectors.local_geometry import Loss
 
@@ -160,7 +160,7 @@ def _task_geometry(study: OperatingStudy, task: str) -> TaskGeometry:
             "shuffled_gradient": mean_gradient(study.problem, shuffled),
             "halves": torch.stack([mean_gradient(study.problem, half) for half in halves_of(batch)]),
             "held_out_halves": torch.stack([mean_gradient(study.problem, half) for half in halves_of(held_out)]),
-            "task_vector": _task_vector(study, task),
+            "task_vector": task_vector(study.problem, task, study.settings, geometry_streams(study).child("vector")),
         }
         write_bytes(file, save(made))
     stored = load_tensors(file, "the stage", MADE_AGAIN, STORED)
@@ -171,17 +171,6 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
     """Return the two halves of a batch, of equal size."""
     half = len(batch) // 2
     return batch.rows(slice(0, half)), batch.rows(slice(half, 2 * half))
-
-
-def _task_vector(study: OperatingStudy, task: str) -> Tensor:
-    """Train shortly on one task from theta_star, as the task vectors among the bases are made."""
-    space, settings = study.problem.parameters, study.settings
-    with space.restored():
-        before = space.read(torch.float64).cpu()
-        optimizer = torch.optim.AdamW(space.tensors, lr=settings.operating.lr, weight_decay=0.0)
-        batches = task_batches(study.problem, task, settings.recovery.batch, geometry_streams(study).child("vector"))
-        train(study.problem, optimizer, batches, settings.measurement.task_vector_steps)
-        return space.read(torch.float64).cpu() - before
 
 
 def _floating(model: nn.Module) -> list[Tensor]:

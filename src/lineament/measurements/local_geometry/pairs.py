@@ -20,6 +20,7 @@ from lineament.errors import NonFiniteError
 from lineament.measurements.local_geometry.geometry import Geometry, TaskGeometry
 from lineament.measurements.local_geometry.products import Products
 from lineament.measurements.local_geometry.windows import LENGTHS, TOO_SMALL, descent
+from lineament.measurements.steering_nulls import matched_noise
 from lineament.problems.factor_pairs import factor_pairs, why_no_pairs
 from lineament.problems.problem import Batch
 from lineament.records import Label, Quantity
@@ -184,7 +185,9 @@ def _additivity(losses: MovedLosses, pair: Pair) -> Iterator[Quantity]:
     for size in ADDITIVITY_SIZES:
         yield from _additivity_of(losses, pair, pair.kind, [size * step for step in steps], size, size**2 * cross)
     if pair.kind == "between":
-        noise = [JUDGED_SIZE * _like(geometry, *named) for named in zip(steps, pair.batch_names, strict=True)]
+        generators = [geometry.streams.generator("like", name) for name in pair.batch_names]
+        parts = geometry.space.slices
+        noise = [JUDGED_SIZE * matched_noise(*of) for of in zip(steps, (parts, parts), generators, strict=True)]
         yield from _additivity_of(losses, pair, "random", noise, JUDGED_SIZE, None)
 
 
@@ -217,14 +220,6 @@ def _curved(pair: Pair, unit: float) -> tuple[Tensor, Tensor]:
     """
     first, second = (unit / float(gradient.norm()) for gradient in pair.gradients)
     return -second * pair.crossed[1], -first * pair.crossed[0]
-
-
-def _like(geometry: Geometry, step: Tensor, name: str) -> Tensor:
-    """Return a random step with the same norm in every tensor."""
-    noise = torch.from_numpy(geometry.streams.generator("like", name).standard_normal(len(step)))
-    for part in geometry.space.slices:
-        noise[part] *= float(step[part].norm()) / float(noise[part].norm())
-    return noise
 
 
 def _radius(geometry: Geometry, pair: Pair) -> Iterator[Quantity]:

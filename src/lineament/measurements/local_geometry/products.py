@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from safetensors.torch import save
@@ -33,10 +32,12 @@ class Products:
         stored: task -> own (n_tasks, n_params): H_t g_u; second (n_params,): H_t g_t' with t' the task's second batch;
             of_second: H_t' g_t; metric_*: the same of P^-1 g; shuffled (2, n_params): of the shuffled gradients of the
             task before and the task after, by the task's shuffled Hessian.
+        metric: diagonal of AdamW's metric at the operating point, (n_params,).
     """
 
     geometry: Geometry
     stored: dict[str, dict[str, Tensor]]
+    metric: Tensor
 
     def of(self, task: str) -> dict[str, Tensor]:
         """Return what is stored of a task."""
@@ -46,11 +47,6 @@ class Products:
         """Return H_hessian g_gradient, (n_params,)."""
         names = [task.name for task in self.geometry.tasks]
         return self.stored[hessian][kind][names.index(gradient)]
-
-    @cached_property
-    def metric(self) -> Tensor:
-        """Diagonal of AdamW's metric at the operating point, (n_params,)."""
-        return metric_of(self.geometry)
 
     def kappas(self) -> Iterator[Quantity]:
         """Yield the other kinds of kappa, which need no step."""
@@ -112,9 +108,7 @@ def make_products(geometry: Geometry) -> Products:
         if not file.exists():
             write_bytes(file, save(_products_of(geometry, number, metric)))
         stored[task.name] = load_tensors(file, "the stage", MADE_AGAIN, STORED)
-    products = Products(geometry, stored)
-    products.__dict__["metric"] = metric
-    return products
+    return Products(geometry, stored, metric)
 
 
 def metric_of(geometry: Geometry) -> Tensor:

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from lineament.bases import Basis, top_directions
+from lineament.measurements.basis_drift import NO_CEILING
 from lineament.measurements.crossings import crossing
 from lineament.measurements.gradient_planes import PARTS, Compared, FreshPlanes, compare, overlap_table, retained
 from lineament.measurements.local_geometry.geometry import Geometry
@@ -24,7 +25,6 @@ from lineament.settings.settings import Settings
 from lineament.study.training import make_optimizer, minibatches, task_batches, train
 from lineament.vectors.gradients import group_gradients
 
-NO_CEILING = "the ceiling is within 3 standard errors of the floor"
 ROTATION_DEFINITIONS = {
     "plane_overlap": "(overlap - k / n_params) / (ceiling - k / n_params); overlap |U_0^T U_lag|_F^2 / k of planes of "
     "fresh minibatch gradients at theta_star and after `lag` steps of training on the task alone, ceiling the "

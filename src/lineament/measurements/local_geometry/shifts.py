@@ -24,10 +24,8 @@ from lineament.measurements.local_geometry.geometry import Geometry
 from lineament.parameters import ParameterSpace
 from lineament.problems.factor_pairs import FactorPair, factor_pairs
 from lineament.problems.problem import Batch, Problem, Split, at_positions
+from lineament.records import is_told
 from lineament.vectors.local_geometry import displaced
-
-# A ratio over something that is smaller than this many standard errors says nothing.
-LEAST_STANDARD_ERRORS = 3.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Defect:
         value: |s(a + b) - s(a) - s(b)| / (|s(a)| + |s(b)|).
         halves: half the distance between the defect vectors of the two halves of the prompts, over the same: what the
             choice of prompts makes.
-        known: whether the denominator is at least 3 of its standard errors over prompts.
+        known: whether the denominator is above 3 of its standard errors over prompts.
     """
 
     value: float
@@ -102,7 +100,7 @@ def defect(together: Shift, first: Shift, second: Shift) -> Defect:
     if total == 0:
         return Defect(torch.nan, torch.nan, False)
     apart = float((residual[0] - residual[1]).norm()) / 2
-    return Defect(float(residual.mean(dim=0).norm()) / total, apart / total, total >= LEAST_STANDARD_ERRORS * error)
+    return Defect(float(residual.mean(dim=0).norm()) / total, apart / total, is_told(total, error))
 
 
 def prompts_of(geometry: Geometry, task: str, split: Split) -> Batch:
