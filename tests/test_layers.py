@@ -32,6 +32,7 @@ LAYERS = (
     ("population",),
     ("steering",),
     ("study",),
+    ("merging",),
     ("measurements",),
     ("claims",),
     ("report",),
