@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import lineament_here
+from test_damaged_files import OURS
 
 import lineament.commands.steer.generate  # noqa: F401 (what it imports sets filters of warnings, makes a folder)
 from lineament import cli
@@ -75,7 +76,39 @@ FOREIGN = (
     *("records/recording-mine-seed0.json", "records/a.safetensors", "report.html", "claims.json", "index.json"),
     *("rows-00000.safetensors", "start.safetensors", ".tmp-mine.tmp", "runs/notes.txt", "lock"),
 )
+TOML = (
+    *(
+        "a",
+        "a = ",
+        "= 1",
+        "\0",
+        "seed = 9999999999999999999999",
+        "seed = nan",
+        "seed = -1",
+        "seed = [1]",
+        "seed = 1\nseed = 2",
+    ),
+    *(
+        "task = 1",
+        "[task]\nnames = 1",
+        "[task]\nnames = [1]",
+        '[task]\ntargets = ["[/red]"]',
+        '"" = 1',
+        "[[task]]\na = 1",
+    ),
+    *("[recovery]\nlr = 'x'", "recovery.lr = 1\nrecovery = 2", "x = " + "[" * 5000, "a" + ".a" * 500 + " = 1"),
+    *(
+        "[vary]\nseed = []",
+        "vary = 3",
+        "[vary]\nmeasure = 1",
+        "[vary]\n'recovery.lr' = [nan]",
+        "[vary.recovery]\nlr = 1",
+    ),
+    *("problem = 7", 'problem = "lm\\u0000"', 'preset = "[/red]"', "model = 1979-05-27T07:32:00Z", "threads = 1e400"),
+)
 SMALL: dict[str, Any] = {"task.names": ["copy"], "task.targets": ["copy"]}
+# Files of ours in which every key may be absent, as in what earlier versions wrote.
+ALL_OPTIONAL = {"provenance.json"}
 COMMANDS = {
     "run": ["run", "synthetic"],
     "search": ["search", "run"],
@@ -190,10 +223,46 @@ def test_every_choice_on_the_command_line_is_checked(name: str) -> None:
 
 @pytest.mark.parametrize("field", ["preset", "measure", "device", "set", "vary", "ray-address", "track", "executor"])
 def test_texts_that_are_names_of_something(field: str) -> None:
-    for value in ("[/red]", "²", "=", "a=[/red]", "task.names=[/red]", ",", "x" * 5000):
+    for value in ("[/red]", "²", "", "=", "a=[/red]", "task.names=[/red]", ",", "x" * 5000):
         done = lineament_here(*COMMANDS["run"], "--dry-run", f"--{field}={value}")
         assert done.returncode == 2, (field, value, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["run", "synthetic", "--config"], ["sweep"]], ids=" ".join)
+def test_every_toml_file_is_refused_where_it_is_wrong(command: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "given.toml"
+    for text in TOML:
+        file.write_text(text)
+        done = lineament_here(*command, str(file))
+        assert done.returncode == 2, (text[:60], done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", list(OURS))
+def test_every_json_file_of_ours_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    body, read = OURS[name]
+    file = tmp_path / name
+    for text in TEXTS:
+        file.write_bytes(text.encode("utf-8", "surrogatepass"))
+        refused = contextlib.nullcontext() if name in ALL_OPTIONAL and is_object(text) else pytest.raises(InputError)
+        with refused as raised:
+            read(file)
+        assert raised is None or name in str(raised.value)
+    whole = body()
+    values = [value for value in VALUES if not isinstance(value, float) and value != "\ud800"]
+    for key, value in itertools.product(whole, values):
+        file.write_text(json.dumps({**whole, key: value}))
+        with contextlib.suppress(InputError):
+            read(file)
+
+
+def is_object(text: str) -> bool:
+    with contextlib.suppress(ValueError, RecursionError):
+        body = json.loads(text)
+        return isinstance(body, dict) and bool(json.dumps(body, ensure_ascii=False).encode())
+    return False
 
 
 def parquet(columns: dict[str, Any]) -> bytes:
