@@ -15,9 +15,11 @@ from statistics import fmean
 import pytest
 from command_line import arguments, lineament, lineament_here, record_bytes, wait_for
 
+from lineament.claims.claims_file import write_claims
 from lineament.cli import main
 from lineament.commands.run.summary import print_summary
 from lineament.records import Quantity, Record, load_records
+from lineament.runs.folder import RunFolder
 from lineament.settings.keys import KEYS
 from lineament.settings.presets import resolve
 
@@ -296,9 +298,29 @@ def test_keys_says_what_every_key_means() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_keys_does_without_torch() -> None:
-    code = "import sys; from lineament.cli import main; main(['keys']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+@pytest.mark.parametrize(
+    "command",
+    [["keys"], ["runs", "."], ["claims", "run"], ["claims", "run", "--json"], ["compare", "run", "run"], ["cache"]],
+)
+def test_commands_that_read_do_without_torch_and_scipy(command: list[str], tmp_path: Path) -> None:
+    """They answer at once; the imports of what measures take seconds."""
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.open(resolve("synthetic", "quick", []), resume=False)
+    write_claims(folder.path, [], rank=10)
+    code = (
+        "import sys; from lineament.cli import main; code = main(sys.argv[1:]); "
+        "print(code, {'torch', 'scipy', 'transformers', 'pyarrow'} & set(sys.modules), file=sys.stderr)"
+    )
+    line = [sys.executable, "-c", code, *command]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=100, check=False)
+    assert done.stderr == "0 set()\n"
+    assert done.stdout
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "lineament", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("lineament 0.")
 
 
 def test_a_run_prints_what_damage_did_to_every_task(copied: Path) -> None:

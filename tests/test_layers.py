@@ -40,6 +40,7 @@ LAYERS = (
     ("api",),
     ("commands",),
     ("cli",),
+    ("__main__",),
 )
 # The report is made from records and claims alone: no model, no settings, nothing that measures. Besides, it may use
 # three modules that import nothing of the package: how plain values are written, and the labels of points in records.

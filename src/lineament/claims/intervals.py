@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
 
 LEVEL = 0.95
 # Student's t has one degree of freedom for two seeds: its intervals of fractions are 0.57 to 1.0 wide and say nothing.
@@ -48,6 +47,8 @@ def over_seeds(values: Iterable[float], *, fraction: bool = False, log: bool = F
         Point and interval of one parameter: the arithmetic mean, or for fractions the logit mean mapped back, or with
         `log` the geometric mean.
     """
+    from scipy import special, stats  # takes most of a second to import, and who reads verdicts needs none of it
+
     x = np.fromiter(values, dtype=np.float64)
     if not len(x):
         return Interval(math.nan, None, None, 0, level)

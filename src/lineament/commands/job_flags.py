@@ -155,7 +155,7 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
 
 
 def _require_interval(n_seeds: int) -> None:
-    from lineament.claims.intervals import FEWEST_SEEDS  # imports scipy, which the help text does not need
+    from lineament.claims.intervals import FEWEST_SEEDS  # imports numpy, which the help text does not need
 
     if n_seeds < FEWEST_SEEDS:
         raise InputError(f"--require-interval needs at least {FEWEST_SEEDS} seeds; got {n_seeds}. Use --seeds 5.")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -29,7 +29,10 @@ from lineament.claims.claims_file import claim_from
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Verdict
 from lineament.files.writing import opened_for_lines
 from lineament.records import foreign_files, target_words
-from lineament.runs.executors.driver import ALL_JOBS, ENDED, Failure, JobProgress
+from lineament.runs.executors.progress import ALL_JOBS, ENDED, JobProgress
+
+if TYPE_CHECKING:  # who runs jobs imports torch, which reading results does without
+    from lineament.runs.executors.driver import Failure
 
 # Nothing is markup in a string, wherever it comes from: a style is given to a `Text`.
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}

@@ -11,14 +11,9 @@ from typing import Generic, TypeVar, cast
 
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.runs.executors.pool import Pool
+from lineament.runs.executors.progress import ALL_JOBS, ENDED, JobProgress
 from lineament.runs.executors.tasks import Job, Outcome, Preparation, Task
 
-# Called with (job's label, what is being done, steps done, steps in all).
-JobProgress = Callable[[str, str, int, int], None]
-# The label under which the count of finished jobs is reported.
-ALL_JOBS = "all jobs"
-# Final progress message of a job, whatever its outcome.
-ENDED = "ended"
 POLL_S = 0.3
 T = TypeVar("T", bound=Task)
 
