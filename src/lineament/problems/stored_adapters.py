@@ -17,10 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import peft
 import torch
-from peft import LoraConfig
-from peft.utils.other import get_pattern_key
 from safetensors.torch import save
 from torch import Tensor
 
@@ -30,11 +27,13 @@ from lineament.files.reading import read_json
 from lineament.files.tensors import load_tensors
 from lineament.files.writing import write_bytes
 from lineament.parameters import Space, layout_hash
+from lineament.problems.factor_names import PREFIX, peft_names
 from lineament.settings.presets import resolve
 from lineament.settings.settings import Settings
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
+# PEFT's defaults, for configurations that leave them out.
+DEFAULT_RANK, DEFAULT_ALPHA = 8, 8
 SUPPORTED = "Supported is plain LoRA on linear layers: any rank, alpha and modules, rank_pattern, alpha_pattern, rsLoRA"
 # Key of adapter_config.json -> why an adapter that sets it is no dW = scale B A on a fixed base.
 REFUSED: Mapping[str, str] = {
@@ -54,6 +53,21 @@ REFUSED: Mapping[str, str] = {
     "megatron_config": "Megatron's layers are spread over devices",
     "ensure_weight_tying": "adapters of tied embeddings share factors",
 }
+# Keys that plain LoRA may set. Of any other PEFT is asked whether it knows it; importing PEFT takes seconds.
+PLAIN = {
+    *(
+        "peft_type",
+        "task_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+    ),
+    *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights"),
+    *("megatron_core", "qalora_group_size"),
+}
 # Initialisations that change the base's weights, so that the factors are of another base, or that freeze factors.
 OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
 # Order in which modules stand in their parent, in decoders of transformers: attention before MLP, and inside them.
@@ -64,6 +78,15 @@ ORDER = (
     *("gate_up_proj", "gate_proj", "up_proj", "down_proj", "c_fc", "c_proj", "fc1", "fc2", "dense_h_to_4h"),
     *("dense_4h_to_h", "lm_head", "embed_out"),
 )
+# Files in which other tools keep adapters, and keys of MLX's configuration.
+OTHER_TOOLS: Mapping[str, str] = {
+    "pytorch_lora_weights.safetensors": "diffusers",
+    "adapters.safetensors": "MLX",
+    "*.gguf": "llama.cpp",
+    "lit_model.pth.lora": "LitGPT",
+    "*/adapter_config.json": "PEFT, one folder further down",
+}
+OF_MLX = {"fine_tune_type", "lora_parameters", "lora_layers"}
 _PLACE = {name: i for i, name in enumerate(ORDER)}
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 
@@ -185,9 +208,9 @@ def scale_of(config: Mapping[str, Any], module: str, rank: int, folder: Path | s
     """Return the scale that PEFT gives a module's B A; `InputError` where its rank is not the configuration's."""
     key = module.removeprefix(PREFIX)
 
-    def of_module(pattern: str, default: str) -> float:
-        values = config.get(pattern) or {}
-        return float(values.get(get_pattern_key(list(values), key), config[default]))
+    def of_module(name: str, default: str) -> float:
+        values = config.get(name) or {}
+        return float(next((values[pattern] for pattern in values if _fits(pattern, key)), config[default]))
 
     wanted, alpha = of_module("rank_pattern", "r"), of_module("alpha_pattern", "lora_alpha")
     if wanted != rank:
@@ -196,10 +219,10 @@ def scale_of(config: Mapping[str, Any], module: str, rank: int, folder: Path | s
 
 
 def adapter_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors of an adapter folder by name, half precision as float32, as PEFT loads them.
+    """Read the tensors of an adapter folder by PEFT's names, half precision as float32, as PEFT loads them.
 
     Raises:
-        InputError: no safetensors weights there, or torn ones.
+        InputError: no safetensors weights there, torn ones, or names of a layout that is not read (`factor_names`).
     """
     file = folder / WEIGHTS
     if not file.exists():
@@ -209,7 +232,9 @@ def adapter_tensors(folder: Path) -> dict[str, Tensor]:
             + (" Load adapter_model.bin where you trust it and save it again with safe_serialization." * pickled)
         )
     stored = load_tensors(file)
-    return {name: tensor if tensor.dtype == torch.float64 else tensor.float() for name, tensor in stored.items()}
+    names = peft_names(stored, str(folder))
+    wide = {name: tensor if tensor.dtype == torch.float64 else tensor.float() for name, tensor in stored.items()}
+    return {names[name]: tensor for name, tensor in wide.items()}
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:
@@ -219,21 +244,33 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         InputError: no such folder or configuration, or an adapter that is no plain LoRA; names every reason.
     """
     file = folder / CONFIG
+    if folder.is_file():
+        raise InputError(f"{folder} is a file. Give the PEFT folder, which holds {CONFIG} and {WEIGHTS}.")
     if not folder.is_dir():
         raise InputError(f"the adapter folder {folder} does not exist. Give a local PEFT folder; fetch others first.")
     if not file.exists():
-        raise InputError(f"{folder} is no PEFT adapter folder: it has no {CONFIG}.")
+        raise InputError(f"{folder} is no PEFT adapter folder: it has no {CONFIG}.{_other_tool(folder)}")
     config = read_json(file)
     if not isinstance(config, dict):
         raise InputError(f"{file} is no JSON object of settings.")
     if wrong := what_is_wrong(config):
         raise InputError(f"{folder} is no plain LoRA adapter: {'; '.join(wrong)}. {SUPPORTED}.")
-    return {**config, "r": config.get("r", LoraConfig.r), "lora_alpha": config.get("lora_alpha", LoraConfig.lora_alpha)}
+    return {"r": DEFAULT_RANK, "lora_alpha": DEFAULT_ALPHA, **config}
+
+
+def _other_tool(folder: Path) -> str:
+    """Say whose adapter a folder without PEFT's configuration holds, after a space; empty where that is not known."""
+    for pattern, tool in OTHER_TOOLS.items():
+        if found := min(folder.glob(pattern), default=None):
+            return f" {found.relative_to(folder)} is of {tool}."
+    return ""
 
 
 def what_is_wrong(config: Mapping[str, Any]) -> list[str]:
     """Say why an adapter of this configuration cannot be measured, one reason per key; empty if it can."""
     kind = config.get("peft_type")
+    if kind is None and OF_MLX & config.keys():
+        return [f"it is an adapter of MLX ({', '.join(sorted(OF_MLX & config.keys()))}), whose factors are transposed"]
     if kind != "LORA":
         return [f"peft_type is {kind!r}; other methods have no factors B A"]
     wrong = [f"{key} = {_short(config[key])} ({why})" for key, why in REFUSED.items() if config.get(key)]
@@ -245,13 +282,26 @@ def what_is_wrong(config: Mapping[str, Any]) -> list[str]:
             f"init_lora_weights = {start!r} (it changed the base's weights; let PEFT save the adapter with "
             "path_initial_model_for_weight_conversion)"
         )
-    known = {field.name for field in dataclasses.fields(LoraConfig)}
-    wrong += [
+    rare = {key: value for key, value in config.items() if value and key not in PLAIN}
+    return wrong + _unknown_keys(rare) + _wrong_numbers(config) + _wrong_patterns(config)
+
+
+def _unknown_keys(rare: Mapping[str, Any]) -> list[str]:
+    """Name the keys that PEFT would ignore; PEFT is imported where there is a key to ask about."""
+    if not rare:
+        return []
+    import peft
+
+    return [
         f"{key} = {_short(value)} (PEFT {peft.__version__} does not know this key and would ignore it)"
-        for key, value in config.items()
-        if key not in known and value
+        for key, value in rare.items()
+        if key not in {field.name for field in dataclasses.fields(peft.LoraConfig)}
     ]
-    return wrong + _wrong_numbers(config) + _wrong_patterns(config)
+
+
+def _fits(pattern: str, module: str) -> bool:
+    """Return whether a key of a rank or alpha pattern is meant for a module: as PEFT reads it, the end of its path."""
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None
 
 
 def _wrong_patterns(config: Mapping[str, Any]) -> list[str]:
@@ -268,8 +318,8 @@ def _wrong_patterns(config: Mapping[str, Any]) -> list[str]:
 
 
 def _wrong_numbers(config: Mapping[str, Any]) -> list[str]:
-    ranks = {"r": config.get("r", LoraConfig.r), **(config.get("rank_pattern") or {})}
-    alphas = {"lora_alpha": config.get("lora_alpha", LoraConfig.lora_alpha), **(config.get("alpha_pattern") or {})}
+    ranks = {"r": config.get("r", DEFAULT_RANK), **(config.get("rank_pattern") or {})}
+    alphas = {"lora_alpha": config.get("lora_alpha", DEFAULT_ALPHA), **(config.get("alpha_pattern") or {})}
     wrong = [f"rank {key} = {value!r}" for key, value in ranks.items() if not (_number(value, int) and value >= 1)]
     return wrong + [f"alpha {key} = {value!r}" for key, value in alphas.items() if not _number(value, int | float)]
 

@@ -19,7 +19,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from lineament.errors import InputError
-from lineament.problems.stored_adapters import PREFIX, Factors, StoredAdapter, live_order, write_adapter
+from lineament.problems.factor_names import PREFIX
+from lineament.problems.stored_adapters import Factors, StoredAdapter, live_order, write_adapter
 
 
 def combine_adapters(adapters: Sequence[StoredAdapter], weights: Sequence[float]) -> StoredAdapter:
