@@ -17,7 +17,6 @@ from problems_table import trained_settings
 from lineament.bases import Basis, random_basis, top_directions
 from lineament.measurements import basis_capture, basis_drift, capture_bases, gradient_rank, random_search
 from lineament.measurements.capture_bases import BASES, Workbench, further_task_planes, make_bases, why_left_out
-from lineament.measurements.gradient_rank import spectrum_statistics
 from lineament.parameters import Space, Vectors
 from lineament.problems.problem import Corruption
 from lineament.problems.synthetic import SyntheticProblem
@@ -27,6 +26,7 @@ from lineament.settings.training import OperatingSettings, RecoverySettings
 from lineament.study.case import Case
 from lineament.study.files import StudyFiles
 from lineament.study.study import Study, prepare_study
+from lineament.vectors.spectrum import STATISTICS, spectrum_statistics
 
 RANKS = (1, 2, 5)
 WHOLE = {"definition": "whole", "at": "T", "space_of": "parameters"}
@@ -447,7 +447,7 @@ def test_gradients_that_are_zero_have_no_rank() -> None:
     """One direction would be the strongest finding there is; a task that is learnt to the last bit has no gradient."""
     assert all(np.isnan(value) for value in spectrum_statistics(np.zeros(4)).values())
     figures = gradient_rank._figures(drawn_vectors(np.zeros((8, 5))), {})
-    assert {f.name for f in figures if f.value is None} == {*gradient_rank.STATISTICS, "k90_share", "mean_cosine"}
+    assert {f.name for f in figures if f.value is None} == {*STATISTICS, "k90_share", "mean_cosine"}
     reasons = {f.reason for f in figures if f.value is None}
     assert reasons == {"every gradient is zero", "fewer than two gradients differ from zero"}
 
@@ -462,7 +462,7 @@ def test_equal_gradients_have_rank_one_and_none_after_centring() -> None:
     for f in figures:
         if f.name == "k90" and f.labels["centred"] == "False":
             assert f.value == 1
-        elif f.name in gradient_rank.STATISTICS and f.labels["centred"] == "True":
+        elif f.name in STATISTICS and f.labels["centred"] == "True":
             assert (f.value, f.reason) == (None, "all gradients are equal: nothing is left after centring")
 
 

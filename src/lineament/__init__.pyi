@@ -25,6 +25,7 @@ from .integrations.checkpoints import record_checkpoints as record_checkpoints
 from .integrations.trainer_callback import LineamentCallback as LineamentCallback
 from .measurements.recording.analysis import analyze_recording as analyze_recording
 from .measurements.recording.options import AnalysisOptions as AnalysisOptions
+from .merging.spectra import adapter_spectrum as adapter_spectrum
 from .parameters import ParameterSpace as ParameterSpace
 from .parameters import Space as Space
 from .parameters import Vectors as Vectors

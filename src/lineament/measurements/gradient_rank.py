@@ -23,9 +23,9 @@ from lineament.settings.settings import Settings
 from lineament.study.points import DAMAGED, TRAINED
 from lineament.study.study import Study
 from lineament.vectors.gradients import group_gradients
+from lineament.vectors.spectrum import spectrum_statistics
 
 NAME = "gradient_rank"
-STATISTICS = ("participation_ratio", "entropy_rank", "k90", "stable_rank")
 # What is left of the energy below this share is rounding of float32 gradients.
 NOTHING_LEFT = 1e-12
 NO_GRADIENT = "every gradient is zero"
@@ -56,28 +56,6 @@ def measure(study: Study) -> Record:
                 figures += _figures(rows, which)
                 arrays[f"energy-{point}-{kind}-{labels}"] = _energies(_gram(rows.rows), centred=False)
     return make_record(study, NAME, _with_nulls(figures) + _across_tasks(study), DEFINITIONS, arrays)
-
-
-def spectrum_statistics(energies: np.ndarray) -> dict[str, float]:
-    """Compute the effective ranks of a spectrum.
-
-    Args:
-        energies: squared singular values (n,), any order.
-
-    Returns:
-        Statistic -> directions; all nan for energies that are all zero, which have no rank.
-    """
-    p = np.sort(np.clip(energies, 0, None))[::-1]
-    if not p.sum() > 0:
-        return dict.fromkeys(STATISTICS, float("nan"))
-    p = p / p.sum()
-    inside = p[p > 0]
-    return {
-        "participation_ratio": float(1 / np.square(p).sum()),
-        "entropy_rank": float(np.exp(-(inside * np.log(inside)).sum())),
-        "k90": float(np.searchsorted(np.cumsum(p), 0.9 - 1e-12) + 1),
-        "stable_rank": float(1 / p[0]),
-    }
 
 
 def _gradients(study: Study, point: str, kind: str, labels: str) -> Vectors:

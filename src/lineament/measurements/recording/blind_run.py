@@ -13,7 +13,6 @@ from math import sqrt
 
 import numpy as np
 
-from lineament.measurements.gradient_rank import spectrum_statistics
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.problems.factor_pairs import FactorPair
 from lineament.records import Quantity
@@ -21,6 +20,7 @@ from lineament.streams import Streams
 from lineament.vectors.effective import blind_effective_gram, pair_spectrum
 from lineament.vectors.recording.optimizer import RecordedOptimizer, blind_rows
 from lineament.vectors.recording.reader import Trajectory
+from lineament.vectors.spectrum import spectrum_statistics
 from lineament.vectors.trajectory_gram import TrajectoryGram
 
 DEFINITION = (

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lineament.measurements.gradient_rank import spectrum_statistics
 from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.problems.factor_pairs import FactorPair
 from lineament.records import Label, Quantity
 from lineament.streams import Streams
+from lineament.vectors.spectrum import spectrum_statistics
 
 DEFINITIONS = {
     "run_rank": "effective rank of the recorded updates u_1..u_T: participation ratio, entropy rank, k90 or stable "
