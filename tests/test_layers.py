@@ -27,6 +27,7 @@ LAYERS = (
     ("problems",),
     ("bases",),
     ("vectors",),
+    ("subspace",),
     ("activations",),
     ("integrations",),
     ("population",),

@@ -54,6 +54,11 @@ from .steering.weight_step import jacobian_shift as jacobian_shift
 from .steering.weight_step import weight_edit as weight_edit
 from .streams import Streams as Streams
 from .study.study import Study as Study
+from .subspace.clock import RetentionRule as RetentionRule
+from .subspace.coefficients import load_coefficients as load_coefficients
+from .subspace.coefficients import save_coefficients as save_coefficients
+from .subspace.optimizer import SubspaceOptimizer as SubspaceOptimizer
+from .subspace.projections import MatrixPlanes as MatrixPlanes
 from .vectors.adapter_algebra import adapter_cosine as adapter_cosine
 from .vectors.adapter_algebra import adapter_inner as adapter_inner
 from .vectors.adapter_algebra import adapter_norm as adapter_norm
