@@ -8,17 +8,13 @@ Whatever the page says of a key or a flag is taken from its field, so it is writ
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import inspect
-import itertools
 import sys
-import typing
 from pathlib import Path
-from typing import cast
 
 from lineament import cli
-from lineament.commands.steer import flags as steer_cli
+from lineament.command_line.described import Flag, flags_of
+from lineament.command_line.help_text import command_help
 from lineament.settings import presets
 from lineament.settings.keys import KEYS
 from lineament.settings.words import type_words, value_words
@@ -54,9 +50,7 @@ def presets_table() -> str:
 
 def commands_text() -> str:
     """Describe every command: what it does, how it is called, its options."""
-    plain = {name: kind for name, kind in cli.COMMANDS.items() if kind is not steer_cli.Steer}
-    steer = {f"steer {name}": kind for name, kind in steer_cli.ACTIONS.items()}
-    return "\n\n".join(_command(name, kind) for name, kind in {**plain, **steer}.items())
+    return "\n\n".join(_command(name, kind) for name, kind in cli.COMMANDS.items())
 
 
 def page_text(text: str) -> str:
@@ -69,37 +63,20 @@ def page_text(text: str) -> str:
 
 
 def _command(name: str, kind: type) -> str:
-    fields, docs = dataclasses.fields(kind), dict[str, str]()
-    for parent in filter(dataclasses.is_dataclass, kind.__mro__):
-        docs |= _meanings(parent)
-    positional = [f for f in fields if "Positional" in str(f.type)]
-    words = [f.name.upper() if f.default is dataclasses.MISSING else f"[{f.name.upper()}]" for f in positional]
-    options = [f for f in fields if f not in positional]
-    call = " ".join(["lineament", name, *words, *(["[OPTIONS]"] if options else [])])
+    flags = flags_of(kind)
+    call = command_help(name, kind).splitlines()[0].removeprefix("Usage: ")
     lines = [f"### `{call}`", "", inspect.cleandoc(kind.__doc__ or "")]
-    if fields:
+    if flags:
         lines += ["", "| option | default | meaning |", "|---|---|---|"]
-    for f in [*positional, *options]:
-        shown = f.name.upper() if f in positional else "--" + f.name.replace("_", "-")
-        default = "" if f.default in (dataclasses.MISSING, None, False, ()) else f"`{f.default}`"
-        lines.append(f"| `{shown}` | {default} | {_cell(docs[f.name])} |")
+    for flag in flags:
+        default = f"`{flag.default_words}`" if flag.default_words else ""
+        lines.append(f"| `{flag.name}` | {default} | {_cell(_meaning(flag))} |")
     return "\n".join(lines)
 
 
-def _meanings(flags: type) -> dict[str, str]:
-    """Return field name -> what the flag means: tyro reads it below the field, or in its annotation if it is made."""
-    hints = typing.get_type_hints(flags, include_extras=True)
-    made = {name: part.help for name, hint in hints.items() for part in typing.get_args(hint) if hasattr(part, "help")}
-    body = cast(ast.ClassDef, ast.parse(inspect.getsource(flags)).body[0]).body
-    return made | {
-        field.target.id: " ".join(below.value.value.split())
-        for field, below in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-        and isinstance(below.value.value, str)
-    }
+def _meaning(flag: Flag) -> str:
+    named = all(choice in flag.meaning for choice in flag.choices)
+    return flag.meaning if named else f"{flag.meaning}; one of {', '.join(flag.choices)}"
 
 
 def _cell(text: str) -> str:

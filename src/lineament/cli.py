@@ -4,43 +4,49 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from lineament import __version__
+from lineament.command_line.completion import completion_script
+from lineament.command_line.help_text import command_help, group_help, overview
+from lineament.command_line.parser import HELP, command_named, parse
 from lineament.commands.inspect.flags import Cache, Claims, Compare, Export, Keys, Report, Runs
 from lineament.commands.recordings.flags import Advise, Analyze, RecordFromCheckpoints
 from lineament.commands.run.flags import Run
 from lineament.commands.search.flags import Search
 from lineament.commands.steer import flags as steer
 from lineament.commands.sweep.flags import Sweep
-from lineament.errors import LineamentError, memory_message
+from lineament.errors import InputError, LineamentError, memory_message
 from lineament.settings.flag_values import require_flags
 
-DESCRIPTION = (
+ABOUT = (
     "Measure the local linear structure of neural networks: which directions are real, how far they reach, how fast "
-    "they go stale. Exit codes: 0 done, 1 the run failed, 2 bad usage or input. --version prints the version."
+    "they go stale."
 )
-COMMANDS: dict[str, type] = {
-    "run": Run,
-    "sweep": Sweep,
-    "search": Search,
-    "steer": steer.Steer,
-    "analyze": Analyze,
-    "advise": Advise,
-    "record-from-checkpoints": RecordFromCheckpoints,
-    "report": Report,
-    "claims": Claims,
-    "runs": Runs,
-    "compare": Compare,
-    "export": Export,
-    "cache": Cache,
-    "keys": Keys,
+NOTES = (
+    "`lineament COMMAND --help` says what a command does and lists its flags; --version prints the version, and "
+    "--print-completion bash (or zsh) a script that completes commands and flags in a shell.",
+    "Exit codes: 0 done, 1 the run failed, 2 bad usage or input.",
+    "Start with: lineament run synthetic --preset quick",
+)
+# By what one wants to do, as the help shows them.
+COMMANDS_BY_AIM: dict[str, dict[str, type]] = {
+    "Measure a model": {"run": Run, "sweep": Sweep},
+    "Look at a training that was recorded": {
+        "analyze": Analyze,
+        "advise": Advise,
+        "record-from-checkpoints": RecordFromCheckpoints,
+    },
+    "Search around trained weights": {"search": Search},
+    "Steer a model's activations": {f"steer {name}": kind for name, kind in steer.ACTIONS.items()},
+    "Look at results": {"report": Report, "claims": Claims, "runs": Runs, "compare": Compare, "export": Export},
+    "Settings and stored models": {"keys": Keys, "cache": Cache},
 }
+COMMANDS: dict[str, type] = {name: kind for kinds in COMMANDS_BY_AIM.values() for name, kind in kinds.items()}
 # Module and function that carry a command out; imported late, since torch and transformers take seconds to import.
 FUNCTIONS: dict[type, str] = {
     Run: "run.command:run",
@@ -70,14 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold bytes or letters that the stream has no code for
             stream.reconfigure(errors="backslashreplace")
-    if given == ["--version"]:
-        print(f"lineament {__version__}")
-        return 0
+    command = None
     try:
+        if (text := _asked_text(given)) is not None:
+            print(text, flush=True)
+            return 0
         command = _parsed(given)
-    except BrokenPipeError:  # as in `lineament --help | head`
-        return _unheard()
-    try:
         require_flags(command)
         # `run --vary` is a sweep
         code = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))(command)
@@ -108,28 +112,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _asked_text(given: Sequence[str]) -> str | None:
+    """Return what a line asks to be told, by --help, --version or --print-completion; None for a command."""
+    before = list(itertools.takewhile(lambda word: word != "--", given))
+    asked_help = any(word in HELP for word in before)
+    if given[:1] == ["--version"]:
+        return f"lineament {__version__}"
+    if given[:1] == ["--print-completion"]:
+        return completion_script(given[1] if len(given) > 1 else "", COMMANDS)
+    if not asked_help:
+        return None
+    words = [word for word in before if not word.startswith("-")]
+    if not words:
+        return overview(ABOUT, COMMANDS_BY_AIM, NOTES)
+    actions = {name: kind for name, kind in COMMANDS.items() if name.startswith(f"{words[0]} ")}
+    if actions and " ".join(words[:2]) not in COMMANDS:
+        return group_help(words[0], actions)
+    name, _ = command_named(words, COMMANDS)
+    return command_help(name, COMMANDS[name])
+
+
 def _parsed(given: Sequence[str]) -> Any:
-    """Return the request of a command line; the parser ends the process after help and on a wrong flag."""
-    try:
-        command: Any = tyro.cli(_commands(), args=given, prog="lineament", description=DESCRIPTION)
-    finally:
-        sys.stdout.flush()  # a closed pipe must show here, not while Python exits
-    return command.action if isinstance(command, steer.Steer) else command
+    """Return the request of a command line.
+
+    Raises:
+        InputError: it is none; the message says what to type.
+    """
+    if not given:
+        raise InputError("say what to do: `lineament --help` lists all. Start with `lineament run synthetic`.")
+    name, n_words = command_named(given, COMMANDS)
+    return parse(name, given[n_words:], COMMANDS)
 
 
 def _unheard() -> int:
     """Send what is still buffered for a closed pipe nowhere; return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
-
-
-def _commands() -> Any:
-    """Return the union of dataclasses that tyro turns into subcommands."""
-    kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in COMMANDS.items()]
-    union: Any = kinds[0]
-    for kind in kinds[1:]:
-        union = union | kind
-    return union
 
 
 def function_of(kind: type) -> Callable[[Any], int]:

@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
-
+from lineament.command_line.markers import Said
 from lineament.errors import InputError, unknown_name
 from lineament.files.writing import require_appendable
 from lineament.measurements.registry import MEASUREMENTS
@@ -20,7 +19,7 @@ from lineament.settings.presets import resolve
 from lineament.settings.reading import parse_assignment
 from lineament.settings.settings import Settings
 
-MEASURE_HELP = f"measurements, comma separated: {','.join(MEASUREMENTS)}"
+MEASURE_HELP = f"measurements, comma separated: {', '.join(MEASUREMENTS)}; default the preset's"
 # --set comes after problem and preset were applied: there these two keys would be labels and nothing else.
 NOT_SET = {"preset": "--preset {}", "problem": "`lineament run {}`"}
 
@@ -30,17 +29,17 @@ class SettingFlags:
     """Flags that choose settings."""
 
     preset: str | None = None
-    """quick: minutes; full: every basis, rank and the step-size by damage grid (default full)"""
+    """quick: minutes; full: every basis, rank and the step-size by damage grid; default full"""
     seeds: SeedCount | None = None
-    """number of independent seeds; fewer than three give no interval"""
-    measure: Annotated[str | None, tyro.conf.arg(help=MEASURE_HELP)] = None
+    """number of independent seeds; fewer than three give no interval; default the preset's"""
+    measure: Annotated[str | None, Said(MEASURE_HELP)] = None
     device: str | None = None
-    """auto, cpu or cuda"""
+    """auto, cpu or cuda; default auto"""
     threads: Threads | None = None
-    """torch threads per job"""
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """torch threads per job; default the preset's"""
+    set: tuple[str, ...] = ()
     """key=value, repeatable, e.g. --set recovery.lr=1e-3 --set damage.kind=ascent"""
-    vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    vary: tuple[str, ...] = ()
     """key=a,b, repeatable: a sweep over every combination, e.g. --vary recovery.optimizer=sgd,adamw"""
 
 
@@ -48,11 +47,13 @@ class SettingFlags:
 class JobFlags(ExecutorOptions, SettingFlags, ABC):
     """Everything that `run` and `sweep` have in common, and how settings are made of it."""
 
+    HEADING: ClassVar[str] = "Going on, progress and errors"
+
     config: Path | None = None
     """TOML file with settings"""
     out: Path | None = None
     """folder of the results"""
-    track: tyro.conf.UseAppendAction[tuple[Literal["tensorboard", "mlflow"], ...]] = ()
+    track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
     """also log finished jobs to tensorboard or mlflow, repeatable"""
     resume: bool = False
     """continue or extend what --out holds"""

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from lineament.command_line.markers import Positional
 
 
 @dataclass(frozen=True)
 class Report:
     """Write report.html again from a run's records; needs no model."""
 
-    run: tyro.conf.Positional[Path]
+    run: Positional[Path]
     """run folder"""
 
 
@@ -21,7 +21,7 @@ class Report:
 class Claims:
     """Print a run's verdicts."""
 
-    run: tyro.conf.Positional[Path]
+    run: Positional[Path]
     """run folder"""
     json: bool = False
     """print claims.json instead of a table"""
@@ -31,7 +31,7 @@ class Claims:
 class Runs:
     """List the runs below a folder."""
 
-    root: tyro.conf.Positional[Path] = Path("runs")
+    root: Positional[Path] = Path("runs")
     """folder to look in"""
 
 
@@ -39,9 +39,9 @@ class Runs:
 class Compare:
     """Show two runs' claims side by side, and the settings in which they differ."""
 
-    first: tyro.conf.Positional[Path]
+    first: Positional[Path]
     """run folder"""
-    second: tyro.conf.Positional[Path]
+    second: Positional[Path]
     """run folder"""
 
 
@@ -49,7 +49,7 @@ class Compare:
 class Export:
     """Print every quantity of a run, one row each."""
 
-    run: tyro.conf.Positional[Path]
+    run: Positional[Path]
     """run folder"""
     csv: bool = False
     """as CSV"""
@@ -59,7 +59,7 @@ class Export:
 class Cache:
     """List or delete cached models: trained base models, and GGUF models made plain."""
 
-    action: tyro.conf.Positional[Literal["list", "clear"]] = "list"
+    action: Positional[Literal["list", "clear"]] = "list"
     """list or clear"""
 
 

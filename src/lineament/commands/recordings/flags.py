@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from lineament.command_line.markers import Positional
 from lineament.errors import InputError
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.settings.fields import AtLeastTwo, PositiveInt, Seed, Threads
@@ -18,7 +17,7 @@ from lineament.vectors.recording.stated_optimizer import StatedOptimizer
 class AnalysisFlags(StatedOptimizer):
     """Which recordings are analyzed, and what with."""
 
-    paths: tyro.conf.Positional[tuple[Path, ...]]
+    paths: Positional[tuple[Path, ...]]
     """recordings, or one run folder; several recordings count as replicates of one training"""
     out: Path | None = None
     """folder of records and report; default analysis/ inside the first of them"""
@@ -83,7 +82,7 @@ class Advise(AnalysisFlags):
 class RecordFromCheckpoints(StatedOptimizer):
     """Make a recording from a folder of saved checkpoints or adapters (checkpoint-100, checkpoint-200, ...)."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Positional[Path]
     """folder that holds them"""
     out: Path
     """folder of the recording"""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
-
+from lineament.command_line.markers import Positional, Said
 from lineament.commands.job_flags import JobFlags
 from lineament.errors import InputError
 from lineament.problems.kinds import KINDS, kind_named
@@ -29,11 +28,11 @@ class Run(JobFlags):
     With --vary this is a sweep: one run for every combination of values.
     """
 
-    problem: Annotated[ProblemName | None, tyro.conf.Positional, tyro.conf.arg(help=PROBLEM_HELP)] = None
+    problem: Positional[Annotated[ProblemName | None, Said(PROBLEM_HELP)]] = None
     out: Path | None = None
     """run folder; default runs/PROBLEM-PRESET, of a sweep runs/sweep-PROBLEM-PRESET"""
     model: str | None = None
-    """smollm2-135m, a local folder, a .gguf file or a hub name (lm only; default smollm2-135m)"""
+    """smollm2-135m, a local folder, a .gguf file or a hub name (lm only); default smollm2-135m"""
     adapter: Path | None = None
     """PEFT LoRA folder that is the operating point, instead of training one (lm only)"""
     data: Path | None = None

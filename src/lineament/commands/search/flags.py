@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from annotated_types import Interval
 
+from lineament.command_line.markers import Positional
 from lineament.errors import InputError, unknown_name
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.settings.fields import AtLeastTwo, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Threads
@@ -67,7 +67,7 @@ class SearchOptions:
 class TargetFlags:
     """Which model is searched around, and where."""
 
-    run: tyro.conf.Positional[Path | None] = None
+    run: Positional[Path | None] = None
     """run folder whose damaged, trained or fresh point is searched around; or else --model, --adapter and --task"""
     model: str | None = None
     """smollm2-135m, a local folder, a .gguf file or a hub name"""
@@ -79,7 +79,7 @@ class TargetFlags:
     """point of the run: broken (damaged), star (trained) or start"""
     seed: Seed | None = None
     """seed of the run, and of the draws; default the run's first, or 0"""
-    basis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    basis: tuple[str, ...] = ()
     """where to draw, repeatable: full, gradient, prefix, krylov, random or FILE.safetensors; default all that the
     model allows, except krylov"""
     rank: PositiveInt = 10

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-import tyro
-
+from lineament.command_line.markers import Positional
 from lineament.errors import InputError, unknown_name
 from lineament.settings.fields import AnyFloat, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Threads
 
@@ -21,6 +20,8 @@ MAX_FLOAT32 = 3.4028234663852886e38
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
     """Which model, and how it is run."""
+
+    HEADING: ClassVar[str] = "The model and how it is run"
 
     model: str = "smollm2-135m"
     """smollm2-135m, a local folder, a .gguf file or a hub name"""
@@ -51,7 +52,7 @@ class Make(ModelFlags):
     Data are statements with a label, or questions with a matching and a not-matching answer (JSONL, JSON, CSV).
     """
 
-    data: tyro.conf.Positional[Path]
+    data: Positional[Path]
     """labelled file"""
     out: Path = Path("vector.safetensors")
     """file of the vector; with --method both, the step's is named OUT-step"""
@@ -127,9 +128,9 @@ class Make(ModelFlags):
 class Eval(ModelFlags):
     """Measure what a vector does to answers on held-out data: dose by dose, and at a fixed KL."""
 
-    vector: tyro.conf.Positional[Path]
+    vector: Positional[Path]
     """.safetensors, .gguf or .pt file"""
-    data: tyro.conf.Positional[Path]
+    data: Positional[Path]
     """labelled file of rows that the vector was not made from"""
     layer: PositiveInt | None = None
     """layer to steer at; default the middle one of the vector's"""
@@ -171,9 +172,9 @@ class Eval(ModelFlags):
 class Generate(ModelFlags):
     """Generate text with and without the vector, side by side."""
 
-    vector: tyro.conf.Positional[Path]
+    vector: Positional[Path]
     """.safetensors, .gguf or .pt file"""
-    prompts: tyro.conf.Positional[tuple[str, ...]] = ()
+    prompts: Positional[tuple[str, ...]] = ()
     """one or more prompts"""
     file: Path | None = None
     """text file with a prompt per line"""
@@ -203,9 +204,9 @@ class Generate(ModelFlags):
 class Export:
     """Write a vector as a GGUF control vector for llama.cpp and repeng."""
 
-    vector: tyro.conf.Positional[Path]
+    vector: Positional[Path]
     """vector file"""
-    out: tyro.conf.Positional[Path]
+    out: Positional[Path]
     """.gguf file"""
     model_type: str = ""
     """what transformers calls the architecture (model_type in config.json); default the vector's"""
@@ -221,9 +222,9 @@ class Export:
 class Import:
     """Write the control vector of another tool as a vector file of Lineament."""
 
-    file: tyro.conf.Positional[Path]
+    file: Positional[Path]
     """.gguf or .pt file"""
-    out: tyro.conf.Positional[Path]
+    out: Positional[Path]
     """.safetensors file"""
     layer: PositiveInt | None = None
     """layer of a .pt file that holds one tensor, from 1"""
@@ -236,20 +237,6 @@ class Import:
 
 
 ACTIONS = {"make": Make, "eval": Eval, "generate": Generate, "export": Export, "import": Import}
-Action = (
-    Annotated[Make, tyro.conf.subcommand("make", prefix_name=False)]
-    | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
-    | Annotated[Generate, tyro.conf.subcommand("generate", prefix_name=False)]
-    | Annotated[Export, tyro.conf.subcommand("export", prefix_name=False)]
-    | Annotated[Import, tyro.conf.subcommand("import", prefix_name=False)]
-)
-
-
-@dataclass(frozen=True)
-class Steer:
-    """Steering vectors: make them from data, a weight step or an adapter, measure them, use them, exchange them."""
-
-    action: tyro.conf.OmitArgPrefixes[Action]
 
 
 def parse_layers(text: str, n_layers: int | None) -> tuple[int, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from lineament.command_line.markers import Positional
 from lineament.commands.job_flags import JobFlags
 from lineament.settings.settings import Settings
 
@@ -19,7 +18,7 @@ class Sweep(JobFlags):
     continues with --resume.
     """
 
-    config: tyro.conf.Positional[Path | None] = None
+    config: Positional[Path | None] = None
     """TOML file with settings and a table [vary], e.g. the sweep.toml of another sweep"""
     out: Path | None = None
     """folder of the sweep; default runs/NAME of the file, with --resume the folder of a sweep's own sweep.toml"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
@@ -21,6 +21,8 @@ class ExecutorOptions:
 
     The commands that run jobs inherit from this class, so every field is a flag, and the text below it the flag's help.
     """
+
+    HEADING: ClassVar[str] = "Where jobs run"
 
     executor: ExecutorName = "serial"
     """where jobs run; the records are the same"""

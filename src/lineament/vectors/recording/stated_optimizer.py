@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lineament.errors import InputError
 from lineament.settings.fields import DecayRate, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -17,6 +17,8 @@ Schedule = Literal["constant", "linear", "cosine"]
 @dataclass(frozen=True, kw_only=True)
 class StatedOptimizer:
     """The optimizer of a training that is told on the command line."""
+
+    HEADING: ClassVar[str] = "The optimizer that made the updates, for blind values"
 
     optimizer: Literal["sgd", "momentum", "adamw"] | None = None
     """optimizer that made the updates, where the recording does not say; needed for blind values"""
