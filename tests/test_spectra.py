@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from torch import nn
+from made_adapters import made, regauged
 
 from lineament import StoredAdapter, read_adapter
 from lineament.errors import InputError
@@ -20,27 +18,10 @@ from lineament.vectors.spectrum import rank_for_share
 SHAPES = [(64, 8, 64), (512, 16, 2048), (24, 12, 24), (10, 4, 3), (3, 5, 6), (400, 64, 400)]
 
 
-def stored(tmp_path: Path, seed: int = 0, **config: object) -> tuple[StoredAdapter, dict[str, np.ndarray]]:
+def stored(tmp_path: Path, **config: object) -> tuple[StoredAdapter, dict[str, np.ndarray]]:
     """A random adapter of PEFT as it is read, and PEFT's own dW of every module."""
-    base = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"q": nn.Linear(9, 7), "v": nn.Linear(9, 5)})] * 1)})
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
-        settings = {"r": 4, "lora_alpha": 6, "target_modules": ["q", "v"], "init_lora_weights": False, **config}
-        made = get_peft_model(base, LoraConfig(**settings))  # type: ignore[arg-type]
-        made.save_pretrained(tmp_path / str(seed))
-    layers = {name: module for name, module in made.named_modules() if hasattr(module, "get_delta_weight")}
-    dense = {name: module.get_delta_weight("default").detach().double().numpy() for name, module in layers.items()}
-    return read_adapter(tmp_path / str(seed)), {n.removeprefix("base_model.model."): dw for n, dw in dense.items()}
-
-
-def regauged(adapter: StoredAdapter) -> StoredAdapter:
-    """(A, B) -> (R A, B R^-1) in float64, with an R that is far from orthogonal."""
-    generator, tensors = torch.Generator().manual_seed(7), []
-    for a, b, _ in adapter.factors.values():
-        r = torch.randn(len(a), len(a), generator=generator, dtype=torch.float64) + 3 * torch.eye(len(a))
-        tensors += [r @ a.double(), b.double() @ torch.linalg.inv(r)]
-    return StoredAdapter(adapter.names, tuple(tensors), adapter.scales, adapter.config)
+    folder, dense = made(tmp_path / "adapter", **config)  # type: ignore[arg-type]
+    return read_adapter(folder), dense
 
 
 @pytest.mark.parametrize("regauge", [False, True])
@@ -88,8 +69,8 @@ def test_modules_that_did_not_move_are_counted_in_nothing(tmp_path: Path) -> Non
     assert spectrum.moved == ()
     assert spectrum.used(0.9) is spectrum.share_above_floor is spectrum.mean(lambda module: module.floor) is None
     assert np.isnan(spectrum.truncation_error(1))
-    assert [module.floor for module in spectrum.modules] == [None, None]
-    assert [module.rank(0.9) for module in spectrum.modules] == [0, 0]
+    assert [module.floor for module in spectrum.modules] == [None] * 4
+    assert [module.rank(0.9) for module in spectrum.modules] == [0] * 4
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

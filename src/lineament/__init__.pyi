@@ -25,7 +25,10 @@ from .integrations.checkpoints import record_checkpoints as record_checkpoints
 from .integrations.trainer_callback import LineamentCallback as LineamentCallback
 from .measurements.recording.analysis import analyze_recording as analyze_recording
 from .measurements.recording.options import AnalysisOptions as AnalysisOptions
+from .merging.overlaps import compare_adapters as compare_adapters
 from .merging.spectra import adapter_spectrum as adapter_spectrum
+from .merging.truncation import truncate_to_rank as truncate_to_rank
+from .merging.truncation import truncate_to_share as truncate_to_share
 from .parameters import ParameterSpace as ParameterSpace
 from .parameters import Space as Space
 from .parameters import Vectors as Vectors

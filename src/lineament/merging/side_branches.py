@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineament.errors import InputError
+from lineament.problems.factor_names import PREFIX
 from lineament.problems.problem import Batch, Problem, mean_losses
-from lineament.problems.stored_adapters import PREFIX, Factors, StoredAdapter
+from lineament.problems.stored_adapters import Factors, StoredAdapter
 from lineament.vectors.hessian import require_twice_differentiable
 
 

@@ -39,7 +39,7 @@ def combine_adapters(adapters: Sequence[StoredAdapter], weights: Sequence[float]
         for module, own in adapter.factors.items():
             parts.setdefault(module, []).append(own._replace(scale=weight * own.scale))
     factors = {module: _concatenated(module, parts[module]) for module in live_order(parts)}
-    return _adapter(factors, adapters[0].config)
+    return adapter_of(factors, adapters[0].config)
 
 
 def scale_adapter(adapter: StoredAdapter, factor: float) -> StoredAdapter:
@@ -61,11 +61,20 @@ def adapter_inner(first: StoredAdapter, second: StoredAdapter) -> float:
     total = 0.0
     for module, own in first.factors.items():
         if other := second.factors.get(module):
-            _require_shapes(module, own, other)
-            between_a = own.a.double() @ other.a.double().T
-            between_b = own.b.double().T @ other.b.double()
-            total += own.scale * other.scale * float((between_a * between_b).sum())
+            total += module_inner(module, own, other)
     return total
+
+
+def module_inner(module: str, first: Factors, second: Factors) -> float:
+    """Return <dW1, dW2> of one module, s1 s2 tr(B1^T B2 A2 A1^T).
+
+    Raises:
+        InputError: the weights differ in shape; names the module.
+    """
+    require_one_shape(module, first, second)
+    between_a = first.a.double() @ second.a.double().T
+    between_b = first.b.double().T @ second.b.double()
+    return first.scale * second.scale * float((between_a * between_b).sum())
 
 
 def adapter_norm(adapter: StoredAdapter) -> float:
@@ -106,14 +115,15 @@ def save_stored_adapter(adapter: StoredAdapter, folder: Path | str) -> None:
 
 def _concatenated(module: str, parts: Sequence[Factors]) -> Factors:
     for part in parts[1:]:
-        _require_shapes(module, parts[0], part)
+        require_one_shape(module, parts[0], part)
     dtype = torch.float64 if any(part.a.dtype == torch.float64 for part in parts) else torch.float32
     a = torch.cat([part.a.double() for part in parts])
     b = torch.cat([part.scale * part.b.double() for part in parts], dim=1)
     return Factors(a.to(dtype), b.to(dtype), 1.0)
 
 
-def _require_shapes(module: str, first: Factors, second: Factors) -> None:
+def require_one_shape(module: str, first: Factors, second: Factors) -> None:
+    """Raise `InputError` unless both change a weight of one shape; names the module."""
     shapes = [(factors.b.shape[0], factors.a.shape[1]) for factors in (first, second)]
     if shapes[0] != shapes[1]:
         raise InputError(
@@ -122,8 +132,12 @@ def _require_shapes(module: str, first: Factors, second: Factors) -> None:
         )
 
 
-def _adapter(factors: Mapping[str, Factors], like: Mapping[str, Any]) -> StoredAdapter:
-    """Make an adapter of these factors of scale 1, with a configuration that says so."""
+def adapter_of(factors: Mapping[str, Factors], like: Mapping[str, Any]) -> StoredAdapter:
+    """Make an adapter of factors of scale 1, by module as `StoredAdapter` has them, and its configuration.
+
+    Args:
+        like: the configuration whose base model and task are kept.
+    """
     names = [f"{module}.lora_{factor}.default.weight" for module in factors for factor in "AB"]
     tensors = [tensor for own in factors.values() for tensor in (own.a, own.b)]
     ranks = {module.removeprefix(PREFIX): len(own.a) for module, own in factors.items()}
