@@ -36,6 +36,7 @@ LAYERS = (
     ("merging",),
     ("measurements",),
     ("claims",),
+    ("advice",),
     ("report",),
     ("runs",),
     ("api",),

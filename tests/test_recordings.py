@@ -257,6 +257,11 @@ def test_replicates_and_runs_are_found(tmp_path: Path, capsys: pytest.CaptureFix
         (["analyze", "rows", "--null", "wide"], "different spaces"),
         (["advise"], "at least one recording"),
         (["analyze", "rows", "--end", "nothing"], "adapter"),
+        (["advise", "rows", "--check"], "--optimizer"),
+        (["advise", "rows", "--check", "--optimizer", "sgd"], "--model and --data are missing"),
+        (["advise", "rows", "--check", "--optimizer", "sgd", "--model", "m"], "--data is missing"),
+        (["advise", "rows", "--data", "data.jsonl"], "together with --check"),
+        (["advise", "rows", "--check", "--optimizer", "sgd", "--model", "m", "--data", "no.jsonl"], "no.jsonl"),
     ],
 )
 def test_bad_input(

@@ -3,6 +3,8 @@
 from .activations.capture import Place as Place
 from .activations.capture import problem_reader as problem_reader
 from .activations.capture import read_rows as read_rows
+from .advice.check import check_advice as check_advice
+from .advice.training import Training as Training
 from .api import Results as Results
 from .api import measure as measure
 from .bases import Basis as Basis

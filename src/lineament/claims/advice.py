@@ -7,9 +7,10 @@ with the spread over starting times within that run, and says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from lineament.claims.advice_tests import MEASUREMENT, Tested, rank_test, span_test, tests_of
 from lineament.claims.evidence import mean_or_none
 from lineament.claims.intervals import over_seeds
 from lineament.records import Label, Quantity, Record, label_values
@@ -41,6 +42,9 @@ class Advice:
         null: of independent updates, or whatever the quantity's definition says.
         figure: name and labels of the record's quantity.
         blind: the same figure of a blind run, whose gradients know nothing; None where there is none.
+        quantity, labels: the same figure, for programs.
+        tested: what its test gave; None where it was not tested.
+        testable: whether it is advice that has a test; controls and what is only described have none.
     """
 
     topic: str
@@ -54,6 +58,40 @@ class Advice:
     figure: str
     reason: str | None = None
     blind: float | None = None
+    quantity: str = ""
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    tested: Tested | None = None
+    testable: bool = False
+    short: str = ""
+
+    @property
+    def no_advice(self) -> str | None:
+        """Why nothing can be done by this line, so that there is nothing to test; None where something can."""
+        if self.value is None:
+            return "it did not cross" if (self.reason or "").startswith((">", "<")) else self.reason or "not measured"
+        return "its interval reaches 0" if self.low is not None and self.low <= 0 else None
+
+    @property
+    def standing(self) -> str:
+        """One word: passed, failed or undecided in its test, untested, no advice; a dash for what has no test."""
+        if not self.testable:
+            return "-"
+        if self.no_advice:
+            return "no advice"
+        return self.tested.outcome if self.tested else "untested"
+
+    @property
+    def sentence(self) -> str | None:
+        """What the test gave, in a sentence; None where there was none, or nothing can be said."""
+        if self.tested is None:
+            return None
+        parts = [f"{one.text}: {_held(one.holds)}" for one in self.tested.conditions if one.holds is not True]
+        missed = f" ({'; '.join(parts)})" if parts and self.tested.value is not None else ""
+        return f"{self.short}: {self.tested.text}: {self.tested.outcome}{missed}"
+
+
+def _held(holds: bool | None) -> str:
+    return "not to be told" if holds is None else "no"
 
 
 SPAN = "First steps that span the run"
@@ -70,12 +108,23 @@ RANK = "Rank that the updates used"
 
 
 def advise(records: Sequence[Record]) -> list[Advice]:
-    """Return the lines of all topics, from the records of one target's recordings."""
-    return [*_spans(records), *_lives(records), *_stale(records), *_ranks(records)]
+    """Return the lines of all topics, from the records of one target's recordings, each with what its test gave.
+
+    Args:
+        records: analyses of the recordings and, where lines were tested, the records of those tests.
+    """
+    own, tests = analyses(records), tests_of(records)
+    return [*_spans(own, tests), *_lives(own), *_stale(own), *_ranks(own, tests)]
+
+
+def analyses(records: Sequence[Record]) -> list[Record]:
+    """Return the analyses of recordings among records, without those of tests of advice."""
+    return [record for record in records if record.measurement != MEASUREMENT]
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
     """Return what must be known to read the lines: the blind run or why there is none, and rows that were left out."""
+    records = analyses(records)
     blind = [quantity for record in records for quantity in record.select("blind_run")]
     made = dict.fromkeys(str(quantity.labels["optimizer"]) for quantity in blind if quantity.value is not None)
     missing = dict.fromkeys(str(quantity.reason) for quantity in blind if quantity.value is None)
@@ -88,13 +137,18 @@ def remarks(records: Sequence[Record]) -> list[str]:
     return sentences + [f"Updates that are exactly zero, and are not counted: {words}." for words in named]
 
 
-def _spans(records: Sequence[Record]) -> Iterator[Advice]:
+def _spans(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advice]:
     for space_of in label_values(records, "steps_to_span", "space_of"):
         for share in label_values(records, "steps_to_span", "share"):
             for basis, text in (("prefix", "first steps"), ("control_random_times", "steps at random times")):
                 labels = {"share": share, "basis": basis, "space_of": space_of}
                 words = f"{float(share):.0%} of {_displacement(space_of)}: {text}"
-                yield _line(records, SPAN, words, "steps_to_span", labels)
+                line = _line(records, SPAN, words, "steps_to_span", labels)
+                if basis == "prefix":
+                    steps = whole_steps(line.value)
+                    found = span_test(tests, labels, float(share), steps)
+                    line = replace(line, testable=True, tested=found, short=f"first {steps} updates")
+                yield line
 
 
 def _lives(records: Sequence[Record]) -> Iterator[Advice]:
@@ -138,11 +192,18 @@ def _when(share: Label, at_share: Label, steps: set[tuple[Label, Label]]) -> str
     return f"{float(share):.0%} of the run at {float(at_share):.0%}"
 
 
-def _ranks(records: Sequence[Record]) -> Iterator[Advice]:
+def whole_steps(value: float | None) -> int:
+    """Return the first steps that a span's value, which is a mean over recordings, stands for; 0 without one."""
+    return 0 if value is None else math.ceil(value)
+
+
+def _ranks(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advice]:
     for statistic in label_values(records, "mean_module_rank", "statistic"):
         paid = label_values(records, "mean_module_rank", "paid")
         words = f"{str(statistic).replace('_', ' ')} of dW per module, rank {float(paid[0]):g} paid for"
-        yield _line(records, RANK, words, "mean_module_rank", {"statistic": statistic})
+        line = _line(records, RANK, words, "mean_module_rank", {"statistic": statistic})
+        found, value = None if line.value is None else rank_test(tests, statistic, line.value), line.value or 0.0
+        yield replace(line, tested=found, testable=True, short=f"{words.split(' of ')[0]} {value:.2g}")
     for space_of in label_values(records, "run_rank", "space_of"):
         labels = {"statistic": "participation_ratio", "space_of": space_of}
         yield _line(records, RANK, f"participation ratio of all updates, {_space(space_of)}", "run_rank", labels)
@@ -166,6 +227,7 @@ def _line(records: Sequence[Record], topic: str, text: str, quantity: str, label
         mean_or_none(one.null for one in measured if one.null is not None),
         unit, _name(quantity, labels), reason,
         mean_or_none(one.blind for one in measured if one.blind is not None),
+        quantity, labels,
     )  # fmt: skip
 
 

@@ -117,7 +117,11 @@ def _target(target: str, records: Sequence[Record], rank: int) -> dict[str, Any]
         "id": identifier(target),
         "failed": recovery.not_recovered(records),
         "sections": [
-            _section(section, [r for r in records if r.measurement == section.measurement], rank)
+            _section(
+                section,
+                [r for name in (section.measurement, *section.also) for r in records if r.measurement == name],
+                rank,
+            )
             for section in sections
         ],
     }

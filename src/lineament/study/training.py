@@ -57,7 +57,7 @@ def train(
     """
     loss_of = loss_of or problem.loss
     parameters = problem.parameters.tensors
-    with _own_gradients(parameters):
+    with own_gradients(parameters):
         for step in range(steps):
             loss = loss_of(batch_at(step))
             value = float(loss.detach())
@@ -73,7 +73,7 @@ def train(
 
 
 @contextmanager
-def _own_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
+def own_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
     """Put gradients that somebody else accumulated aside, and back on exit, also after an exception."""
     kept = [parameter.grad for parameter in parameters]
     try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -147,6 +148,39 @@ def pair_spectrum(
     left = np.asarray(np.linalg.qr(np.concatenate([b_end - b_start, b_start], axis=1), mode="r"))
     right = np.asarray(np.linalg.qr(np.concatenate([a_end, a_end - a_start]).T, mode="r"))
     return np.asarray(abs(scale) * np.linalg.svd(left @ right.T, compute_uv=False))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """dW_end - dW_start of one adapted weight by its singular value decomposition, never formed.
+
+    Attributes:
+        left: (d_out, n_values) and right: (n_values, d_in), orthonormal. values: descending, at most 2 rank.
+    """
+
+    left: Float64[Tensor, "d_out n_values"]
+    values: Float64[Tensor, " n_values"]
+    right: Float64[Tensor, "n_values d_in"]
+
+    def of(self, chosen: Sequence[int]) -> tuple[Float64[Tensor, "d_out n"], Float64[Tensor, "n d_in"]]:
+        """Return factors of the part along some singular directions, counted from 0."""
+        kept = list(chosen)
+        return self.left[:, kept] * self.values[kept], self.right[kept]
+
+
+def effective_difference(
+    pair: FactorPair, theta_start: Float[Tensor, " n_params"], theta_end: Float[Tensor, " n_params"]
+) -> Difference:
+    """Decompose dW_end - dW_start of one pair exactly, from QR of its factors [B_end - B_start, B_start] and [A; A'].
+
+    Args:
+        theta_start, theta_end: flat factor vectors, (n_params,).
+    """
+    (a_start, b_start), (a_end, b_end) = _factors(pair, theta_start), _factors(pair, theta_end)
+    left, left_triangle = torch.linalg.qr(torch.cat([b_end - b_start, b_start], dim=1))
+    right, right_triangle = torch.linalg.qr(torch.cat([a_end, a_end - a_start]).T)
+    inner, values, outer = torch.linalg.svd(pair.scale * left_triangle @ right_triangle.T, full_matrices=False)
+    return Difference(left @ inner, values, outer @ right.T)
 
 
 class _PairRows:

@@ -14,7 +14,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lineament.claims.advice import Advice, advise, remarks
+from lineament.claims.advice import Advice, advise, analyses, remarks
+from lineament.claims.advice_tests import MEASUREMENT
+from lineament.commands.recordings.checking import check_recordings, earlier_tests, sources_of
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
 from lineament.commands.terminal import console, job_progress, name_foreign
 from lineament.errors import InputError, LineamentError
@@ -33,6 +35,7 @@ from lineament.vectors.recording.reader import Trajectory
 ADVICE = "advice.json"
 # Pairs of identical checkpoints that are named.
 MAX_SHOWN = 5
+STANDING_STYLES = {"passed": "green", "failed": "red", "undecided": "yellow"}
 BASES = {"null": "null_noise_prefix", "other": "control_other_data"}
 
 
@@ -86,27 +89,41 @@ def _oddities(made: Trajectory) -> Iterator[str]:
 
 
 def analyzed(flags: AnalysisFlags) -> list[Record]:
-    """Return the records of every recording, made again where something that they depend on has changed."""
-    flags.check()
+    """Return the records of every recording and, with `--check`, those of the tests of what they advise.
+
+    Tests that an earlier call made of the same recordings count too.
+    """
+    flags.require_usable()
     options, recordings = flags.options, _recordings(flags.paths)
     companions = _companions(flags, recordings[0][2])
     if not _is_old_analysis(flags.folder):
         require_ours(flags.folder, "analysis")
     require_writable(flags.folder)
     torch.set_num_threads(flags.threads)
-    folder, records = RunFolder(flags.folder), list[Record]()
+    sources = sources_of(flags, recordings) if isinstance(flags, Advise) and flags.check else None
+    folder, records = RunFolder(flags.folder), dict[Path, Record]()
     with folder.locked(), job_progress(flags.quiet) as show:
         mark(flags.folder, "analysis")
         delete_leftovers(flags.folder)  # of an analysis that was killed
         for target, seed, path in recordings:
             progress: Callable[[str, int, int], None] = partial(show, f"{target}, seed {seed}")
-            records.append(analyze_recording(Trajectory(path), target, seed, options, companions, progress))
-            records[-1].save(folder.records)
-        write_json(flags.folder / ADVICE, {"schema": 1, "advice": _bodies(records)})
-        _drop_others(folder.records, records)
-        write_report(flags.folder)
+            records[path] = analyze_recording(Trajectory(path), target, seed, options, companions, progress)
+            records[path].save(folder.records)
+        own = list(records.values())
+        _write(flags.folder, own + (tests := earlier_tests(folder.records, own)))
+        if sources:
+            lines = {target: advise(some) for target, some in _by_target(own)}
+            tests = list(check_recordings(records, sources, lines, tests, folder.records, show, options))
+            _write(flags.folder, own + tests)
     name_foreign(folder.records)
-    return records
+    return own + tests
+
+
+def _write(folder: Path, records: Sequence[Record]) -> None:
+    """Write the advice and the report, and delete records of something else."""
+    write_json(folder / ADVICE, {"schema": 2, "advice": _bodies(records)})
+    _drop_others(folder / "records", records)
+    write_report(folder)
 
 
 def _recordings(paths: Sequence[Path]) -> list[tuple[str, int, Path]]:
@@ -150,13 +167,13 @@ def _drop_others(folder: Path, records: Sequence[Record]) -> None:
 
 def _is_analysis_record(path: Path) -> bool:
     """Return whether name and content are those of a record that an analysis writes."""
-    if not (path.name.startswith(f"{NAME}-") and path.is_file()):
+    if not (path.name.startswith((f"{NAME}-", f"{MEASUREMENT}-")) and path.is_file()):
         return False
     try:
         record = Record.load(path, with_arrays=False)
     except (LineamentError, OSError):
         return False
-    return record.measurement == NAME and record.name == path.stem
+    return record.measurement in (NAME, MEASUREMENT) and record.name == path.stem
 
 
 def _is_old_analysis(folder: Path) -> bool:
@@ -172,7 +189,11 @@ def _is_old_analysis(folder: Path) -> bool:
 
 
 def _bodies(records: Sequence[Record]) -> list[dict[str, object]]:
-    return [{"target": target, **asdict(line)} for target, own in _by_target(records) for line in advise(own)]
+    return [
+        {"target": target, **asdict(line), "standing": line.standing}
+        for target, own in _by_target(records)
+        for line in advise(own)
+    ]
 
 
 def _by_target(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
@@ -182,7 +203,8 @@ def _by_target(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
 
 
 def _print(records: Sequence[Record], out: Path) -> None:
-    for target, own in _by_target(records):
+    for target, both in _by_target(records):
+        own = analyses(both)
         first = own[0]
         noun = "recording" if len(own) == 1 else "recordings"
         lengths = sorted({record.value("recorded", what="steps") or 0 for record in own})
@@ -191,11 +213,14 @@ def _print(records: Sequence[Record], out: Path) -> None:
         console.print(Text.assemble((target, "bold"), what))
         for remark in remarks(own):
             console.print(remark, style="dim")
-        for topic, grouped in groupby(advise(own), key=lambda line: (line.topic, line.figure.partition("(")[0])):
+        for topic, grouped in groupby(advise(both), key=lambda line: (line.topic, line.quantity)):
             lines = list(grouped)
             console.print(_table(topic, lines))
             for reason in dict.fromkeys(line.reason for line in lines if line.reason and not _censored(line)):
                 console.print(f"-: {reason}", style="dim")
+            for line in lines:
+                if sentence := line.sentence:
+                    console.print(sentence)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
@@ -205,9 +230,13 @@ def _table(topic: tuple[str, str], lines: Sequence[Advice]) -> Table:
     table.add_column(Text.assemble(f"{topic[0]}\n", (f"{topic[1]}, {', '.join(units)}", "dim")), overflow="fold")
     for name in ("value", "95 %", "blind", "null"):
         table.add_column(name, justify="right", no_wrap=True)
+    tested = any(line.testable for line in lines)
+    if tested:
+        table.add_column("test", no_wrap=True)
     for line in lines:
         beside = ["-" if number is None else f"{number:.3g}" for number in (line.blind, line.null)]
-        table.add_row(line.text, _value(line), _interval(line), *beside)
+        standing = [Text(line.standing, STANDING_STYLES.get(line.standing, "dim"))] if tested else []
+        table.add_row(line.text, _value(line), _interval(line), *beside, *standing)
     return table
 
 

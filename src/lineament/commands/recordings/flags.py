@@ -56,7 +56,7 @@ class AnalysisFlags(StatedOptimizer):
             optimizer=stated if self.optimizer else None,
         )
 
-    def check(self) -> None:
+    def require_usable(self) -> None:
         """Refuse what can be known to be wrong before a recording is read."""
         if not self.paths:
             raise InputError("name at least one recording or run folder.")
@@ -71,11 +71,31 @@ class Analyze(AnalysisFlags):
 class Advise(AnalysisFlags):
     """Print what recordings say about practice: steps that span the run, refresh intervals, staleness, rank used.
 
-    Recordings that are not analyzed yet are analyzed first.
+    Recordings that are not analyzed yet are analyzed first. With --check, each line that has a test is tested on the
+    run's own model and data: those of the run folder that holds the recordings, or else --model and --data.
     """
 
     json: bool = False
     """print the lines as JSON"""
+    check: bool = False
+    """test the lines, by training again; takes a few times to some twenty times the recorded training"""
+    model: str | None = None
+    """for recordings outside a run folder: the model that was trained (as it was before, for all weights)"""
+    adapter: Path | None = None
+    """for recordings of a LoRA adapter outside a run folder: any saved adapter of that training"""
+    data: str | None = None
+    """for recordings outside a run folder: the data that was trained on, in any form that `lineament run lm` reads"""
+    batch: PositiveInt = 16
+    """examples per step when a training outside a run folder is made again"""
+    examples: PositiveInt = 128
+    """held-out examples on which such a training is judged; as many again choose step sizes"""
+
+    def require_usable(self) -> None:
+        """Refuse what can be known to be wrong before a recording is read, in flags that belong together too."""
+        super().require_usable()
+        given = [name for name in ("model", "adapter", "data") if getattr(self, name) is not None]
+        if given and not self.check:
+            raise InputError(f"--{given[0]} says how a training is made again; give it together with --check.")
 
 
 @dataclass(frozen=True)

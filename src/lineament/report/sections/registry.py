@@ -29,8 +29,6 @@ SECTIONS = (
 
 def sections_of(measurements: Collection[str]) -> list[Section]:
     """Return the sections that show some measurements; one that has no section gets a table after all others."""
-    others = sorted(set(measurements) - {section.measurement for section in SECTIONS})
-    return [
-        *(section for section in SECTIONS if section.measurement in measurements),
-        *(generic_section(name) for name in others),
-    ]
+    shown = [section for section in SECTIONS if section.measurement in measurements]
+    covered = {name for section in shown for name in (section.measurement, *section.also)}
+    return [*shown, *(generic_section(name) for name in sorted(set(measurements) - covered))]

@@ -47,6 +47,7 @@ class Section:
 
     Attributes:
         measurement: the measurement whose records it is made from.
+        also: other measurements whose records its makers are given too, after those; they get no section of their own.
         title, subtitle: its heading, and what it is about.
         pictures, tables: in reading order.
         nulls: quantity -> its null in words, where the numbers alone would not tell.
@@ -63,6 +64,7 @@ class Section:
     tables: Tables = _nothing
     nulls: Mapping[str, str] = field(default_factory=dict)
     anchor: str = ""
+    also: tuple[str, ...] = ()
     defines: tuple[str, ...] = ()
     opening: Opening | None = None
     warning: Callable[[Sequence[Record]], str | None] = lambda sources: None

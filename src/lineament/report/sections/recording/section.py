@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lineament.claims.advice_tests import MEASUREMENT
 from lineament.report.sections.recording.pictures import planes_picture, span_picture, staleness_picture
 from lineament.report.sections.recording.tables import advice_table, module_table
 from lineament.report.sections.section import Opening, Section, each
@@ -20,4 +21,5 @@ SECTION = Section(
     pictures=each(span_picture, planes_picture, staleness_picture),
     tables=each(advice_table, module_table),
     opening=OPENING,
+    also=(MEASUREMENT,),
 )

@@ -15,10 +15,13 @@ MAX_MODULES = 40
 def advice_table(sources: Sequence[Record]) -> Table:
     """Tabulate every line of `lineament advise`."""
     rows = [
-        (line.text, _value(line), _interval(line), _number(line.blind), _number(line.null), line.topic, line.figure)
+        (
+            *(line.text, _value(line), _interval(line), _number(line.blind), _number(line.null)),
+            *(_test(line), line.topic, line.figure),
+        )
         for line in advise(sources)
     ]
-    columns = ("what", "value", "95 % interval", "blind run", "null", "answers", "quantity behind it")
+    columns = ("what", "value", "95 % interval", "blind run", "null", "test", "answers", "quantity behind it")
     note = "Interval: Student t over recordings; for one recording, where the cell says so, the spread within the run."
     note = " ".join([note, *remarks(sources)])
     return Table("What the recording says about practice", columns, rows, note)
@@ -57,6 +60,13 @@ def _interval(line: Advice) -> str:
     if line.low is None or line.high is None:
         return f"none: {line.interval}" if line.value is not None else ""
     return f"[{number(line.low)}, {number(line.high)}] over {line.interval}".replace("over within", "within")
+
+
+def _test(line: Advice) -> str:
+    """Return what the line's test gave, or why there was none."""
+    if line.tested is not None and line.tested.value is not None:
+        return f"{line.standing}: {line.tested.text} ({line.tested.interval})"
+    return f"no advice: {line.no_advice}" if line.standing == "no advice" else line.standing
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,156 @@
+"""`lineament advise --check`: how each recorded training is made again, and the tests of its advice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from lineament.advice.check import check_recording, require_checkable
+from lineament.advice.training import Training, recovery_training, task_training
+from lineament.claims.advice import Advice
+from lineament.claims.advice_tests import MEASUREMENT, tests_of
+from lineament.commands.recordings.flags import Advise
+from lineament.errors import InputError
+from lineament.measurements.recording.analysis import STUDY
+from lineament.measurements.recording.options import AnalysisOptions
+from lineament.problems.factory import factory_of
+from lineament.problems.progress import Progress, silent
+from lineament.records import Record
+from lineament.runs.executors.progress import JobProgress
+from lineament.runs.folder import RunFolder
+from lineament.settings.presets import resolve
+from lineament.settings.settings import Settings
+from lineament.settings.task import data_name
+from lineament.streams import Streams
+from lineament.study.case import Case
+from lineament.vectors.recording.reader import Trajectory
+
+# Folders of a run that hold recordings of its recoveries.
+RECORDINGS = ("recording", "recording-no-momentum")
+Place = tuple[str, int, Path]
+
+
+# Loads model and data, told what it does.
+Source = Callable[[Progress], Training]
+
+
+def sources_of(flags: Advise, recordings: Sequence[Place]) -> dict[Path, Source]:
+    """Return how the training of every recording is made again: from the run folder that holds it, or from flags.
+
+    Raises:
+        InputError: a recording outside a run folder without --model and --data, one that holds sketched rows or whose
+            optimizer is not known, flags beside a run folder, or a model of other parameters; says what is needed.
+    """
+    sources: dict[Path, Source] = {}
+    given: Training | None = None
+    for target, _, path in recordings:
+        trajectory = Trajectory(path)
+        require_checkable(trajectory, flags.options)
+        of_run = _of_run_folder(flags, target, path)
+        if of_run is not None:
+            sources[path] = of_run
+            continue
+        _require_flags(flags, trajectory)
+        given = given or _of_flags(flags)
+        given.space_of(trajectory)
+        sources[path] = partial(_already, given)
+    return sources
+
+
+def earlier_tests(folder: Path, analyses: Sequence[Record]) -> list[Record]:
+    """Return the records of tests that an earlier call made of these recordings."""
+    files = [folder / f"{replace(record, measurement=MEASUREMENT).name}.json" for record in analyses]
+    tests = [Record.load(file) for file in files if file.exists()]
+    return tests_of([*analyses, *tests])
+
+
+def check_recordings(
+    analyses: Mapping[Path, Record],
+    sources: Mapping[Path, Source],
+    lines: Mapping[str, Sequence[Advice]],
+    earlier: Sequence[Record],
+    folder: Path,
+    show: JobProgress,
+    options: AnalysisOptions,
+) -> Iterator[Record]:
+    """Yield the record of the tests of each recording; each is saved as it grows.
+
+    Args:
+        analyses: recording -> its record. lines: target -> what is advised from all of its recordings.
+        earlier: what an earlier call tested already. folder: of records.
+        options: of the analysis; they state the optimizer, where a recording does not know it.
+    """
+    for path, analysis in analyses.items():
+        progress = partial(show, f"{analysis.target}, seed {analysis.seed}")
+        known = [record for record in earlier if (record.target, record.seed) == (analysis.target, analysis.seed)]
+        yield check_recording(
+            Trajectory(path),
+            sources[path](progress),
+            analysis,
+            lines[analysis.target],
+            options,
+            earlier=known[0] if known else None,
+            progress=progress,
+            save=lambda record: record.save(folder),
+        )
+
+
+def _of_run_folder(flags: Advise, target: str, path: Path) -> Source | None:
+    """Return how a recovery of a run is made again; None where the recording lies in no run folder."""
+    whole = path.absolute()
+    run, named = whole.parent.parent, STUDY.fullmatch(whole.name)
+    if whole.parent.name not in RECORDINGS or not RunFolder(run).config.exists() or named is None:
+        return None
+    if given := [name for name in ("model", "adapter", "data") if getattr(flags, name) is not None]:
+        raise InputError(f"{path} lies in the run {run}, which says how it was trained; leave --{given[0]} out.")
+    return partial(_of_run, RunFolder(run).settings(), run, target, int(named[2]))
+
+
+def _already(training: Training, progress: Progress) -> Training:
+    return training
+
+
+def _require_flags(flags: Advise, trajectory: Trajectory) -> None:
+    lora = trajectory.space.kind == "lora_factors"
+    needed = {"--model": flags.model, "--data": flags.data, **({"--adapter": flags.adapter} if lora else {})}
+    if missing := [name for name, value in needed.items() if not value]:
+        adapter = " --adapter FOLDER (a saved adapter of that training)" if lora else ""
+        raise InputError(
+            f"{trajectory.folder} lies in no run folder, so nothing says how its training can be made again: "
+            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing. Give --model NAME (the model that "
+            f"was trained){adapter} --data FILE (what it was trained on), or call lineament.check_advice with your own "
+            "training function."
+        )
+    if flags.adapter and not lora:
+        raise InputError(f"{trajectory.folder} records plain weights and no LoRA factors; leave --adapter out.")
+
+
+def _of_run(settings: Settings, run: Path, target: str, seed: int, progress: Progress) -> Training:
+    problem = factory_of(settings).make(settings, seed, progress)
+    files = RunFolder(run).study_files(target, seed)
+    return recovery_training(Case(problem, settings, target, seed, files, progress=progress))
+
+
+def _of_flags(flags: Advise) -> Training:
+    settings = _settings(flags)
+    problem = factory_of(settings).make(settings, flags.seed, silent)
+    streams = Streams(flags.seed).child("advice").child("batches")
+    return task_training(problem, settings.task.targets[0], flags.batch, streams)
+
+
+def _settings(flags: Advise) -> Settings:
+    task = data_name(flags.data or "")
+    changes = {
+        "model.name": flags.model,
+        "model.adapter": str(flags.adapter or ""),
+        "task.data": flags.data,
+        "task.names": (task,),
+        "task.targets": (task,),
+        "task.evaluation_examples": flags.examples,
+        "recovery.space": "lora" if flags.adapter else "full",
+        "threads": flags.threads,
+        "measure": (),
+    }
+    return resolve("lm", "quick", [("the command line", changes)])
