@@ -117,6 +117,7 @@ COMMANDS = {
     "make": ["steer", "make", "data.jsonl"],
     "eval": ["steer", "eval", "v.gguf", "data.jsonl"],
     "generate": ["steer", "generate", "v.gguf", "hello"],
+    "compose": ["compose", "a", "b", "--data", "a.jsonl", "--data", "b.jsonl"],
     "import": ["steer", "import", "v.gguf", "v.safetensors"],
 }
 

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from lineament import InMemoryProblem, StoredAdapter, combine_adapters, save_stored_adapter
 from lineament.errors import InputError
 from lineament.merging.side_branches import SideBranches, losses_at, scale_derivatives
-from lineament.problems.stored_adapters import PREFIX
+from lineament.problems.factor_names import PREFIX
 
 every_family = pytest.mark.parametrize("family", ["llama", "gpt2"])
 

@@ -14,6 +14,7 @@ from lineament import __version__
 from lineament.command_line.completion import completion_script
 from lineament.command_line.help_text import command_help, group_help, overview
 from lineament.command_line.parser import HELP, command_named, parse
+from lineament.commands.compose.flags import Compose
 from lineament.commands.inspect.flags import Cache, Claims, Compare, Export, Keys, Report, Runs
 from lineament.commands.recordings.flags import Advise, Analyze, RecordFromCheckpoints
 from lineament.commands.run.flags import Run
@@ -43,6 +44,7 @@ COMMANDS_BY_AIM: dict[str, dict[str, type]] = {
     },
     "Search around trained weights": {"search": Search},
     "Steer a model's activations": {f"steer {name}": kind for name, kind in steer.ACTIONS.items()},
+    "Add adapters": {"compose": Compose},
     "Look at results": {"report": Report, "claims": Claims, "runs": Runs, "compare": Compare, "export": Export},
     "Settings and stored models": {"keys": Keys, "cache": Cache},
 }
@@ -60,6 +62,7 @@ FUNCTIONS: dict[type, str] = {
     Analyze: "recordings.command:show_analysis",
     Advise: "recordings.command:show_advice",
     RecordFromCheckpoints: "recordings.command:record",
+    Compose: "compose.command:compose",
     Report: "inspect.report:report",
     Claims: "inspect.claims:claims",
     Compare: "inspect.claims:compare",

@@ -1,7 +1,8 @@
 """Whose a folder is: it is written into, and files in it are deleted, only if it is new, empty or marked as ours.
 
 A run, a sweep and a search are marked by the configuration that they begin with, a recording by its index. Folders that
-hold nothing of that kind (an analysis, an adapter, the cache) have a file `lineament.json` that names their kind.
+hold nothing of that kind (an analysis, an adapter, a composition, the cache) have a file `lineament.json` that names
+their kind.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lineament.files.writing import is_left_over, write_json
 
 MARKER = "lineament.json"
 LOCK = "lock"
-Kind = Literal["analysis", "cache", "adapter"]
+Kind = Literal["analysis", "cache", "adapter", "composition"]
 
 
 def is_marked(folder: Path, kind: Kind) -> bool:

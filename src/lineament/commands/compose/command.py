@@ -1,0 +1,128 @@
+"""`lineament compose`: two adapters and their data to a prediction, a measurement, a report and a merged adapter."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+from lineament.commands.compose.flags import Compose
+from lineament.commands.compose.inputs import (
+    Examples,
+    draw_examples,
+    load_base,
+    read_adapters,
+    read_data,
+    require_curvature,
+)
+from lineament.commands.compose.tables import print_composition
+from lineament.commands.terminal import console, job_progress
+from lineament.errors import InputError
+from lineament.files.folders import mark, require_ours, require_writable
+from lineament.files.writing import delete_leftovers
+from lineament.merging.composition_record import NAME, About, composition_record
+from lineament.merging.interference import CompositionOptions, Progress, interference
+from lineament.merging.order import MOST_PARAMETERS, Kappa, changed_weights, order_kappas
+from lineament.merging.scales import best_scales
+from lineament.problems.language_model import LanguageModelProblem
+from lineament.problems.stored_adapters import StoredAdapter
+from lineament.records import Label, Record, record_files
+from lineament.report.page import write_report
+from lineament.vectors.adapter_algebra import combine_adapters, save_stored_adapter
+
+MERGED, RECORDS = "adapter", "records"
+
+
+def compose(flags: Compose) -> int:
+    """Measure, print, and write everything at the end; return the exit code."""
+    flags.require_usable()
+    for folder in (flags.first, flags.second):
+        if folder.absolute() == (flags.out / MERGED).absolute():
+            raise InputError(
+                f"{folder} is where --out {flags.out} would write the merged adapter; choose another --out."
+            )
+    require_ours(flags.out, "composition")
+    require_writable(flags.out)
+    started = time.monotonic()
+    adapters, data = read_adapters(flags), read_data(flags)
+    options = CompositionOptions(flags.scale_values(), flags.draws, flags.seed)
+    with job_progress(flags.quiet) as show:
+        progress = partial(show, _title(flags))
+        progress(f"loading {flags.model}", 0, 1)
+        problem = load_base(flags, adapters)
+        drawn = [
+            draw_examples(problem, one, flags.examples, options.streams.child("data", place))
+            for place, one in enumerate(data)
+        ]
+        require_curvature(problem, adapters, drawn[0].batch)
+        about = _about(flags, problem, adapters, drawn, progress)
+        composition = interference(
+            problem,
+            adapters,
+            (drawn[0].batch, drawn[1].batch),
+            options,
+            validation=(drawn[0].validation, drawn[1].validation),
+            progress=lambda what, done, total: progress(f"measuring {what}", done, total),
+        )
+    best = best_scales(composition)
+    scales = flags.merged_at() or (best.first, best.second)
+    record = composition_record(composition, problem, about)
+    _write(flags.out, record, combine_adapters(adapters, scales))
+    print_composition(record)
+    for note in dict.fromkeys(note for one in drawn for note in one.notes):
+        console.print(f"note: {note}.")
+    _print_end(flags, scales, time.monotonic() - started)
+    return 0
+
+
+def _title(flags: Compose) -> str:
+    return " and ".join(adapter_names(flags.first, flags.second))
+
+
+def adapter_names(first: Path, second: Path) -> tuple[str, str]:
+    """Return the folders' names, with those above them where both are alike."""
+    one, other = first.absolute(), second.absolute()
+    names = one.name, other.name
+    if names[0] == names[1]:
+        names = f"{one.parent.name}/{one.name}", f"{other.parent.name}/{other.name}"
+    return (f"{names[0]} (A)", f"{names[1]} (B)") if names[0] == names[1] else names
+
+
+def _about(
+    flags: Compose,
+    problem: LanguageModelProblem,
+    adapters: tuple[StoredAdapter, StoredAdapter],
+    drawn: list[Examples],
+    progress: Progress,
+) -> About:
+    """Name everything, and measure whether order matters, which is refused with a reason where it takes too much."""
+    names = adapter_names(flags.first, flags.second)
+    data = drawn[0].name, drawn[1].name
+    config: dict[str, Label] = {"model": flags.model, "examples": flags.examples, "draws": flags.draws}
+    n = sum(changed_weights(problem.model, adapters).values())
+    why = f"the adapters change weights of {n:,} parameters, more than the {MOST_PARAMETERS:,} that fit into memory"
+    kappas: list[Kappa] = []
+    if flags.no_order:
+        why = "--no-order was given"
+    elif 0 < n <= MOST_PARAMETERS:
+        progress("measuring whether order matters", 0, 1)
+        kappas = order_kappas(problem, adapters, [one.batch for one in drawn], flags.order_examples)
+    return About(names, data, kappas, why, config)
+
+
+def _write(out: Path, record: Record, merged: StoredAdapter) -> None:
+    """Write everything at once, each file whole; an earlier composition's record goes."""
+    mark(out, "composition")
+    delete_leftovers(out)
+    save_stored_adapter(merged, out / MERGED)
+    for path in record_files(out / RECORDS):
+        if path.stem.startswith(f"{NAME}-"):
+            path.unlink()
+    record.save(out / RECORDS)
+    write_report(out)
+
+
+def _print_end(flags: Compose, scales: tuple[float, float], seconds: float) -> None:
+    chosen = "" if flags.at else ", which validation examples chose"
+    console.print(f"merged adapter, {scales[0]:g} A + {scales[1]:g} B{chosen}: {flags.out / MERGED}", soft_wrap=True)
+    console.print(f"report: {flags.out / 'report.html'} (after {seconds:.0f} s)", soft_wrap=True)

@@ -1,0 +1,194 @@
+"""A composition as a record, from which its report is made.
+
+Data sets and adapters are `first` and `second`; the quantities `adapter` and `examples` carry their names. Ends of
+bootstrap intervals have the label `end`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from lineament.merging.figures import KEPT, N_BOOTSTRAP, DataFigures, Figure, Resampled, figure
+from lineament.merging.interference import Composition
+from lineament.merging.order import Kappa
+from lineament.merging.scales import best_scales
+from lineament.problems.problem import Problem
+from lineament.records import Label, Quantity, Record
+from lineament.settings.plain import digest
+from lineament.vectors.adapter_algebra import adapter_cosine, adapter_norm
+
+NAME = "composition"
+SIDES = ("first", "second")
+CURVATURES = (("first", "first"), ("first", "second"), ("second", "second"))
+NATS = "nats per target token"
+_INTERVAL = f"interval: {N_BOOTSTRAP} bootstrap draws of the data set's examples; base, adapters and grid are fixed"
+DEFINITIONS: Mapping[str, str] = {
+    "adapter": "Frobenius norm of dW = scale B A over all modules; null of the cosine: 0",
+    "cosine": "cosine of the two adapters' dW, whatever factors give them",
+    "examples": "examples of a data set, half of which choose scales",
+    "loss": f"mean loss of the base with s A + t B added in dW; {_INTERVAL}",
+    "slope": "g'A or g'B: derivative of the loss by the adapter's scale at the base",
+    "curvature": "A'HA, A'HB, B'HB at the base, from one Hessian-vector product for each adapter",
+    "interference": "I(s, t) = L(theta + s A + t B) - L(theta + s A) - L(theta + t B) + L(theta); predicted to second "
+    f"order: s t A'HB; null: the median of |I| with B's singular values and random singular vectors; {_INTERVAL}",
+    "interference_at_one": f"I(1, 1); {_INTERVAL}",
+    "null_interference": "I(1, 1) with B replaced by an adapter of the same singular values, module by module, and "
+    "random singular vectors; one for each draw",
+    "interference_rank": "share of the null's draws whose |I(1, 1)| is below that of A and B",
+    "agreement": "correlation of predicted with measured interference over the pairs of scales of the grid",
+    "holds_up_to": "largest scale c along s = t up to which I(c, c) is within 10 % of c^2 A'HB, interpolated; "
+    + _INTERVAL,
+    "keeps_up_to": f"largest scale c along s = t up to which c A + c B keeps at least {KEPT:.0%} of what the data "
+    f"set's own adapter gains alone at c, interpolated; {_INTERVAL}",
+    "kept": "share of what the data set's own adapter gains alone at scale c that c A + c B keeps",
+    "best_scale": "scales with the lowest mean of both data sets' validation losses, on the grid",
+    "best_loss": "held-out loss at these scales, at (1, 1), and with the data set's own adapter alone at 1",
+    "best_gain": f"held-out loss at (1, 1) minus that at the best scales, mean of both data sets; {_INTERVAL}",
+    "kappa": "|H_b g_a - H_a g_b| / |g_a + g_b| at the base, by the weights that the adapters change: what the order "
+    "of two steps changes per unit of step size, plain and with gradients of length 1; null: two batches of one data "
+    "set",
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a composition is of, for its record.
+
+    Attributes:
+        adapters, data: names of A and B, and of their data.
+        why_no_order: why kappa was not measured, where it was not.
+    """
+
+    adapters: tuple[str, str]
+    data: tuple[str, str]
+    kappas: Sequence[Kappa] = ()
+    why_no_order: str = ""
+    config: Mapping[str, Label] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Both adapters."""
+        return " and ".join(self.adapters)
+
+
+def composition_record(composition: Composition, problem: Problem, about: About) -> Record:
+    """Return all figures of a composition.
+
+    Args:
+        problem: whose model the base was.
+    """
+    figures = [*_adapters(composition, about), *_best(composition), *_order(about)]
+    for data in range(2):
+        figures += _of_data(DataFigures(composition, data), about)
+    n_params = sum(len(f.b) * f.a.shape[1] for one in composition.adapters for f in one.factors.values())
+    return Record(
+        measurement=NAME,
+        target=about.title,
+        seed=composition.seed,
+        problem=problem.name,
+        model=problem.model_name,
+        space="lora_effective",
+        n_params=n_params,
+        config_hash=digest({**about.config, "scales": list(composition.scales), "seed": composition.seed}),
+        quantities=tuple(figures),
+        definitions=DEFINITIONS,
+    )
+
+
+def with_ends(name: str, found: Figure, unit: str, labels: Mapping[str, Label]) -> Iterator[Quantity]:
+    """Yield a figure, and its interval's ends as quantities with the label `end`."""
+    stderr = found.stderr if found.value is not None else None
+    yield Quantity(name, found.value, unit, stderr=stderr, labels=labels, reason=found.reason)
+    for end, value in (("low", found.low), ("high", found.high)):
+        if value is not None:
+            yield Quantity(name, value, unit, labels={**labels, "end": end})
+
+
+def _adapters(composition: Composition, about: About) -> Iterator[Quantity]:
+    for side, name, adapter in zip(SIDES, about.adapters, composition.adapters, strict=True):
+        yield Quantity("adapter", adapter_norm(adapter), "weight units", labels={"adapter": side, "name": name})
+    yield Quantity("cosine", adapter_cosine(*composition.adapters), "cosine", null=0.0)
+
+
+def _of_data(figures: DataFigures, about: About) -> Iterator[Quantity]:
+    composition, meeting, side = figures.composition, figures.meeting, SIDES[figures.data]
+    data: dict[str, Label] = {"data": side}
+    yield Quantity("examples", float(meeting.n_examples), "examples", labels={**data, "name": about.data[figures.data]})
+    for place, adapter in enumerate(SIDES):
+        yield from with_ends("slope", figures.slope(place), NATS, {**data, "adapter": adapter})
+    for place, (one, other) in enumerate(CURVATURES):
+        labels = {**data, "adapter": one, "other": other}
+        yield from with_ends("curvature", figures.curvature(place), NATS, labels)
+    for row, s in enumerate(composition.scales):
+        for column, t in enumerate(composition.scales):
+            found = figures.loss(row, column)
+            at = {**data, "s": s, "t": t}
+            yield Quantity("loss", found.value, NATS, stderr=found.stderr, labels=at, reason=found.reason)
+    yield from _interference(figures, data)
+    yield from with_ends("agreement", figures.agreement(), "correlation", data)
+    for name, (found, censored) in (("holds_up_to", figures.holds_up_to()), ("keeps_up_to", figures.keeps_up_to())):
+        yield from with_ends(name, found, "scale", {**data, "censored": int(censored)})
+    yield from (
+        Quantity("kept", share, "fraction", labels={**data, "scale": size}, reason=_why_not_kept(share))
+        for size, share in zip(*figures.kept(), strict=True)
+    )
+
+
+def _why_not_kept(share: float) -> str | None:
+    return "the gain of the adapter alone is not told from 0" if math.isnan(share) else None
+
+
+def _interference(figures: DataFigures, data: Mapping[str, Label]) -> Iterator[Quantity]:
+    composition = figures.composition
+    measured, predicted = composition.measured(figures.data), composition.predicted(figures.data)
+    for row, s in enumerate(composition.scales[1:], 1):
+        for column, t in enumerate(composition.scales[1:], 1):
+            for kind, values in (("measured", measured), ("predicted", predicted)):
+                labels = {**data, "kind": kind, "s": s, "t": t}
+                yield Quantity("interference", float(values[row, column]), NATS, labels=labels)
+    guessed, seen = figures.null()
+    for kind, draws, own in (
+        ("predicted", guessed, figures.curvature(1)),
+        ("measured", seen, figures.interference()),
+    ):
+        yield from with_ends("interference_at_one", own, NATS, {**data, "kind": kind})
+        yield from (
+            Quantity("null_interference", value, NATS, labels={**data, "kind": kind, "draw": draw})
+            for draw, value in enumerate(draws)
+        )
+        if own.value is not None:
+            below = sum(abs(value) < abs(own.value) for value in draws) / len(draws)
+            yield Quantity("interference_rank", below, "fraction", labels={**data, "kind": kind})
+
+
+def _best(composition: Composition) -> Iterator[Quantity]:
+    best, at = best_scales(composition), composition.one
+    for side, scale in zip(SIDES, (best.first, best.second), strict=True):
+        reason = "at the edge of the grid" if best.at_edge else None
+        yield Quantity("best_scale", scale, "scale", labels={"adapter": side}, reason=reason)
+    gains = []
+    for data, (side, meeting) in enumerate(zip(SIDES, composition.meetings, strict=True)):
+        held_out = meeting.grid[..., ~meeting.validation]
+        resampled = Resampled.of(held_out.shape[-1], composition.seed, f"held out {side}")
+        alone = held_out[at, 0] if data == 0 else held_out[0, at]
+        shown = {"best": held_out[best.place], "one": held_out[at, at], "alone": alone, "base": held_out[0, 0]}
+        for which, losses in shown.items():
+            yield from with_ends("best_loss", figure(resampled.means(losses)), NATS, {"data": side, "at": which})
+        gains.append(resampled.means(held_out[at, at] - held_out[best.place]))
+    yield from with_ends("best_gain", figure(torch.stack(gains).mean(dim=0)), NATS, {})
+
+
+def _order(about: About) -> Iterator[Quantity]:
+    if not about.kappas:
+        reason = about.why_no_order or "it was not asked for"
+        yield Quantity("kappa", None, "per step-size unit", labels={"pair": "between", "batch": 0}, reason=reason)
+    counts: dict[str, int] = {}
+    for kappa in about.kappas:
+        number = counts[kappa.pair] = counts.get(kappa.pair, -1) + 1
+        labels: dict[str, Label] = {"pair": kappa.pair, "batch": number}
+        yield Quantity("kappa", kappa.plain, "per step-size unit", labels={**labels, "gradients": "plain"})
+        yield Quantity("kappa", kappa.unit_norm, "per step-size unit", labels={**labels, "gradients": "unit norm"})

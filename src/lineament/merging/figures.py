@@ -1,0 +1,184 @@
+"""What a composition says in numbers, each with an interval from a bootstrap over examples.
+
+The bootstrap draws the examples of each data set anew, with replacement; one base, one pair of adapters and the grid
+are fixed, so its intervals speak of other examples and of nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lineament.merging.interference import Composition, Meeting
+from lineament.records import is_told
+from lineament.streams import Streams
+from lineament.vectors.local_geometry import TOLERANCE, last_within, relative_errors, rounding_of
+
+N_BOOTSTRAP = 400
+TAILS = (2.5, 97.5)
+# A sum keeps a task where it keeps this share of what the task's adapter alone gains at the same scale.
+KEPT = 0.9
+# An interval is given where at least this share of the bootstrap's draws has a value.
+LEAST_DEFINED = 0.9
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its bootstrap interval over examples; None where there is none, with the reason.
+
+    Attributes:
+        stderr: standard deviation over the bootstrap's draws.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    stderr: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Means over examples, and over the bootstrap's draws of examples.
+
+    Attributes:
+        weights: (1 + n_draws, n_examples), rows that sum to 1; the first is the plain mean.
+    """
+
+    weights: Tensor
+
+    @staticmethod
+    def of(n_examples: int, seed: int, place: int | str) -> Resampled:
+        """Draw examples with replacement; equal arguments draw the same."""
+        generator = Streams(seed).child("composition", "bootstrap").generator(place)
+        drawn = generator.multinomial(n_examples, np.full(n_examples, 1 / n_examples), size=N_BOOTSTRAP)
+        plain = np.ones((1, n_examples))
+        return Resampled(torch.from_numpy(np.concatenate([plain, drawn]) / n_examples))
+
+    def means(self, values: Tensor) -> Tensor:
+        """Average (..., n_examples) over examples in every draw, (..., 1 + n_draws)."""
+        return values.double() @ self.weights.T
+
+
+def figure(draws: Tensor | Sequence[float], reason: str = "undefined") -> Figure:
+    """Return the first of some values with the interval that the others give, (1 + n_draws,)."""
+    values = np.asarray(draws, dtype=float)
+    if not math.isfinite(values[0]):
+        return Figure(None, reason=reason)
+    others = values[1:][~np.isnan(values[1:])]
+    if len(others) < LEAST_DEFINED * len(values[1:]) or not np.isfinite(others).all():
+        return Figure(float(values[0]), reason="no interval: it is undefined in too many draws of examples")
+    low, high = np.percentile(others, TAILS)
+    return Figure(float(values[0]), float(low), float(high), float(others.std()))
+
+
+@dataclass(frozen=True)
+class DataFigures:
+    """What one data set says; `own` is the adapter that was trained for it, 0 for A and 1 for B."""
+
+    composition: Composition
+    data: int
+
+    @property
+    def meeting(self) -> Meeting:
+        """Losses and derivatives on this data set."""
+        return self.composition.meetings[self.data]
+
+    @property
+    def resampled(self) -> Resampled:
+        """The bootstrap of this data set's examples."""
+        return Resampled.of(self.meeting.n_examples, self.composition.seed, self.data)
+
+    def loss(self, row: int, column: int) -> Figure:
+        """Return the loss at a place of the grid."""
+        return figure(self.resampled.means(self.meeting.grid[row, column]), "the loss is not finite there")
+
+    def slope(self, adapter: int) -> Figure:
+        """Return g'A or g'B."""
+        return figure(self.resampled.means(self.meeting.slopes[:, adapter]))
+
+    def curvature(self, place: int) -> Figure:
+        """Return A'HA, A'HB or B'HB."""
+        return figure(self.resampled.means(self.meeting.curvatures[:, place]))
+
+    def interference(self) -> Figure:
+        """Return I(1, 1)."""
+        at = self.composition.one
+        return figure(self.resampled.means(self.meeting.interference()[at, at]), "a loss is not finite there")
+
+    def interference_at(self) -> Tensor:
+        """Return mean I over the grid without its scales of 0, (n_scales - 1, n_scales - 1)."""
+        return self.meeting.interference()[1:, 1:].mean(dim=-1)
+
+    def null(self) -> tuple[list[float], list[float]]:
+        """Return I(1, 1) with every draw of the null, predicted and measured."""
+        meeting, at = self.meeting, self.composition.one
+        alone = meeting.grid[at, 0] - meeting.grid[0, 0]
+        measured = meeting.null_losses[:, 1] - meeting.null_losses[:, 0] - alone
+        return meeting.null_curvatures.mean(dim=-1).tolist(), measured.mean(dim=-1).tolist()
+
+    def agreement(self) -> Figure:
+        """Return the correlation of predicted with measured interference over the pairs of scales of the grid."""
+        steps = torch.tensor(self.composition.scales[1:], dtype=torch.float64)
+        expected = torch.outer(steps, steps).reshape(-1, 1)
+        cells = self.resampled.means(self.meeting.interference()[1:, 1:]).flatten(0, 1)
+        sign = torch.sign(self.resampled.means(self.meeting.curvatures[:, 1]))
+        if len(cells) < 3:
+            return Figure(None, reason="fewer than three pairs of scales")
+        x, y = expected - expected.mean(), cells - cells.mean(dim=0)
+        return figure(sign * (x * y).sum(dim=0) / (x.norm() * y.norm(dim=0)))
+
+    def holds_up_to(self) -> tuple[Figure, bool]:
+        """Return the largest scale along s = t up to which I is predicted within 10 %, and whether none leaves that."""
+        sizes, losses = self._line()
+        together = losses[:, 2] - losses[:, 0] - losses[:, 1] + losses[:, 3]
+        bent = self.resampled.means(self.meeting.curvatures[:, 1])
+        start = float(losses[0, 3, 0])
+        rounding = rounding_of(start, self.composition.dtype) if math.isfinite(start) else math.inf
+        found = []
+        for draw in range(together.shape[1]):
+            predictions = [size**2 * float(bent[draw]) for size in sizes]
+            errors = relative_errors(together[:, draw].tolist(), predictions, rounding)
+            found.append(last_within(sizes, errors, TOLERANCE))
+        return figure([radius for radius, _ in found], "no change is larger than rounding"), found[0][1]
+
+    def kept(self) -> tuple[list[float], list[float]]:
+        """Return scales along s = t, and the share of the own adapter's gain that the sum keeps at each."""
+        sizes, losses = self._line()
+        alone, together = losses[:, 3] - losses[:, self.data], losses[:, 3] - losses[:, 2]
+        return list(sizes), self._shares(alone, together)[:, 0].tolist()
+
+    def keeps_up_to(self) -> tuple[Figure, bool]:
+        """Return the largest scale along s = t up to which the sum keeps 90 % of the gain; whether always."""
+        sizes, losses = self._line()
+        alone, together = losses[:, 3] - losses[:, self.data], losses[:, 3] - losses[:, 2]
+        shares = self._shares(alone, together)
+        found = [last_within(sizes, (1 - shares[:, i]).tolist(), 1 - KEPT) for i in range(shares.shape[1])]
+        reason = "this adapter alone gains nothing on its data that is told from 0"
+        return figure([radius for radius, _ in found], reason), found[0][1]
+
+    def _shares(self, alone: Tensor, together: Tensor) -> Tensor:
+        """Divide, where the gain of the adapter alone is told from 0 (protocol, section 7); nan elsewhere."""
+        told = [is_told(float(row[0]), float(row[1:].std())) for row in alone]
+        shares = together / alone
+        shares[~torch.tensor(told)] = torch.nan
+        return shares
+
+    def _line(self) -> tuple[tuple[float, ...], Tensor]:
+        """Return all scales along s = t, and mean losses with A, with B, with both and with none.
+
+        Returns:
+            (n_sizes,), and (n_sizes, 4, 1 + n_draws).
+        """
+        grid, n = self.meeting.grid, len(self.composition.scales)
+        steps = torch.arange(1, n)
+        coarse = torch.stack([grid[steps, 0], grid[0, steps], grid[steps, steps]], dim=1)
+        losses = torch.cat([self.meeting.small, coarse])
+        base = grid[0, 0].expand(len(losses), 1, -1)
+        sizes = (*self.composition.small, *self.composition.scales[1:])
+        return sizes, self.resampled.means(torch.cat([losses, base], dim=1))

@@ -1,0 +1,206 @@
+"""`lineament compose` on a tiny model, with real PEFT folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import lineament_here
+from composed import TARGETS
+from families import random_model, write_family
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from lineament import Record, adapter_cosine, combine_adapters, read_adapter
+from lineament.commands.compose.command import adapter_names
+from lineament.commands.compose.inputs import halved
+from lineament.commands.compose.tables import sentences
+from lineament.streams import Streams
+
+SHORT = ("--scales", "0.5,1", "--draws", "2", "--examples", "12", "--order-examples", "2", "--threads", "1", "--quiet")
+
+
+def save(folder: Path, family: str, config: dict[str, Any], seed: int) -> Path:
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        get_peft_model(random_model(family), LoraConfig(**config, init_lora_weights=False)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, two adapters of it, and data for each: statements and completions."""
+    made = tmp_path_factory.mktemp("compose")
+    write_family("llama", made / "base")
+    for number, name in enumerate(("sql", "chat")):
+        config = {"r": 2 + number, "lora_alpha": 1, "target_modules": TARGETS["llama"][number]}
+        save(made / name, "llama", config, number)
+    rows: list[dict[str, object]] = [{"statement": f"{i} apple stone", "label": i % 2 == 0} for i in range(30)]
+    write(made / "a.jsonl", rows)
+    write(made / "b.jsonl", [{"prompt": f"{i} stone", "completion": " apple" * (1 + i % 3)} for i in range(20)])
+    return made
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def command(folder: Path, out: Path, *more: str) -> list[str]:
+    data = ("--data", str(folder / "a.jsonl"), "--data", str(folder / "b.jsonl"))
+    names = (str(folder / "sql"), str(folder / "chat"))
+    return ["compose", *names, "--model", str(folder / "base"), *data, "--out", str(out), *SHORT, *more]
+
+
+@pytest.fixture(scope="module")
+def composed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that a composition wrote, and what it printed."""
+    out = tmp_path_factory.mktemp("out") / "both"
+    done = lineament_here(*command(folder, out))
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_everything_is_written_and_said(composed: tuple[Path, str], folder: Path) -> None:
+    out, said = composed
+    assert sorted(path.name for path in out.iterdir()) == ["adapter", "lineament.json", "records", "report.html"]
+    record = Record.load(next((out / "records").glob("*.json")))
+    assert record.target == "sql and chat"
+    cosine = adapter_cosine(read_adapter(folder / "sql"), read_adapter(folder / "chat"))
+    assert record.value("cosine") == pytest.approx(cosine)
+    assert record.value("examples", data="first") == 12
+    words = " ".join(said.split())
+    for sentence in sentences(record):
+        assert " ".join(sentence.split()) in words
+    assert f"report: {out / 'report.html'}" in said
+    assert max(map(len, said.splitlines()[:-2])) <= 80
+
+
+def test_the_merged_adapter_is_the_best_sum_for_peft(composed: tuple[Path, str], folder: Path) -> None:
+    out, _ = composed
+    record = Record.load(next((out / "records").glob("*.json")))
+    scales = [record.value("best_scale", adapter=side) or 0.0 for side in ("first", "second")]
+    expected = combine_adapters([read_adapter(folder / name) for name in ("sql", "chat")], scales)
+    assert torch.equal(read_adapter(out / "adapter").theta(), expected.theta())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert isinstance(PeftModel.from_pretrained(random_model("llama"), out / "adapter"), PeftModel)
+
+
+def test_equal_commands_write_equal_bytes_and_replace_their_own(
+    composed: tuple[Path, str], folder: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(composed[0], tmp_path / "again"))
+    before = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert lineament_here(*command(folder, out)).returncode == 0
+    after = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert after == before
+    done = lineament_here(*command(folder, out, "--at", "1,-0.5", "--no-order", "--seed", "3"))
+    assert done.returncode == 0, done.stderr
+    assert "1 A + -0.5 B:" in done.stdout
+    assert "not measured, --no-order was given" in done.stdout
+    assert len(list((out / "records").glob("*.json"))) == 1
+    expected = combine_adapters([read_adapter(folder / name) for name in ("sql", "chat")], [1.0, -0.5])
+    assert torch.equal(read_adapter(out / "adapter").theta(), expected.theta())
+
+
+def refused(folder: Path, tmp_path: Path, *arguments: str) -> str:
+    """What is said of bad input, after which nothing is written."""
+    done = lineament_here(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+    return done.stderr
+
+
+def test_bad_flags_are_refused_before_anything_is_loaded(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for more, said in (
+        (("--scales", "a"), "--scales 'a': give numbers"),
+        (("--scales", "nan"), "give finite"),
+        (("--scales", "0"), "nothing above 0"),
+        (("--scales", "101"), "from 0 to 100"),
+        (("--scales", "-1"), "from 0 to 100"),
+        (("--scales", ",".join(map(str, range(1, 23)))), "1 to 20 numbers"),
+        (("--at", "1"), "--at '1': give two numbers"),
+        (("--at", "1,x"), "give two numbers"),
+        (("--at", "1,200"), "at most 100"),
+        (("--data", "c.jsonl"), "--data was given 3 times"),
+        (("--device", "tpu"), "device"),
+        (("--examples", "4"), "4 examples; at least 8"),
+    ):
+        assert said in refused(folder, tmp_path, *command(folder, out, *more)), more
+
+
+def test_adapters_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole = command(folder, out)
+    assert "does not exist" in refused(folder, tmp_path, "compose", "nowhere", *whole[2:])
+    other = save(tmp_path / "other", "gpt2", {"r": 2, "target_modules": ["c_attn"]}, 0)
+    assert "which this model lacks" in refused(folder, tmp_path, "compose", str(other), *whole[2:])
+    named = Path(shutil.copytree(folder / "sql", tmp_path / "named"))
+    for path, base in ((named, "org/one"), (tmp_path / "second", "org/two")):
+        if not path.exists():
+            shutil.copytree(folder / "chat", path)
+        config = path / "adapter_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": base}))
+    said = refused(folder, tmp_path, "compose", str(named), str(tmp_path / "second"), *whole[3:])
+    assert "says that its base model is org/one" in said
+
+
+def test_bad_data_is_refused(folder: Path, tmp_path: Path) -> None:
+    whole = command(folder, tmp_path / "out")
+    a = str(folder / "a.jsonl")
+    for rows, said in (
+        ([], "holds no rows"),
+        ([{"statement": f"{i}", "label": True} for i in range(5)], "5 examples; at least 8"),
+        ([{"statement": f"{i}", "label": True, "group": "g"} for i in range(12)], "nearly all of its rows"),
+        (
+            [{"prompt": f"{i}", "completion": " apple " * (200 * (i == 3) or 1)} for i in range(12)],
+            "line 4: an example",
+        ),
+    ):
+        file = str(write(tmp_path / "rows.jsonl", rows))
+        given = [file if part == a else part for part in whole]
+        assert said in refused(folder, tmp_path, *given)
+    missing = [str(tmp_path / "none.jsonl") if part == a else part for part in whole]
+    assert "none.jsonl" in refused(folder, tmp_path, *missing)
+
+
+def test_folders_of_somebody_else_stay(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    done = lineament_here(*command(folder, mine))
+    assert done.returncode == 2
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+    done = lineament_here(*command(folder, folder, "--quiet"))
+    assert done.returncode == 2
+    own = Path(shutil.copytree(folder / "sql", tmp_path / "own" / "adapter"))
+    whole = command(folder, tmp_path / "own")
+    done = lineament_here("compose", str(own), *whole[2:])
+    assert done.returncode == 2
+    assert "would write the merged adapter" in done.stderr
+
+
+def test_groups_are_never_divided() -> None:
+    groups = [f"g{i % 7}" for i in range(50)]
+    inside = halved(groups, Streams(0).generator("halves"))
+    sides = {group: {bool(side) for g, side in zip(groups, inside, strict=True) if g == group} for group in groups}
+    assert all(len(side) == 1 for side in sides.values())
+    assert abs(int(inside.sum()) - 25) <= 8
+    alone = halved([str(i) for i in range(11)], Streams(0).generator("halves"))
+    assert int(alone.sum()) in (5, 6)
+    assert not torch.equal(alone, halved([str(i) for i in range(11)], Streams(1).generator("halves")))
+
+
+def test_names_that_are_alike_are_told_apart() -> None:
+    assert adapter_names(Path("x/sql"), Path("y/chat")) == ("sql", "chat")
+    assert adapter_names(Path("x/adapter"), Path("y/adapter")) == ("x/adapter", "y/adapter")
+    assert adapter_names(Path("x/a"), Path("x/a")) == ("x/a (A)", "x/a (B)")

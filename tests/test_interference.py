@@ -1,0 +1,244 @@
+"""Interference of two adapters: Taylor's theorem on tiny models, and every figure on losses made by closed forms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from composed import base_problem, examples, pair
+from torch import Tensor
+
+from lineament import Batch, ParameterSpace, Record, Streams, commutator, interference
+from lineament.errors import InputError
+from lineament.merging.composition_record import About, composition_record
+from lineament.merging.figures import DataFigures, Resampled, figure
+from lineament.merging.interference import SCALES, Composition, CompositionOptions, Meeting
+from lineament.merging.order import changed_weights, order_kappas
+from lineament.merging.random_vectors import with_random_vectors
+from lineament.merging.scales import best_scales
+from lineament.merging.side_branches import SideBranches, losses_at, scale_derivatives
+
+SMALL = CompositionOptions(scales=(0.5, 1.0), draws=2)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Batch, Batch]:
+    return examples(7, 10), examples(8, 12)
+
+
+@pytest.fixture(scope="module")
+def composed(data: tuple[Batch, Batch], tmp_path_factory: pytest.TempPathFactory) -> Composition:
+    adapters = pair("gpt2", tmp_path_factory.mktemp("composed"))
+    return interference(base_problem("gpt2"), adapters, data, SMALL)
+
+
+def test_small_scales_interfere_as_curvature_says(composed: Composition, data: tuple[Batch, Batch]) -> None:
+    """I(c, c) / (c^2 A'HB) is 1 + O(c): its distance from 1 halves with c."""
+    problem = base_problem("gpt2")
+    branches = SideBranches(problem.model, composed.adapters)
+    for number, batch in enumerate(data):
+        bent = float(composed.meetings[number].curvatures[:, 1].mean())
+        errors = []
+        for c in (2e-3, 1e-3):
+            points = torch.tensor([[c, c], [c, 0], [0, c], [0, 0]], dtype=torch.float64)
+            both, first, second, base = (float(x.mean()) for x in losses_at(problem, branches, batch, points))
+            errors.append((both - first - second + base) / (c * c * bent) - 1)
+        assert abs(errors[0]) < 0.1
+        assert errors[1] == pytest.approx(errors[0] / 2, rel=0.05)
+
+
+def test_grid_and_interference_are_those_of_the_losses(composed: Composition, data: tuple[Batch, Batch]) -> None:
+    problem, at = base_problem("gpt2"), composed.one
+    assert composed.scales == (0.0, 0.5, 1.0)
+    branches = SideBranches(problem.model, composed.adapters)
+    points = torch.tensor([[0.5, 1.0], [0.5, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    for number, batch in enumerate(data):
+        both, first, second, base = losses_at(problem, branches, batch, points)
+        meeting = composed.meetings[number]
+        torch.testing.assert_close(meeting.grid[1, 2], both)
+        torch.testing.assert_close(meeting.interference()[1, 2], both - first - second + base)
+        assert not meeting.interference()[0].any()
+        assert not meeting.interference()[:, 0].any()
+        assert float(composed.measured(number)[at, at]) == pytest.approx(float(meeting.interference()[at, at].mean()))
+        assert float(composed.predicted(number)[1, 2]) == pytest.approx(0.5 * float(meeting.curvatures[:, 1].mean()))
+    smallest = composed.small[0]
+    assert smallest == 0.5 / 32
+    point = torch.tensor([[smallest, smallest]], dtype=torch.float64)
+    torch.testing.assert_close(composed.meetings[0].small[0, 2], next(losses_at(problem, branches, data[0], point)))
+
+
+def test_draws_of_the_null_are_measured_as_adapters(composed: Composition, data: tuple[Batch, Batch]) -> None:
+    problem = base_problem("gpt2")
+    drawn = with_random_vectors(composed.adapters[1], SMALL.streams.generator("null", 1))
+    branches = SideBranches(problem.model, [composed.adapters[0], drawn])
+    found = scale_derivatives(problem, branches, data[1], (0,)).curvatures[:, 0, 1]
+    torch.testing.assert_close(composed.meetings[1].null_curvatures[1], found)
+    predicted, measured = DataFigures(composed, 1).null()
+    assert predicted[1] == pytest.approx(float(found.mean()))
+    points = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    both, first, second, base = (float(x.mean()) for x in losses_at(problem, branches, data[1], points))
+    assert measured[1] == pytest.approx(both - first - second + base)
+
+
+def made(losses: object, curvatures: tuple[float, float, float] = (0.0, 1.0, 0.0), n: int = 40) -> Composition:
+    """A composition whose losses are a function of (s, t) plus a constant of each example's own, on both data sets."""
+    scales = (0.0, *SCALES)
+    small = CompositionOptions().small
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(n, generator=generator, dtype=torch.float64)
+
+    def at(s: float, t: float) -> Tensor:
+        return float(losses(s, t)) + own  # type: ignore[operator]
+
+    meeting = Meeting(
+        slopes=torch.zeros(n, 2, dtype=torch.float64),
+        curvatures=torch.tensor([curvatures], dtype=torch.float64).repeat(n, 1),
+        grid=torch.stack([torch.stack([at(s, t) for t in scales]) for s in scales]),
+        small=torch.stack([torch.stack([at(c, 0), at(0, c), at(c, c)]) for c in small]),
+        null_curvatures=torch.zeros(2, n, dtype=torch.float64),
+        null_losses=torch.stack([torch.stack([at(0, 0), at(1, 0)])] * 2),
+        validation=torch.arange(n) % 2 == 0,
+    )
+    return Composition((), scales, small, (meeting, meeting), torch.float64, 0)  # type: ignore[arg-type]
+
+
+def test_a_quadratic_is_predicted_everywhere() -> None:
+    figures = DataFigures(made(lambda s, t: 2 - s - t + s**2 + t**2 + s * t), 0)
+    found, censored = figures.holds_up_to()
+    assert (found.value, found.low, found.high, censored) == (1.5, 1.5, 1.5, True)
+    assert figures.agreement().value == pytest.approx(1)
+    assert figures.interference().value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("cubic", [0.2, 0.5, 4.0])
+def test_a_cubic_part_ends_the_prediction_where_it_is_a_tenth(cubic: float) -> None:
+    """With I(c, c) = c^2 + k c^3 the error is k c."""
+    found, censored = DataFigures(made(lambda s, t: s * t + cubic * s**2 * t), 0).holds_up_to()
+    assert found.value == pytest.approx(0.1 / cubic)
+    assert not censored
+
+
+def test_a_wrong_sign_is_never_predicted() -> None:
+    figures = DataFigures(made(lambda s, t: s * t, (0.0, -1.0, 0.0)), 0)
+    assert figures.holds_up_to()[0].value == 0
+    assert figures.agreement().value == pytest.approx(-1)
+
+
+def test_nothing_is_judged_below_rounding() -> None:
+    composition = replace(made(lambda s, t: 1e-9 * s * t, (0.0, 1e-9, 0.0)), dtype=torch.float32)
+    found, _ = DataFigures(composition, 0).holds_up_to()
+    assert found.value is None
+    assert "rounding" in str(found.reason)
+
+
+def test_the_sum_keeps_what_one_alone_gains_up_to_a_scale() -> None:
+    """A alone gains c; B takes 0.2 c^2 of it: 0.9 is kept up to 0.5. B alone gains nothing on A's data."""
+    composition = made(lambda s, t: 3 - s + 0.2 * s * t)
+    found, censored = DataFigures(composition, 0).keeps_up_to()
+    assert found.value == pytest.approx(0.5)
+    assert not censored
+    sizes, shares = DataFigures(composition, 0).kept()
+    assert shares[sizes.index(1.0)] == pytest.approx(0.8)
+    other, _ = DataFigures(composition, 1).keeps_up_to()
+    assert other.value is None
+    assert "gains nothing" in str(other.reason)
+
+
+def test_intervals_are_those_of_means_over_examples() -> None:
+    values = torch.randn(200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = figure(Resampled.of(200, 0, 0).means(values))
+    assert found.value == pytest.approx(float(values.mean()))
+    assert found.stderr == pytest.approx(float(values.std()) / math.sqrt(200), rel=0.1)
+    assert found.low is not None
+    assert found.low == pytest.approx(float(values.mean()) - 1.96 * found.stderr, abs=0.3 * found.stderr)
+    again = figure(Resampled.of(200, 0, 0).means(values))
+    assert again == found
+    assert figure(Resampled.of(200, 1, 0).means(values)).low != found.low
+
+
+def test_scales_are_chosen_on_validation_examples_alone() -> None:
+    composition = made(lambda s, t: (s - 0.5) ** 2 + (t - 1.25) ** 2)
+    best = best_scales(composition)
+    assert (best.first, best.second, best.at_edge) == (0.5, 1.25, False)
+    held_out = composition.meetings[0].grid.clone()
+    held_out[..., 1::2] = torch.rand_like(held_out[..., 1::2])  # what held-out examples lose says nothing
+    other = replace(composition.meetings[0], grid=held_out)
+    assert best_scales(replace(composition, meetings=(other, other))) == best
+    assert best_scales(made(lambda s, t: -s - t)).at_edge
+    assert best_scales(made(lambda s, t: s + t)).place == (0, 0)
+    broken = composition.meetings[0].grid.clone()
+    broken[0, 0] = torch.nan
+    lost = replace(composition.meetings[0], grid=broken)
+    assert best_scales(replace(composition, meetings=(lost, lost))) == best
+
+
+def test_kappa_is_the_commutators(composed: Composition, data: tuple[Batch, Batch]) -> None:
+    problem = base_problem("gpt2")
+    problem.model.requires_grad_(False)
+    found = order_kappas(problem, composed.adapters, data, 4)
+    assert [kappa.pair for kappa in found] == ["between", "between", "within_first", "within_second"]
+    assert not any(parameter.requires_grad for parameter in problem.model.parameters())
+    names = list(changed_weights(problem.model, composed.adapters))
+    problem.model.requires_grad_(True)
+    space = ParameterSpace(problem.model, names)
+    for kappa, batches in ((found[0], (data[0], data[1])), (found[2], (data[0], None))):
+        first, second = batches[0].rows(slice(0, 4)), (batches[1] or data[0].rows(slice(4, 8))).rows(slice(0, 4))
+        losses = [lambda b=b: problem.loss(b) for b in (first, second)]  # type: ignore[misc]
+        gradients = [space.gradient(loss()) for loss in losses]
+        expected = float(commutator(space, *losses).norm() / (gradients[0] + gradients[1]).norm())
+        assert kappa.plain == pytest.approx(expected, rel=1e-8)
+        assert kappa.unit_norm > 0
+
+
+def test_the_record_holds_every_figure(composed: Composition, data: tuple[Batch, Batch], tmp_path: Path) -> None:
+    problem = base_problem("gpt2")
+    kappas = order_kappas(problem, composed.adapters, data, 4)
+    about = About(("sql", "chat"), ("a.jsonl", "b.jsonl"), kappas)
+    record = composition_record(composed, problem, about)
+    assert Record.load(record.save(tmp_path)).quantities == record.quantities
+    assert {quantity.name for quantity in record.quantities} == set(record.definitions)
+    assert record.target == "sql and chat"
+    for number, side in enumerate(("first", "second")):
+        measured = record.value("interference", data=side, kind="measured", s=0.5, t=1.0)
+        assert measured == pytest.approx(float(composed.measured(number)[1, 2]))
+        assert len(list(record.select("loss", data=side))) == 9
+    without = composition_record(composed, problem, About(("sql", "chat"), ("a", "b"), why_no_order="too large"))
+    assert next(without.select("kappa")).reason == "too large"
+
+
+def test_equal_calls_give_equal_figures(composed: Composition, data: tuple[Batch, Batch]) -> None:
+    again = interference(base_problem("gpt2"), composed.adapters, data, SMALL)
+    for one, other in zip(again.meetings, composed.meetings, strict=True):
+        assert torch.equal(one.grid, other.grid)
+        assert torch.equal(one.curvatures, other.curvatures)
+        assert torch.equal(one.validation, other.validation)
+    assert int(again.meetings[0].validation.sum()) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"scales": ()}, "give at least one"),
+        ({"scales": (0.0, 1.0)}, "above 0"),
+        ({"scales": (-1.0,)}, "above 0"),
+        ({"scales": (math.nan,)}, "above 0"),
+        ({"scales": (1e9,)}, "at most 100"),
+        ({"draws": 0}, "needs at least 1"),
+    ],
+)
+def test_options_out_of_their_range_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        CompositionOptions(**options)  # type: ignore[arg-type]
+
+
+def test_too_few_examples_are_refused(composed: Composition, data: tuple[Batch, Batch]) -> None:
+    few = data[1].rows(slice(0, 7))
+    with pytest.raises(InputError, match="7 examples; at least 8"):
+        interference(base_problem("gpt2"), composed.adapters, (data[0], few), SMALL)
+
+
+def test_streams_of_a_composition_are_its_own() -> None:
+    assert SMALL.streams == Streams(0).child("composition")
