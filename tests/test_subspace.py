@@ -250,6 +250,39 @@ def test_accumulated_and_clipped_gradients_are_those_of_the_parameters() -> None
     assert (weights(model) - weights(network())).norm() < 0.01  # lr 0.1 times a gradient of norm 0.1
 
 
+def test_weight_decay_shrinks_what_lies_in_the_planes() -> None:
+    model = nn.Linear(6, 9, bias=False).double()
+    space = ParameterSpace.trainable(model)
+    sgd = torch.optim.SGD(space.tensors, lr=0.1, weight_decay=0.5)
+    optimizer = SubspaceOptimizer(sgd, MatrixPlanes(2), space, refresh=2)
+    generator, weight = torch.Generator().manual_seed(0), model.weight.detach().clone()
+    for step in range(4):
+        gradient = torch.randn(9, 6, generator=generator, dtype=torch.float64)
+        if step % 2 == 0:
+            right = torch.linalg.svd(gradient)[2][:2].T
+        model.weight.grad = gradient
+        optimizer.step()
+        weight -= 0.1 * (gradient + 0.5 * weight) @ right @ right.T
+    torch.testing.assert_close(model.weight.detach(), weight, rtol=0, atol=1e-12)
+
+
+def test_planes_keep_the_groups_of_their_tensors_and_the_given_optimizer_as_it_was() -> None:
+    model = network()
+    names = [(name, p) for name, p in model.named_parameters() if "weight" in name]
+    others = [(name, p) for name, p in model.named_parameters() if "weight" not in name]
+    given = torch.optim.Adam([{"params": names, "lr": 0.1}, {"params": others, "lr": 0.0}])
+    optimizer = SubspaceOptimizer(given, MatrixPlanes(2), ParameterSpace.trainable(model))
+    train(model, optimizer, range(3))
+    for name, p in model.named_parameters():
+        assert torch.equal(p, network().get_parameter(name)) == ("bias" in name)
+    optimizer.param_groups[1]["lr"] = 0.1
+    train(model, optimizer, range(3, 5))
+    assert not torch.equal(model[0].bias, network()[0].bias)
+    assert not given.state
+    assert given.param_groups[1]["lr"] == 0.0
+    assert [p for group in given.param_groups for p in group["params"]] == [p for _, p in [*names, *others]]
+
+
 BAD: dict[str, tuple[Callable[[nn.Module, ParameterSpace], Any], str]] = {
     "another optimizer's tensors": (
         lambda m, s: SubspaceOptimizer(torch.optim.SGD(s.tensors[:1], lr=1), plane(m, 2), s),

@@ -19,6 +19,7 @@ from lineament.subspace.clock import RefreshClock, RetentionRule
 from lineament.subspace.coefficients import load_coefficients, save_coefficients
 from lineament.subspace.optimizer import SubspaceOptimizer
 from lineament.subspace.projections import MatrixPlanes
+from lineament.vectors.recording.writer import Recorder
 
 
 def ticked(energies: Sequence[tuple[float, float]], **rule: Any) -> RefreshClock:
@@ -169,6 +170,21 @@ def test_a_fresh_adapter_trains_in_planes_of_its_factors(tmp_path: Path) -> None
     model.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(adapted().unload(), tmp_path)
     torch.testing.assert_close(again(inputs), model(inputs))
+
+
+def test_a_recording_says_that_it_knows_no_rule_of_training_in_planes(tmp_path: Path) -> None:
+    """In words that fit into its index: settings, and not the weights."""
+    model = nn.Linear(40, 40)
+    space = ParameterSpace.trainable(model)
+    optimizer = SubspaceOptimizer(torch.optim.AdamW(space.tensors), MatrixPlanes(2), space)
+    recorder = Recorder(space, tmp_path / "rows", optimizer=optimizer)
+    model(torch.ones(1, 40)).sum().backward()
+    optimizer.step()
+    recorder.append()
+    reason = recorder.close().optimizer.reason
+    assert "SubspaceOptimizer" in reason
+    assert "tensor" not in reason
+    assert len(reason) < 600
 
 
 @pytest.mark.slow

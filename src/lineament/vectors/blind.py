@@ -236,8 +236,9 @@ def rule_of_group(kind: str, group: Mapping[str, object], step_sizes: tuple[floa
         )
     adam = kind == "AdamW" or (kind == "Adam" and not group["weight_decay"])
     if not adam or group.get("amsgrad"):
+        settings = {key: value for key, value in group.items() if key not in ("params", "param_names")}
         raise InputError(
-            f"the optimizer is {kind} with {dict(group)}; blind runs are made for SGD, AdamW and Adam without weight "
+            f"the optimizer is {kind} with {settings}; blind runs are made for SGD, AdamW and Adam without weight "
             "decay, none of them with amsgrad. Give an UpdateRule that comes near."
         )
     beta1, beta2 = (float(beta) for beta in group["betas"])  # type: ignore[attr-defined]
