@@ -42,10 +42,15 @@ def inputs(stream: int, n: int = 64) -> Tensor:
     return torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(stream), dtype=torch.float64)
 
 
-def training(model: nn.Module, target: Tensor) -> Training:
-    """Squared error of the layer's output against that of `target`, (WIDTH, WIDTH); every step has its own inputs."""
+def training(model: nn.Module, target: Tensor, scales: Tensor | float = 1.0) -> Training:
+    """Squared error of the layer's output against that of `target`, (WIDTH, WIDTH); every step has its own inputs.
+
+    Args:
+        scales: standard deviation of each input, (WIDTH,).
+    """
 
     def errors(x: Tensor) -> Tensor:
+        x = x * scales
         return (model(x) - x @ target.T).square().sum(dim=1)
 
     held_out, validation = inputs(10**6, 256), inputs(10**6 + 1, 256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,20 @@ import torch
 from advice_cases import Layer, adapted, recorded, training, with_values
 from torch import Tensor
 
-from lineament.advice.check import check_advice, check_recording
+from lineament.advice.check import CheckOptions, check_advice, check_recording
+from lineament.advice.inside import first_update_cosine
 from lineament.advice.loss_drop import LossDrop
 from lineament.advice.rank_check import rank_figure
+from lineament.advice.refresh_check import refresh_arms
 from lineament.advice.run import CheckedRun
-from lineament.claims.advice import Advice, advise
+from lineament.advice.training import Training
+from lineament.claims.advice import Advice, advise, remarks
 from lineament.errors import InputError
 from lineament.measurements.recording.analysis import analyze_recording
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.parameters import ParameterSpace
-from lineament.records import Record
+from lineament.records import Quantity, Record
+from lineament.vectors.blind import UpdateRule
 from lineament.vectors.recording.sketch import Sketch
 from lineament.vectors.recording.writer import Recorder
 
@@ -32,7 +38,7 @@ def rank_run(folder: Path, target: Tensor, rank: int = 6) -> CheckedRun:
     own = training(model, target)
     parameters = [p for p in model.parameters() if p.requires_grad]
     trajectory = recorded(folder, own, torch.optim.Adam(parameters, lr=0.03), 150)
-    return CheckedRun.of(trajectory, own)
+    return CheckedRun.of(trajectory, own, trajectory.optimizer.groups[0].rule)
 
 
 def line_of(lines: list[Advice], quantity: str, **labels: object) -> Advice:
@@ -156,3 +162,145 @@ def test_what_cannot_be_trained_again_is_refused(tmp_path: Path) -> None:
     known = recorded(tmp_path / "known", own, torch.optim.SGD(model.parameters(), lr=0.01), 6)
     with pytest.raises(InputError, match="lacks"):
         check_advice(known.folder, training(adapted(2), with_values(1.0)), options=OPTIONS)
+
+
+class Detour(torch.nn.Module):
+    """A layer to learn beside weights that nothing depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.aside = Layer(), torch.nn.Parameter(torch.zeros(20, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+def spans(folder: Path, own: Training) -> list[Advice]:
+    parameters = own.model.parameters()
+    recorded(folder, own, torch.optim.SGD(parameters, lr=0.01), 60)
+    before = [p.detach().clone() for p in own.model.parameters()]
+    lines = [line for line in check_advice(folder, own, options=OPTIONS) if line.quantity == "steps_to_span"]
+    assert all(torch.equal(a, b) for a, b in zip(before, own.model.parameters(), strict=True))
+    assert all(p.grad is None for p in own.model.parameters())
+    assert {line.standing for line in lines if not line.testable} == {"-"}
+    return [line for line in lines if line.testable]
+
+
+def test_a_span_that_brings_its_share_back_passes(tmp_path: Path) -> None:
+    for line in spans(tmp_path / "rows", training(Layer(), with_values(3.0, 2.5, 2.0, 1.0))):
+        assert line.standing == "passed"
+        assert line.tested is not None
+        assert line.tested.low is not None
+        assert line.tested.null is not None
+        assert line.tested.blind is not None
+        assert line.tested.low >= float(line.labels["share"])
+        assert max(line.tested.null, line.tested.blind) < 0.3
+        assert "brought back" in (line.sentence or "")
+
+
+def test_first_updates_that_went_elsewhere_fail(tmp_path: Path) -> None:
+    """Ten updates of weights that nothing depends on are most of the way, and bring nothing back."""
+    model = Detour()
+    learning = training(model, with_values(3.0, 2.5, 2.0))
+    pull = torch.randn(10, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def loss(step: int) -> Tensor:
+        return 400 * pull[step] @ model.aside if step < 10 else learning.loss(step)
+
+    for line in spans(tmp_path / "rows", replace(learning, loss=loss)):
+        assert line.standing == "failed"
+        assert line.tested is not None
+        assert line.tested.value == pytest.approx(0, abs=0.05)
+        assert "share brought back, at least" in (line.sentence or "")
+        assert "more than random directions: no" in (line.sentence or "")
+
+
+def test_the_first_update_tells_whether_the_training_is_the_recorded_one(tmp_path: Path) -> None:
+    own = training(Layer(), with_values(3.0, 2.5, 2.0, 1.5))
+    trajectory = recorded(tmp_path / "rows", own, torch.optim.Adam(own.model.parameters(), lr=0.01), 12)
+    for other, low, high in (
+        (own, 1 - 1e-9, 1 + 1e-9),
+        (replace(own, loss=lambda step: own.loss(step + 50)), 0.2, 0.99),
+    ):
+        run = CheckedRun.of(trajectory, other, trajectory.optimizer.groups[0].rule)
+        found = first_update_cosine(run)
+        assert found.value is not None
+        assert low <= found.value <= high
+        told = remarks([*checked(run)])
+        assert any("trained again" in words and f"{found.value:.2f}" in words for words in told)
+
+
+def test_a_run_that_learned_nothing_has_nothing_to_bring_back(tmp_path: Path) -> None:
+    own = training(Layer(), with_values(1.0))
+    noise = replace(own, loss=lambda step: 0.0 * own.loss(step) + pulled(own.model, step))
+    for line in spans(tmp_path / "rows", noise):
+        assert line.standing == "undecided"
+        assert "did not fall" in (line.sentence or "")
+
+
+def pulled(model: torch.nn.Module, step: int) -> Tensor:
+    """A loss whose gradients are noise."""
+    (weight,) = model.parameters()
+    return (weight * torch.randn(weight.shape, generator=torch.Generator().manual_seed(step), dtype=weight.dtype)).sum()
+
+
+def straight(model: torch.nn.Module, target: Tensor) -> Training:
+    """Training whose gradient always points straight at the target: one plane is as good as any number of them."""
+    (weight,) = model.parameters()
+    return replace(training(model, target), loss=lambda step: (weight - target).square().sum())
+
+
+def of_all_sizes(model: torch.nn.Module, target: Tensor) -> Training:
+    """Inputs of several sizes, whose directions are learned one after the other: a plane is soon of no use."""
+    sizes = torch.tensor([3, 1.5, 0.75, 0.4, 0.4, 0.4, 0.4, 0.4], dtype=torch.float64)
+    return training(model, target, sizes)
+
+
+@pytest.mark.parametrize(
+    ("made", "outcome", "missed"),
+    [
+        (training, "passed", None),
+        (straight, "failed", "better than never: no"),
+        (of_all_sizes, "failed", "no worse than every 2 steps: no"),
+    ],
+)
+def test_a_refresh_passes_if_it_helps_and_more_of_it_does_not(
+    tmp_path: Path, made: Callable[[torch.nn.Module, Tensor], Training], outcome: str, missed: str | None
+) -> None:
+    model = Layer()
+    own = made(model, with_values(3.0, 2.5, 2.0, 1.5))
+    trajectory = recorded(tmp_path / "rows", own, torch.optim.SGD(model.parameters(), lr=0.01), 60, gradients=True)
+    analysis = analyze_recording(trajectory, "layer", 0, OPTIONS)
+    told = Quantity("refresh_lag", 10.2, "steps", stderr=1.0, labels={"share": 0.9, "from": "all", "rank": 1})
+    others = tuple(q for q in analysis.quantities if q.name not in ("refresh_lag", "steps_to_span"))
+    analysis = replace(analysis, quantities=(*others, told))
+    tests = check_recording(trajectory, own, analysis, advise([analysis]), OPTIONS)
+    line = line_of(advise([analysis, tests]), "refresh_lag", share=0.9, **{"from": "all"})
+    assert line.standing == outcome
+    assert line.tested is not None
+    assert line.tested.interval == "3 repeated trainings"
+    for words in ("refresh every 10 steps", "every 2 steps", "every 50 steps", "never", missed or "ended at"):
+        assert words in (line.sentence or "")
+    doubtful = replace(analysis, quantities=(*others, replace(told, stderr=10.0)))
+    assert line_of(advise([doubtful, tests]), "refresh_lag", share=0.9, **{"from": "all"}).standing == "no advice"
+
+
+def test_times_between_refreshes_that_are_compared() -> None:
+    assert refresh_arms(88, 400) == {"advised": 88, "fifth": 18, "five_fold": None, "galore": 200, "never": None}
+    assert refresh_arms(2, 1000) == {"advised": 2, "fifth": 1, "five_fold": 10, "galore": 200, "never": None}
+
+
+def test_the_optimizer_of_a_rule_has_that_rule() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    for rule in (
+        UpdateRule("adamw", (0.1, 0.2), 0.8, 0.99, 1e-6, 0.3),
+        UpdateRule("sgd", (0.1, 0.2), 0.8, weight_decay=0.3, dampening=0.1),
+        UpdateRule("sgd", (0.1, 0.2), 0.8, nesterov=True),
+    ):
+        assert UpdateRule.of(rule.optimizer([parameter]), rule.step_sizes) == rule
+        assert rule.optimizer([parameter], weight_decay=False).param_groups[0]["weight_decay"] == 0
+
+
+def test_fewer_than_three_repeats_are_refused() -> None:
+    with pytest.raises(InputError, match="repeats is 2"):
+        CheckOptions(repeats=2)

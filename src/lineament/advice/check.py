@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 
-from lineament.advice import rank_check
+from lineament.advice import rank_check, refresh_check, span_check
+from lineament.advice.inside import first_update_cosine
 from lineament.advice.run import CheckedRun, Progress
 from lineament.advice.training import Training
-from lineament.claims.advice import Advice, advise
+from lineament.claims.advice import Advice, advise, whole_rank, whole_refresh, whole_steps
 from lineament.claims.advice_tests import MEASUREMENT
+from lineament.claims.intervals import FEWEST_SEEDS
 from lineament.errors import InputError
 from lineament.measurements.recording.analysis import analyze_recording
 from lineament.measurements.recording.blind_run import optimizer_of
 from lineament.measurements.recording.options import AnalysisOptions
-from lineament.records import Quantity, Record
+from lineament.records import Label, Quantity, Record
 from lineament.settings.plain import digest
 from lineament.study.training import own_gradients
 from lineament.vectors.recording.reader import Trajectory
@@ -29,11 +31,16 @@ DEFINITIONS = {
     "recorded": "|D| = |theta_end - theta_0| of the recording that was tested",
     "checked": "hash of how the tests were made",
     "run_loss": "mean held-out loss at the start and at the end of the recorded run",
+    "first_update_cosine": "cosine of the first update of the training that was made again with the recorded one; 1: "
+    "the same batch and optimizer",
     "run_drop": "its fall between them; error: bootstrap over held-out examples",
+    **span_check.DEFINITIONS,
+    **refresh_check.DEFINITIONS,
     "rank_cost": rank_check.DEFINITION,
 }
 # Given each test's record as it grows, so that a check that is cut short goes on where it was.
 Save = Callable[[Record], object]
+Labels = dict[str, Label]
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,15 @@ class CheckOptions:
 
     Attributes:
         seed: of everything random in them.
+        repeats: trainings, each on other batches, with every refresh interval; at least 3, for an interval.
     """
 
     seed: int = 0
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        if self.repeats < FEWEST_SEEDS:
+            raise InputError(f"repeats is {self.repeats}; fewer than {FEWEST_SEEDS} trainings have no interval.")
 
     def hash(self) -> str:
         """Identity of the options."""
@@ -62,7 +75,7 @@ class Work:
 
     name: str
     quantity: str
-    labels: dict[str, str | int | float]
+    labels: Labels
     steps: int
     make: Callable[[Callable[[], None]], list[Quantity]]
 
@@ -139,10 +152,11 @@ def check_recording(
     with torch.random.fork_rng(_devices()):
         space = training.space_of(trajectory)
         with space.restored(), own_gradients(space.tensors):
-            run = CheckedRun.of(trajectory, training, check.seed)
+            rule = optimizer_of(trajectory, options).groups[0].rule
+            run = CheckedRun.of(trajectory, training, rule, seed=check.seed, repeats=check.repeats)
             record = _begun(run, analysis, check)
             known = earlier.quantities if earlier is not None and _same(earlier, record) else ()
-            todo = list(_works(run, lines))
+            todo = list(_works(run, lines, analysis))
             done, total = 0, max(1, sum(work.steps for work in todo))
             for work in todo:
                 found = _found(known, work)
@@ -155,19 +169,49 @@ def check_recording(
     return record
 
 
-def _works(run: CheckedRun, lines: Sequence[Advice]) -> Iterator[Work]:
-    """Yield the tests of all lines that have one and are advice."""
-    for line in lines:
-        if line.testable and not line.no_advice and line.value is not None:
-            yield from _rank_works(run, line)
+def _works(run: CheckedRun, lines: Sequence[Advice], analysis: Record) -> Iterator[Work]:
+    """Yield the tests of all lines that have one and are advice, the cheapest first."""
+    advised = [line for line in lines if line.testable and not line.no_advice]
+    for line in advised:
+        if line.quantity == "mean_module_rank":
+            yield _rank_work(run, line)
+    for line in advised:
+        if line.quantity == "steps_to_span" and line.labels["space_of"] == "parameters":
+            yield _span_work(run, line)
+    for line in advised:
+        if line.quantity == "refresh_lag":
+            yield _refresh_work(run, line, analysis)
 
 
-def _rank_works(run: CheckedRun, line: Advice) -> Iterator[Work]:
-    if line.quantity != "mean_module_rank" or line.value is None:
-        return
-    statistic, rank = str(line.labels["statistic"]), rank_check.tested_rank(line.value)
-    labels: dict[str, str | int | float] = {"statistic": statistic, "rank": rank}
-    yield Work(f"rank {rank}", "rank_cost", labels, 0, lambda tell: [rank_check.rank_figure(run, statistic, rank)])
+def _rank_work(run: CheckedRun, line: Advice) -> Work:
+    statistic, rank = str(line.labels["statistic"]), whole_rank(line.value)
+    labels: Labels = {"statistic": statistic, "rank": rank}
+    return Work(f"rank {rank}", "rank_cost", labels, 0, lambda tell: [rank_check.rank_figure(run, statistic, rank)])
+
+
+def _span_work(run: CheckedRun, line: Advice) -> Work:
+    share, steps = float(line.labels["share"]), whole_steps(line.value)
+    labels: Labels = {"share": share, "steps": steps}
+    return Work(
+        f"the first {steps} updates",
+        "span_returned",
+        labels,
+        span_check.span_steps(run),
+        lambda tell: span_check.span_figures(run, share, steps, tell),
+    )
+
+
+def _refresh_work(run: CheckedRun, line: Advice, analysis: Record) -> Work:
+    share, every = float(line.labels["share"]), whole_refresh(line.value)
+    rank = int(next(analysis.select("refresh_lag", **line.labels)).labels["rank"])
+    labels: Labels = {"share": share, "steps": every}
+    return Work(
+        f"a refresh every {every} steps",
+        "refresh_loss",
+        labels,
+        refresh_check.refresh_steps(run, every, rank),
+        lambda tell: refresh_check.refresh_figures(run, share, every, rank, tell),
+    )
 
 
 def _begun(run: CheckedRun, analysis: Record, options: CheckOptions) -> Record:
@@ -186,6 +230,7 @@ def _begun(run: CheckedRun, analysis: Record, options: CheckOptions) -> Record:
             *length,
             Quantity("checked", 1.0, "checks", labels={"options": options.hash()}),
             *run.drop.quantities(),
+            first_update_cosine(run),
         ),
         definitions=DEFINITIONS,
     )

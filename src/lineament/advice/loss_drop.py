@@ -39,6 +39,11 @@ class LossDrop:
         return generator.multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
 
     @property
+    def fall(self) -> float:
+        """Mean fall of the loss, in nats per target token."""
+        return float((self.start - self.end).mean())
+
+    @property
     def told(self) -> bool:
         """Whether the loss fell by more than 3 standard errors."""
         fall = self.start - self.end

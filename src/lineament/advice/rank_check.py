@@ -6,7 +6,6 @@ so that a difference of two adapters needs no adapter of twice their rank. Null:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -44,11 +43,6 @@ def rank_figure(run: CheckedRun, statistic: str, rank: int) -> Quantity:
     return Quantity(
         "rank_cost", found.value, "fraction", stderr=found.stderr, null=null.value, labels=labels, reason=found.reason
     )
-
-
-def tested_rank(value: float) -> int:
-    """Return the whole rank that an effective rank asks for."""
-    return max(1, math.ceil(value))
 
 
 def _largest(difference: Difference, rank: int) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -13,8 +15,11 @@ from lineament.advice.loss_drop import LossDrop
 from lineament.advice.training import Training
 from lineament.parameters import ParameterSpace
 from lineament.streams import Streams
+from lineament.vectors.blind import UpdateRule
 from lineament.vectors.recording.reader import Trajectory
 
+# Without a validation set, so many batches from so many times the run's length on stand for one.
+VALIDATION_BATCHES, LATE = 8, 10**6
 # Told (what is done, steps of training done, steps of training in all).
 Progress = Callable[[str, int, int], None]
 
@@ -27,7 +32,9 @@ class CheckedRun:
         space: the recorded parameters in the training's model.
         start, end: theta at both ends of the recording, (n_params,), float64.
         drop: held-out losses there.
+        rule: how its optimizer turns gradients into updates; of several parameter groups, the first one's.
         seed: of everything random in the tests.
+        repeats: trainings on other batches in each comparison.
     """
 
     trajectory: Trajectory
@@ -36,14 +43,18 @@ class CheckedRun:
     start: Tensor
     end: Tensor
     drop: LossDrop
+    rule: UpdateRule
     seed: int = 0
+    repeats: int = 3
     streams: Streams = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", Streams(self.seed).child("advice"))
 
     @classmethod
-    def of(cls, trajectory: Trajectory, training: Training, seed: int = 0) -> CheckedRun:
+    def of(
+        cls, trajectory: Trajectory, training: Training, rule: UpdateRule, *, seed: int = 0, repeats: int = 3
+    ) -> CheckedRun:
         """Take both ends of the recording and evaluate them.
 
         Raises:
@@ -55,7 +66,27 @@ class CheckedRun:
         for theta in (start, end):
             with space.temporarily(theta):
                 losses.append(training.held_out_losses().numpy())
-        return cls(trajectory, training, space, start, end, LossDrop(losses[0], losses[1], seed), seed)
+        drop = LossDrop(losses[0], losses[1], seed)
+        return cls(trajectory, training, space, start, end, drop, rule, seed, repeats)
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps of the recorded run."""
+        return self.trajectory.steps[-1]
+
+    @cached_property
+    def moved(self) -> tuple[bool, ...]:
+        """For each recorded row whether it moved the weights."""
+        blocks = (self.trajectory.block(number) for number in range(self.trajectory.n_blocks))
+        return tuple(bool(row.any()) for block in blocks for row in block)
+
+    def validation(self) -> float:
+        """Return the mean loss that chooses step sizes, at the model's present weights."""
+        if self.training.validation is not None:
+            return self.training.validation()
+        late = range(LATE * self.n_steps, LATE * self.n_steps + VALIDATION_BATCHES)
+        with torch.no_grad():
+            return sum(float(self.training.loss(step)) for step in late) / VALIDATION_BATCHES
 
     def held_out(self) -> Float64[np.ndarray, " n_examples"]:
         """Return the held-out losses at the model's present weights."""

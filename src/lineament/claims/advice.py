@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lineament.claims.advice_tests import MEASUREMENT, Tested, rank_test, span_test, tests_of
+from lineament.claims.advice_tests import MEASUREMENT, Tested, rank_test, refresh_test, span_test, tests_of
 from lineament.claims.evidence import mean_or_none
 from lineament.claims.intervals import over_seeds
 from lineament.records import Label, Quantity, Record, label_values
@@ -29,6 +29,8 @@ SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
 # Unit -> what no value can be below or above.
 BOUNDS = {"cosine": (-1.0, 1.0), "fraction": (0.0, 1.0)}
 ONE = "one recording"
+# Cosine of two first updates above which they differ by rounding alone.
+SAME = 0.999
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def advise(records: Sequence[Record]) -> list[Advice]:
         records: analyses of the recordings and, where lines were tested, the records of those tests.
     """
     own, tests = analyses(records), tests_of(records)
-    return [*_spans(own, tests), *_lives(own), *_stale(own), *_ranks(own, tests)]
+    return [*_spans(own, tests), *_refreshes(own, tests), *_lives(own), *_stale(own), *_ranks(own, tests)]
 
 
 def analyses(records: Sequence[Record]) -> list[Record]:
@@ -124,7 +126,7 @@ def analyses(records: Sequence[Record]) -> list[Record]:
 
 def remarks(records: Sequence[Record]) -> list[str]:
     """Return what must be known to read the lines: the blind run or why there is none, and rows that were left out."""
-    records = analyses(records)
+    records, tests = analyses(records), tests_of(records)
     blind = [quantity for record in records for quantity in record.select("blind_run")]
     made = dict.fromkeys(str(quantity.labels["optimizer"]) for quantity in blind if quantity.value is not None)
     missing = dict.fromkeys(str(quantity.reason) for quantity in blind if quantity.value is None)
@@ -134,6 +136,12 @@ def remarks(records: Sequence[Record]) -> list[str]:
     spaces = dict.fromkeys(q.reason for record in records for q in record.select("recorded", what="parameters"))
     sentences += [f"No figures of dW: {reason}." for reason in spaces if reason]
     named = dict.fromkeys(f"{quantity.value:g} ({quantity.reason})" for quantity in zero)
+    again = [q.value for record in tests for q in record.select("first_update_cosine") if q.value is not None]
+    if again:
+        same = "1: on the same batches" if min(again) > SAME else "below 1: on other batches, or another training"
+        sentences.append(
+            f"Tests trained again; cosine of the first update with the recorded one {min(again):.2f} ({same})."
+        )
     return sentences + [f"Updates that are exactly zero, and are not counted: {words}." for words in named]
 
 
@@ -147,26 +155,31 @@ def _spans(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advic
                 if basis == "prefix":
                     steps = whole_steps(line.value)
                     found = span_test(tests, labels, float(share), steps)
-                    line = replace(line, testable=True, tested=found, short=f"first {steps} updates")
+                    line = replace(line, testable=True, tested=found, short=_first(steps))
                 yield line
 
 
 def _lives(records: Sequence[Record]) -> Iterator[Advice]:
-    yield from _refreshes(records)
     for rows in label_values(records, "plane_half_life", "rows"):
         for phase, words in PHASES.items():
             text = f"half-life of the overlap{words} (planes of {rows})"
             yield _line(records, OVERLAP, text, "plane_half_life", {"rows": rows, "from": phase})
 
 
-def _refreshes(records: Sequence[Record]) -> Iterator[Advice]:
+def _refreshes(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advice]:
     """Yield when a projection should be made anew, by what an old one still holds: never by the overlap of planes."""
     for share in label_values(records, "refresh_lag", "share"):
         for phase, words in PHASES.items():
             text = f"{float(share):.0%} of a fresh plane's energy is left{words}"
-            if phase == "all":
-                text = f"{text}: refresh by then (untested; GaLore's default: {GALORE_REFRESH_STEPS})"
-            yield _line(records, REFRESH, text, "refresh_lag", {"share": share, "from": phase})
+            labels = {"share": share, "from": phase}
+            if phase != "all":
+                yield _line(records, REFRESH, text, "refresh_lag", labels)
+                continue
+            text = f"{text}: refresh by then (GaLore's default: {GALORE_REFRESH_STEPS})"
+            line = _line(records, REFRESH, text, "refresh_lag", labels)
+            every = whole_refresh(line.value)
+            found = refresh_test(tests, labels, every)
+            yield replace(line, testable=True, tested=found, short=f"refresh every {every} steps")
 
 
 def _stale(records: Sequence[Record]) -> Iterator[Advice]:
@@ -192,9 +205,23 @@ def _when(share: Label, at_share: Label, steps: set[tuple[Label, Label]]) -> str
     return f"{float(share):.0%} of the run at {float(at_share):.0%}"
 
 
+def _first(steps: int) -> str:
+    return "first update" if steps == 1 else f"first {steps} updates"
+
+
 def whole_steps(value: float | None) -> int:
     """Return the first steps that a span's value, which is a mean over recordings, stands for; 0 without one."""
     return 0 if value is None else math.ceil(value)
+
+
+def whole_refresh(value: float | None) -> int:
+    """Return the steps between two refreshes that a lag stands for, at least 1; 0 without one."""
+    return 0 if value is None else max(1, round(value))
+
+
+def whole_rank(value: float | None) -> int:
+    """Return the rank that an effective rank asks for, at least 1; 0 without one."""
+    return 0 if value is None else max(1, math.ceil(value))
 
 
 def _ranks(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advice]:
@@ -202,8 +229,9 @@ def _ranks(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advic
         paid = label_values(records, "mean_module_rank", "paid")
         words = f"{str(statistic).replace('_', ' ')} of dW per module, rank {float(paid[0]):g} paid for"
         line = _line(records, RANK, words, "mean_module_rank", {"statistic": statistic})
-        found, value = None if line.value is None else rank_test(tests, statistic, line.value), line.value or 0.0
-        yield replace(line, tested=found, testable=True, short=f"{words.split(' of ')[0]} {value:.2g}")
+        found = rank_test(tests, statistic, whole_rank(line.value))
+        short = f"{words.split(' of ')[0]} {line.value or 0:.2g}"
+        yield replace(line, tested=found, testable=True, short=short)
     for space_of in label_values(records, "run_rank", "space_of"):
         labels = {"statistic": "participation_ratio", "space_of": space_of}
         yield _line(records, RANK, f"participation ratio of all updates, {_space(space_of)}", "run_rank", labels)

@@ -25,7 +25,8 @@ MAX_RANK_COST = 0.01
 BOOTSTRAP, REPEATS = "bootstrap over held-out examples", "repeated trainings"
 Outcome = Literal["passed", "failed", "undecided"]
 OTHERS = {"random": "random directions", "blind": "blind"}
-ARMS = {"fifth": "a fifth of that", "five_fold": "five times that", "galore": "200", "never": "never"}
+# Times between refreshes that the advised one is compared with.
+ARMS = ("fifth", "five_fold", "galore", "never")
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,38 @@ def span_test(tests: Sequence[Record], labels: dict[str, Label], share: float, s
     return _tested(text, found, kind, known, conditions)
 
 
-def rank_test(tests: Sequence[Record], statistic: Label, value: float) -> Tested | None:
-    """Judge "the updates used rank `value`", by cutting dW down to the next whole rank; None where not tested."""
-    rank = max(1, math.ceil(value))
+def refresh_test(tests: Sequence[Record], labels: dict[str, Label], every: int) -> Tested | None:
+    """Judge "a plane is to be made anew after `every` steps"; None where that was not tested.
+
+    Args:
+        labels: those of the line's quantity.
+    """
+    known = _selected(tests, "refresh_loss", **labels, steps=every, arm="advised")
+    if not known:
+        known = _selected(tests, "refresh_loss", **labels, steps=every)  # with the reason why there is none
+    if not known:
+        return None
+    higher, periods, kind = dict[str, Interval](), dict[str, Label](), ""
+    for arm in ARMS:
+        differences = _selected(tests, "refresh_difference", **labels, steps=every, arm=arm)
+        higher[arm], kind = _interval(differences)
+        periods[arm] = differences[0].labels["every"] if differences else 0
+    conditions = [
+        _condition(f"no worse than every {periods['fifth']} steps", higher["fifth"], lambda low, high: low <= 0),
+        _condition("better than never", higher["never"], lambda low, high: high < 0),
+    ]
+    own = _mean(one.value for one in known)
+    beside = [_beside(arm, periods[arm], higher[arm]) for arm in ARMS if arm == "never" or periods[arm]]
+    rank = known[0].labels["rank"]
+    text = (
+        f"trained in planes of rank {rank}, it ended at {'-' if own is None else f'{own:.4g}'} nats; "
+        f"{'; '.join(beside)}"
+    )
+    return _tested(text, higher["never"], kind, known, conditions)
+
+
+def rank_test(tests: Sequence[Record], statistic: Label, rank: int) -> Tested | None:
+    """Judge "the updates used rank `rank`", by cutting dW down to it; None where that was not tested."""
     known = _selected(tests, "rank_cost", statistic=statistic, rank=rank)
     if not known:
         return None
@@ -153,6 +183,15 @@ def _interval(known: Sequence[Quantity]) -> tuple[Interval, str]:
     quantile = stats.t.ppf(0.5 + LEVEL / 2, repeats - 1) if repeats > 1 else stats.norm.ppf(0.5 + LEVEL / 2)
     half = float(quantile) * only.stderr
     return Interval(values[0], values[0] - half, values[0] + half, 1), kind
+
+
+def _beside(arm: str, period: Label, higher: Interval) -> str:
+    """Say how another time between refreshes compares: how much higher it ended than the advised one."""
+    name = "never" if arm == "never" else f"every {period} steps"
+    if math.isnan(higher.mean):
+        return f"{name} -"
+    ends = "" if higher.low is None or higher.high is None else f" [{-higher.high:+.2g}, {-higher.low:+.2g}]"
+    return f"{name} {-higher.mean:+.2g}{ends}"
 
 
 def _condition(text: str, found: Interval, holds: Callable[[float, float], bool]) -> Condition:

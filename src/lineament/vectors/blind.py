@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lineament.errors import InputError
 from lineament.parameters import Space
@@ -85,6 +86,25 @@ class UpdateRule:
     def at(self, step: int) -> float:
         """Return the step size of a step, counted from 0; the last one given holds on."""
         return self.step_sizes[min(step, len(self.step_sizes) - 1)]
+
+    def optimizer(self, tensors: Iterable[Tensor], *, weight_decay: bool = True) -> torch.optim.Optimizer:
+        """Make the torch optimizer of this rule over some tensors, at the first step's step size.
+
+        Args:
+            weight_decay: leave it out with False.
+        """
+        decay = self.weight_decay if weight_decay else 0.0
+        if self.name == "adamw":
+            betas = (self.momentum, self.beta2)
+            return torch.optim.AdamW(tensors, lr=self.at(0), betas=betas, eps=self.eps, weight_decay=decay)
+        return torch.optim.SGD(
+            tensors,
+            lr=self.at(0),
+            momentum=self.momentum,
+            dampening=self.dampening,
+            weight_decay=decay,
+            nesterov=self.nesterov,
+        )
 
 
 def blind_gram(

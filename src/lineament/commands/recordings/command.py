@@ -211,7 +211,7 @@ def _print(records: Sequence[Record], out: Path) -> None:
         steps = f"{lengths[0]:g}" if len(lengths) == 1 else f"{lengths[0]:g} to {lengths[-1]:g}"
         what = f": {len(own)} {noun}, {steps} steps of {first.n_params:,} parameters ({first.space})"
         console.print(Text.assemble((target, "bold"), what))
-        for remark in remarks(own):
+        for remark in remarks(both):
             console.print(remark, style="dim")
         for topic, grouped in groupby(advise(both), key=lambda line: (line.topic, line.quantity)):
             lines = list(grouped)
