@@ -25,7 +25,7 @@ from lineament.claims.intervals import Interval, over_seeds
 from lineament.claims.registry import CLAIMS, evaluate_claims
 from lineament.claims.rule import ClaimRule, Measured, Requirement
 from lineament.claims.verdict import Bounds, Claim
-from lineament.commands.terminal import claims_table
+from lineament.commands.verdict_tables import claims_table
 from lineament.errors import LineamentError
 from lineament.files.reading import read_json
 from lineament.files.writing import write_json

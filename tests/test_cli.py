@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from statistics import fmean
 import pytest
 from command_line import arguments, lineament, lineament_here, record_bytes, wait_for
 
-from lineament.claims.claims_file import write_claims
+from lineament import cli
+from lineament.claims.claims_file import read_claims, write_claims
 from lineament.cli import main
-from lineament.commands.run.summary import print_summary
+from lineament.commands.run.summary import print_summary, verdict_sentence
 from lineament.records import Quantity, Record, load_records
 from lineament.runs.folder import RunFolder
 from lineament.settings.keys import KEYS
@@ -232,6 +234,20 @@ def test_bad_input_is_exit_2_with_advice_and_nothing_written(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["run", "synthetic"], ["run", "synthetic", "--vary", "recovery.lr=1e-3,2e-3"], ["run", "synthetic", "--dry-run"]],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    done = lineament_here(*words, "--preset", "quick", "--device", "cuda", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--device cpu" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_diverging_run_fails_with_step_and_keeps_what_is_done(tmp_path: Path) -> None:
     out = tmp_path / "diverged"
@@ -340,6 +356,18 @@ def test_a_run_prints_what_damage_did_to_every_task(copied: Path) -> None:
             assert cell == f"{fmean(record.value('evaluation', **which) for record in captures):.2f}"
     assert head < next(i for i, line in enumerate(lines) if "prefix_captures" in line)
     assert "warning" not in done.stderr
+    held = read_claims(out)
+    sentences = " ".join(done.stdout.split())
+    for claim in held:  # the table, a sentence for each verdict, then the report
+        own = str(verdict_sentence(claim))
+        assert own in sentences
+        assert own.startswith(f"{claim.id}: It is open whether ") is (claim.verdict == "inconclusive")
+    assert lines[-1] == f"report: {out / 'report.html'}"
+    assert "done in" in done.stderr
+    following = [line.partition("#")[0].strip() for line in done.stderr.splitlines() if line.startswith("  lineament ")]
+    assert len(following) == 3
+    for command in following:
+        assert cli._parsed(shlex.split(command.partition(">")[0])[1:])
 
 
 @pytest.mark.parametrize(

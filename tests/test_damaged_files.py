@@ -23,7 +23,7 @@ from lineament.commands.search.chunks import losses_body, read_losses
 from lineament.commands.search.command import _choice, _require_same
 from lineament.commands.search.driver import Choice
 from lineament.commands.search.plan import Probe
-from lineament.commands.terminal import sweep_table
+from lineament.commands.verdict_tables import sweep_table
 from lineament.errors import InputError
 from lineament.files.writing import write_json
 from lineament.parameters import Space

@@ -103,6 +103,19 @@ def test_whatever_does_not_fit_is_one_message(words: list[str], message: str) ->
     assert "\n" not in str(raised.value)
 
 
+def test_a_flag_that_is_repeated_may_have_to_be_given() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Needy:
+        data: tuple[Path, ...]
+        """what from"""
+        others: Positional[tuple[str, ...]]
+        """what else"""
+
+    with pytest.raises(InputError, match="needs --data: what from"):
+        parse("x", [], {"x": Needy})
+    assert parse("x", ["--data", "a", "--data", "b"], {"x": Needy}) == Needy(data=(Path("a"), Path("b")), others=())
+
+
 def test_a_flag_of_another_kind_is_a_mistake_of_ours() -> None:
     @dataclass(frozen=True)
     class Odd:
@@ -128,7 +141,8 @@ def test_every_flag_of_every_command_is_parsed_to_its_field(name: str) -> None:
         words = [flag.name, sample] if sample else [flag.name]
         value = True if flag.kind is bool else flag.kind(words[1])
         parsed = parse(name, [*needed, *words], cli.COMMANDS)
-        assert parsed == dataclasses.replace(base, **{flag.field: (value,) if flag.several else value})
+        wanted = (*getattr(base, flag.field), value) if flag.several else value
+        assert parsed == dataclasses.replace(base, **{flag.field: wanted})
 
 
 def example(flag: Any, samples: dict[type, str]) -> list[str]:
@@ -192,7 +206,7 @@ def test_the_overview_has_every_command_by_aim(monkeypatch: pytest.MonkeyPatch) 
         ("run synthetic --lr 1e-3", ["'--lr'", "--set recovery.lr=1e-3", "training.lr", "lineament keys"]),
         ("run synthetic --recovery.lr=5e-4", ["--set recovery.lr=5e-4"]),
         ("run synthetic --steps 10", ["--set recovery.steps=10"]),
-        ("run synthetic --sed 3", ["'--seeds'"]),
+        ("run synthetic --sed 3", ["'--seed'"]),
         ("run synthetic lm", ["'lm'", "PROBLEM"]),
         ("keys --json", ["--json", "`claims`"]),
         ("--print-completion", ["bash or zsh"]),
@@ -215,6 +229,10 @@ def test_the_settings_that_are_suggested_are_taken() -> None:
     assert flags.settings({}).recovery.lr == 1e-3
 
 
+def test_the_first_seed_is_a_flag() -> None:
+    assert cli._parsed(["run", "synthetic", "--seed", "7", "--set", "seed=3"]).settings({}).seed == 7
+
+
 def completed(*words: str) -> set[str]:
     """What bash offers for the last of these words."""
     script = lineament_here("--print-completion", "bash").stdout
@@ -231,7 +249,7 @@ def test_bash_completes_commands_flags_and_choices() -> None:
     assert completed("steer", "make", "--la") == {"--layers"}
     assert completed("run", "--executor", "") == {"serial", "processes", "ray"}
     assert completed("run", "s") == {"synthetic"}
-    assert completed("run", "synthetic", "--se") == {"--seeds", "--set"}
+    assert completed("run", "synthetic", "--se") == {"--seed", "--seeds", "--set"}
     assert completed("nothing", "--se") == set()
 
 

@@ -52,7 +52,7 @@ LEAVES = {"settings.plain", "settings.words", "study.points"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 COMMAND_FILES = sorted((PACKAGE / "commands").glob("*/*.py"))
 # What commands share; whatever else two of them need lies further up, where both can import it.
-SHARED_BY_COMMANDS = ("commands.terminal", "commands.job_flags")
+SHARED_BY_COMMANDS = ("commands.terminal", "commands.time_left", "commands.verdict_tables", "commands.job_flags")
 MOST_LINES = 400
 
 

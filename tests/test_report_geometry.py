@@ -13,7 +13,7 @@ from geometry_records import GRID, NAMES, Made, geometry_records, record
 from lineament.claims.claims_file import write_claims
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
-from lineament.commands.terminal import claims_table
+from lineament.commands.verdict_tables import claims_table
 from lineament.records import ALL_TASKS, Quantity, Record
 from lineament.report.drawing import draw
 from lineament.report.matrices import cell_text

@@ -26,7 +26,7 @@ from steering_records import (
 
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
-from lineament.commands.terminal import claims_table
+from lineament.commands.verdict_tables import claims_table
 from lineament.records import Record
 from lineament.report.verdicts import meaning
 

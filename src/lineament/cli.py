@@ -7,7 +7,8 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lineament import __version__
@@ -87,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parsed(given)
         require_flags(command)
         # `run --vary` is a sweep
-        code = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))(command)
+        with _starting(command):
+            function = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))
+        code = function(command)
         sys.stdout.flush()  # a closed pipe must show here, not while Python exits
         return code
     except LineamentError as error:
@@ -145,6 +148,20 @@ def _parsed(given: Sequence[str]) -> Any:
         raise InputError("say what to do: `lineament --help` lists all. Start with `lineament run synthetic`.")
     name, n_words = command_named(given, COMMANDS)
     return parse(name, given[n_words:], COMMANDS)
+
+
+@contextmanager
+def _starting(command: Any) -> Iterator[None]:
+    """Say on a terminal that a command with progress has begun, while its imports take their seconds."""
+    if getattr(command, "quiet", True) or not sys.stderr.isatty():
+        yield
+        return
+    words = "starting ..."
+    print(words, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(f"\r{' ' * len(words)}\r", end="", file=sys.stderr, flush=True)
 
 
 def _unheard() -> int:

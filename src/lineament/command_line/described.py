@@ -65,8 +65,8 @@ class Flag:
 
     @property
     def required(self) -> bool:
-        """Whether a command cannot do without it."""
-        return self.default is MISSING and not self.several
+        """Whether a command cannot do without it; whoever takes any number of arguments says what none means."""
+        return self.default is MISSING and not (self.several and self.positional)
 
     @property
     def default_words(self) -> str:
@@ -108,9 +108,8 @@ def _flag(item: dataclasses.Field[Any], hint: Any, text: str, heading: str) -> F
     own = FOLDERS.get(item.name) if one is Path else OWN_WORDS.get(item.name)
     value = said.value or ("NAME" if choices else own or PLACEHOLDERS.get(one, ""))
     positional = any(isinstance(mark, _Place) for mark in marks)
-    default = () if several and item.default is MISSING and not positional else item.default
     meaning = said.meaning or text
-    return Flag(item.name, one, meaning, default, positional, several, choices, value, heading)
+    return Flag(item.name, one, meaning, item.default, positional, several, choices, value, heading)
 
 
 def _unwrapped(hint: Any) -> tuple[Any, list[Any]]:

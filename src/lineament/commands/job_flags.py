@@ -14,7 +14,7 @@ from lineament.files.writing import require_appendable
 from lineament.measurements.registry import MEASUREMENTS
 from lineament.problems.kinds import KINDS
 from lineament.runs.executors.options import ExecutorOptions
-from lineament.settings.fields import SeedCount, Threads
+from lineament.settings.fields import Seed, SeedCount, Threads
 from lineament.settings.presets import resolve
 from lineament.settings.reading import parse_assignment
 from lineament.settings.settings import Settings
@@ -30,6 +30,8 @@ class SettingFlags:
 
     preset: str | None = None
     """quick: minutes; full: every basis, rank and the step-size by damage grid; default full"""
+    seed: Seed | None = None
+    """first of the seeds; default 0"""
     seeds: SeedCount | None = None
     """number of independent seeds; fewer than three give no interval; default the preset's"""
     measure: Annotated[str | None, Said(MEASURE_HELP)] = None
@@ -113,6 +115,7 @@ class JobFlags(ExecutorOptions, SettingFlags, ABC):
                 raise InputError(f"--set {key}={value} would name the run without applying it; use {instead}.")
         problem, preset = self._start(file)
         flags = {
+            "seed": self.seed,
             "seeds": self.seeds,
             "measure": self.measure,
             "device": self.device,

@@ -63,6 +63,22 @@ def plan(settings: Settings, workers: int) -> Plan:
     return Plan(stages, settings.seeds, rounds * sum(s.seconds for s in stages), used + held, rows * settings.seeds)
 
 
+def stage_passes(settings: Settings) -> tuple[dict[str, float], float]:
+    """Count the passes of those stages of a job that say how far they are, by what they report first, and of all.
+
+    The stages are in the order of the job; one that each target has is counted for one target. Needs no model.
+    """
+    passes = _passes(settings, max(len(settings.task.names), len(settings.task.targets)))
+    n_targets = len(settings.task.targets)
+    stages = {
+        "training the base model": passes["base model"],
+        "training to the operating point": passes["operating point"],
+        "damaging": passes.get("damage", 0.0) / n_targets,
+        "recovering": passes.get("recovery", 0.0) / n_targets,
+    }
+    return {stage: n for stage, n in stages.items() if n}, sum(passes.values())
+
+
 def _n_recordings(settings: Settings) -> int:
     """Count the recoveries that a study records."""
     own = int(need_recovery(settings.measure))

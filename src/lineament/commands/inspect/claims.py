@@ -11,7 +11,8 @@ from rich.table import Table
 from lineament.claims.claims_file import read_claims, read_sweep
 from lineament.claims.verdict import Claim
 from lineament.commands.inspect.flags import Claims, Compare
-from lineament.commands.terminal import claims_table, console, sweep_table
+from lineament.commands.terminal import console
+from lineament.commands.verdict_tables import claims_table, sweep_table
 from lineament.errors import InputError
 from lineament.files.reading import read_json
 from lineament.records import target_words

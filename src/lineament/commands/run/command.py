@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from rich.table import Table
 
 from lineament.commands.run.flags import Run
-from lineament.commands.run.summary import print_summary
-from lineament.commands.terminal import console, job_progress, print_failures
+from lineament.commands.run.summary import next_commands, print_summary
+from lineament.commands.terminal import console, job_progress, print_failures, say_done, steps_shown
+from lineament.commands.time_left import Whole
 from lineament.errors import LineamentError
 from lineament.problems.kinds import kind_named
 from lineament.problems.problem import Problem, chosen_device
@@ -19,13 +21,14 @@ from lineament.runs.executors.standing import standing
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem, seeds_of, validate, write_results
-from lineament.runs.planning import plan
+from lineament.runs.planning import plan, stage_passes
 from lineament.runs.tracking import tracking
 from lineament.settings.settings import Settings
 
 
 def run(flags: Run) -> int:
     """Run every missing job, then write claims and report; return the exit code."""
+    started = time.monotonic()
     file, _ = flags.read_config()
     settings = flags.settings(file)
     flags.check(settings)
@@ -37,7 +40,7 @@ def run(flags: Run) -> int:
     out = flags.out or flags.default_out(settings)
     folder = RunFolder(out)
     folder.check(settings, flags.resume)
-    ready = _loaded_early(settings)
+    ready = _loaded_early(settings, flags.quiet)
     notes = ready.notes if ready else ()
     if flags.executor != "serial":
         ready = None  # workers load their own; this process need not hold a model meanwhile
@@ -49,13 +52,14 @@ def run(flags: Run) -> int:
         settle_finished(now.unnoted, after)
         for job in now.missing:
             folder.mark(job.name, "planned")
-        with job_progress(flags.quiet, flags.log_file) as progress:
+        with job_progress(flags.quiet, flags.log_file, Whole(flags.n_workers, *stage_passes(settings))) as progress:
             failures = Driver(now.missing, flags, progress, after=after).run(pool)
         print_failures(failures)
         if not record_files(folder.records):
             raise LineamentError(f"no record was finished; see {out / 'log.txt'}. Fix the cause and use --resume.")
         claims = write_results(out)
     print_summary(out, claims, settings)
+    say_done(flags.quiet, started, next_commands(out, settings))
     return 1 if failures else 0
 
 
@@ -74,9 +78,13 @@ def print_plan(settings: Settings, workers: int) -> int:
     return 0
 
 
-def _loaded_early(settings: Settings) -> Problem | None:
+def _loaded_early(settings: Settings, quiet: bool) -> Problem | None:
     """Load a user's model before anything is written: a wrong name or module leaves no trace."""
-    return make_problem(settings, settings.seed) if kind_named(settings.problem).takes_model else None
+    if not kind_named(settings.problem).takes_model:
+        return None
+    with steps_shown(quiet, 1) as step:
+        step(f"loading {settings.model.name}", 0)
+        return make_problem(settings, settings.seed)
 
 
 def _note(folder: RunFolder, settings: Settings, notes: tuple[str, ...], quiet: bool) -> None:

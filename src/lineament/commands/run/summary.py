@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import Claim
-from lineament.commands.terminal import claims_table, console, name_foreign
+from lineament.commands.terminal import console, name_foreign
+from lineament.commands.verdict_tables import claims_table
 from lineament.measurements.measurement import need_recovery
 from lineament.records import Record, load_records
 from lineament.runs.folder import RunFolder
@@ -36,7 +39,31 @@ def print_summary(out: Path, claims: Sequence[Claim], settings: Settings) -> Non
             console.print(_effects_table(evaluated, target))
             _warn_of_weak_damage(evaluated, target, settings.recovery.threshold)
     console.print(claims_table(claims))
+    if len({claim.task for claim in claims}) == 1:  # of several tasks the report has the sentences
+        for claim in claims:
+            console.print(verdict_sentence(claim))
+        console.print()
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def verdict_sentence(claim: Claim) -> Text:
+    """Say in one sentence what a verdict means, after the claim that it is of."""
+    rule = CLAIMS[claim.id]
+    undecided = f"It is open whether {rule.title[:1].lower()}{rule.title[1:]}."
+    words = {"supported": rule.holds, "not_supported": rule.fails, "inconclusive": undecided}
+    return Text.assemble((f"{claim.id}: ", "dim"), words[claim.verdict])
+
+
+def next_commands(out: Path, settings: Settings) -> list[str]:
+    """Return what to type next, for a run with this folder."""
+    place = shlex.quote(str(out))
+    if not need_recovery(settings.measure):
+        return [f"lineament claims {place}", f"lineament export {place} --csv > {shlex.quote(out.name)}.csv"]
+    return [
+        f"lineament advise {place}  # what the recorded recovery says about practice",
+        f"lineament search {place} --plan  # what random search would gain around the damaged point",
+        f"lineament export {place} --csv > {shlex.quote(out.name)}.csv  # every number, one row each",
+    ]
 
 
 def _effects_table(records: Sequence[Record], target: str) -> Table:

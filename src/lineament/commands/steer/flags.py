@@ -36,6 +36,8 @@ class ModelFlags:
     template: str = ""
     """prompt of a statement, e.g. "{statement}" for the bare text; default "{statement} Answer:", whose answer is
     " True" or " False", or what the vector was made with"""
+    quiet: bool = False
+    """show no progress"""
     debug: bool = False
     """show tracebacks"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lineament.commands.steer.flags import Generate
 from lineament.commands.steer.model import SteeredModel
-from lineament.commands.terminal import console
+from lineament.commands.terminal import console, say_done, steps_shown
 from lineament.errors import InputError
 from lineament.files.reading import read_text
 from lineament.problems.conversations import Turn
@@ -29,14 +30,20 @@ def generate(flags: Generate) -> int:
     prompts = _prompts(flags)
     vector = read_vector(flags.vector)
     vector = vector if flags.layer is None else vector.only(flags.layer)
-    loaded = SteeredModel(flags)
-    loaded.require_fit(vector)
-    plain = continuations(loaded, prompts, flags)
-    moved = continuations(loaded, prompts, flags, vector)
+    started = time.monotonic()
+    with steps_shown(flags.quiet, 2) as step:
+        step(f"loading {flags.model}", 0)
+        loaded = SteeredModel(flags)
+        loaded.require_fit(vector)
+        step("writing without the vector", 1)
+        plain = continuations(loaded, prompts, flags)
+        step("writing with it", 1)
+        moved = continuations(loaded, prompts, flags, vector)
     table = Table("prompt", "unsteered", f"steered ({flags.coefficient:g})", box=SIMPLE, show_lines=True)
     for row in zip(prompts, plain, moved, strict=True):
         table.add_row(*row)
     console.print(table)
+    say_done(flags.quiet, started)
     return 0
 
 

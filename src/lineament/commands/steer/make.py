@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from lineament.activations.capture import Place, hash_rows
 from lineament.commands.steer.flags import Make, parse_layers
 from lineament.commands.steer.model import SteeredModel
-from lineament.commands.terminal import console
+from lineament.commands.terminal import Step, console, say_done, steps_shown
 from lineament.errors import InputError
 from lineament.problems.adapters import save_adapter
 from lineament.problems.encoding import PROMPT
@@ -40,14 +42,16 @@ def make(flags: Make) -> int:
         require_replaceable(path)
     if flags.save_step:
         require_own_adapter(flags.save_step)
-    data = read_contrast(flags.data)
-    loaded = SteeredModel(flags, flags.moved_space)
-    contrast = loaded.contrast(data.items)
-    _require_halves(flags, contrast)
-    if flags.moves_weights:
-        require_jacobian(loaded.problem, contrast.read)
-    place = Place(parse_layers(flags.layers, len(loaded.blocks)), flags.site, flags.mean)
-    made = _make(flags, loaded, contrast, place)
+    started, data = time.monotonic(), read_contrast(flags.data)
+    with steps_shown(flags.quiet, 2 if flags.method == "both" else 1) as step:
+        step(f"loading {flags.model}", 0)
+        loaded = SteeredModel(flags, flags.moved_space)
+        contrast = loaded.contrast(data.items)
+        _require_halves(flags, contrast)
+        if flags.moves_weights:
+            require_jacobian(loaded.problem, contrast.read)
+        place = Place(parse_layers(flags.layers, len(loaded.blocks)), flags.site, flags.mean)
+        made = _make(flags, loaded, contrast, place, step)
     vectors = {
         name: SteeringVector(
             {layer: direction.float() for layer, direction in directions.whole.items()},
@@ -66,7 +70,19 @@ def make(flags: Make) -> int:
         save_adapter(loaded.problem.parameters, made.stepped, flags.save_step)
     agreement = {name: directions.agreement() for name, directions in made.by_name.items()}
     _print(flags, vectors, agreement, (*data.notes, *loaded.problem.encoder.rows.notes))
+    say_done(flags.quiet, started, _next_commands(flags))
     return 0
+
+
+def _next_commands(flags: Make) -> list[str]:
+    """Return what to type next with the vector."""
+    own = Make.__dataclass_fields__["model"].default
+    on = f" --model {shlex.quote(flags.model)}" if flags.model != own else ""
+    place = shlex.quote(str(flags.out))
+    return [
+        f'lineament steer generate {place} "Once upon a time"{on}  # text with and without it',
+        f"lineament steer eval {place} HELD_OUT_FILE{on}  # its effect on rows that it was not made from",
+    ]
 
 
 def _require_halves(flags: Make, contrast: Contrast) -> None:
@@ -88,14 +104,17 @@ class _Made:
     stepped: Tensor | None
 
 
-def _make(flags: Make, loaded: SteeredModel, contrast: Contrast, place: Place) -> _Made:
+def _make(flags: Make, loaded: SteeredModel, contrast: Contrast, place: Place, step_begins: Step) -> _Made:
     problem = loaded.problem
+    if flags.method != "step":
+        step_begins("reading activations", 1)
     match flags.method:
         case "caa" | "pca" | "probe" as method:
             return _Made({method: contrast_directions(problem, contrast, place, method)}, None)
         case "adapter":
             return _Made({"adapter": adapter_directions(problem, contrast, place)}, None)
     first = {"caa": contrast_directions(problem, contrast, place, "caa")} if flags.method == "both" else {}
+    step_begins("gradient step, and what it moves", 1)
     step, direction = step_directions(problem, contrast, place, flags.step)
     stepped = problem.parameters.read(torch.float64).cpu() + flags.step_norm * direction
     return _Made({**first, "step": step}, stepped)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lineament.commands.job_flags import JobFlags
-from lineament.commands.terminal import console, job_progress, name_foreign, print_failures, sweep_table
+from lineament.commands.terminal import console, job_progress, name_foreign, print_failures, say_done
+from lineament.commands.time_left import Whole
+from lineament.commands.verdict_tables import sweep_table
 from lineament.errors import LineamentError
 from lineament.problems.kinds import kind_named
 from lineament.problems.problem import chosen_device
@@ -19,7 +23,7 @@ from lineament.runs.executors.standing import Standing, standing
 from lineament.runs.executors.tasks import Job
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem, validate
-from lineament.runs.planning import plan
+from lineament.runs.planning import plan, stage_passes
 from lineament.runs.sweep.folder import SweepFolder
 from lineament.runs.sweep.grid import Cell, Grid, make_grid
 from lineament.runs.sweep.jobs import jobs_of
@@ -39,9 +43,13 @@ def sweep(flags: JobFlags) -> int:
     if flags.dry_run:
         print_plan(grid, out, flags.n_workers)
         return 0
+    started = time.monotonic()
     failures, results = run_grid(grid, out, flags)
     console.print(sweep_table(results))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    place = shlex.quote(str(out))
+    again = [f"lineament report {place}", f"lineament claims {place} --json"]
+    say_done(flags.quiet, started, ["the same command with --resume, for the jobs that failed"] if failures else again)
     return 1 if failures else 0
 
 
@@ -68,7 +76,8 @@ def run_grid(grid: Grid, out: Path, flags: JobFlags) -> tuple[list[Failure], dic
             _note(RunFolder(out), notes, flags.quiet)
             now = standing(jobs_of(folder, cells))
             settle_finished(now.unnoted, after)
-            with job_progress(flags.quiet, flags.log_file) as progress:
+            whole = Whole(flags.n_workers, *stage_passes(cells[0].settings))
+            with job_progress(flags.quiet, flags.log_file, whole) as progress:
                 failures = Driver(now.missing, flags, progress, _opener(folder, cells), after).run(pool)
             print_failures(failures)
             results = write_all(folder)

@@ -1,0 +1,154 @@
+"""How long the whole will take, as progress shows it: closed forms on a clock of our own."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from lineament.commands import terminal, time_left
+from lineament.commands.time_left import Pace, Whole, duration
+from lineament.runs.executors.progress import ALL_JOBS, ENDED
+from lineament.runs.planning import stage_passes
+from lineament.settings.presets import resolve
+
+
+class Clock:
+    """Stands in for `time`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    made = Clock()
+    monkeypatch.setattr(time_left, "time", made)
+    monkeypatch.setattr(terminal, "time", made)
+    return made
+
+
+def test_the_parts_that_have_ended_tell_the_rest(clock: Clock) -> None:
+    whole = Whole()
+    assert whole.left_s() is None
+    assert whole.words() == ""
+    clock.now += 10
+    whole.count(1, 5)
+    assert whole.left_s() == 40
+    clock.now += 4
+    assert whole.left_s() == 36
+    assert whole.words() == "about 36 s left in all"
+    clock.now += 100
+    assert whole.left_s() == 0
+    assert whole.words() == ""
+
+
+def test_parts_side_by_side_end_in_rounds(clock: Clock) -> None:
+    whole = Whole(at_a_time=2)
+    clock.now += 60
+    whole.count(1, 5)
+    assert whole.left_s() == 120, "five parts, two at a time, are three rounds of a minute"
+    clock.now += 1
+    whole.count(2, 5)
+    assert whole.left_s() == pytest.approx(2 * 61)
+
+
+def test_stages_that_say_how_far_they_are_tell_the_job(clock: Clock) -> None:
+    """1000 passes, of which 100 base model, 200 operating point; 10 passes a second."""
+    pace = Pace({"training the base": 100, "training to": 200, "recovering": 300}, 1000)
+    pace.report("training the base model", 0, 10)
+    assert pace.job_s() is None
+    clock.now += 5
+    pace.report("training the base model", 5, 10)
+    assert pace.job_s() == pytest.approx(100)
+    clock.now += 5
+    pace.report("something else", 0, 1)
+    clock.now += 1000  # a stage without passes says nothing
+    pace.report("recovering sort", 0, 100)
+    clock.now += 3
+    pace.report("recovering sort", 10, 100)
+    # 50 passes were seen in the first 10 s, as the base model was last heard of at half; 30 more in 3 s
+    assert pace.job_s() == pytest.approx((1000 - 200) * 13 / 80)
+
+
+def test_stages_of_all_jobs_tell_the_whole(clock: Clock) -> None:
+    whole = Whole(2, {"recovering": 50.0}, 100.0)
+    whole.count(0, 4)
+    for label in ("a", "b"):
+        whole.report(label, "recovering x", 0, 10)
+    clock.now += 10
+    for label in ("a", "b"):
+        whole.report(label, "recovering x", 5, 10)
+    assert whole.left_s() == pytest.approx(2 * 40 - 10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        *((0.04, "0.04 s"), (4.24, "4.2 s"), (12.3, "12 s"), (59.7, "1 min"), (200, "3 min 20 s")),
+        *((2700, "45 min"), (3599, "1 h"), (7500, "2 h 5 min")),
+    ],
+)
+def test_times_are_said_as_a_person_says_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("problem", ["synthetic", "lm"])
+def test_passes_of_stages_are_a_part_of_all(problem: str) -> None:
+    stages, passes = stage_passes(resolve(problem, "quick", []))
+    assert list(stages)[-2:] == ["damaging", "recovering"]
+    assert 0 < sum(stages.values()) < passes
+    only, whole = stage_passes(resolve(problem, "quick", [("test", {"measure": "local_geometry"})]))
+    assert "recovering" not in only
+    assert sum(only.values()) < whole
+
+
+def test_lines_say_what_is_left(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with terminal.job_progress(quiet=False, whole=Whole()) as progress:
+        progress("seed 0", "recovering", 1, 10)
+        clock.now += 30
+        progress("seed 0", ENDED, 1, 1)
+        progress(ALL_JOBS, "jobs ended", 1, 3)
+    first, *_, last = shown.getvalue().splitlines()
+    assert first == "[     0 s] seed 0: recovering (1/10)"
+    assert last == "[    30 s] all jobs: jobs ended (1/3); about 1 min left in all"
+
+
+@pytest.mark.parametrize("on_a_terminal", [True, False])
+def test_steps_of_a_command_say_what_is_left(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, on_a_terminal: bool
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("COLUMNS", "100")
+    if on_a_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm")
+    with terminal.steps_shown(False, 4) as step:
+        step("loading", 0)
+        clock.now += 50  # is no share of the work
+        step("first", 1)
+        clock.now += 20
+        step("second", 3)
+    text = shown.getvalue()
+    assert "loading" in text
+    assert "about 1 min left in all" in text
+    if not on_a_terminal:
+        assert text.splitlines()[-1] == "[    70 s] second; about 1 min left in all"
+
+
+def test_the_end_says_how_long_it_took_and_what_is_next(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    clock.now += 75
+    terminal.say_done(False, 100.0, ["lineament advise runs/demo"])
+    assert capsys.readouterr().err == "done in 1 min 15 s; next:\n  lineament advise runs/demo\n"
+    terminal.say_done(False, 100.0)
+    assert capsys.readouterr().err == "done in 1 min 15 s\n"
+    terminal.say_done(True, 100.0, ["x"])
+    assert capsys.readouterr().err == ""
