@@ -112,6 +112,6 @@ def test_advice_on_refreshing_comes_from_retention_and_says_that_it_is_untested(
     )
     lines = [line for line in advise([record]) if "refresh" in line.text]
     assert [line.figure.partition("(")[0] for line in lines] == ["refresh_lag", "refresh_lag"]
-    assert all("untested" in line.text and "200" in line.text for line in lines)
+    assert all(line.standing == "untested" and "200" in line.text for line in lines)
     assert [line.value for line in lines] == pytest.approx([41, 100], rel=0.03)
     assert all(line.interval == "within the run" for line in lines)
