@@ -11,6 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from lineament import StoredAdapter
+from lineament.problems.stored_adapters import Factors
+from lineament.vectors.adapter_algebra import adapter_of
 
 PREFIX = "base_model.model."
 
@@ -65,14 +67,13 @@ def dense_changes(adapted: PeftModel) -> dict[str, np.ndarray]:
 
 def of_matrices(matrices: dict[str, np.ndarray], rank: int | None = None) -> StoredAdapter:
     """An adapter, in float64 and without a folder, whose dW are these matrices."""
-    tensors, names = [], []
+    factors = {}
     for module, dw in matrices.items():
         u, s, v = np.linalg.svd(dw, full_matrices=False)
         kept = slice(rank or int((s > 1e-12 * max(s[0], 1e-300)).sum()) or 1)
-        tensors += [torch.from_numpy(s[kept, None] * v[kept]), torch.from_numpy(u[:, kept].copy())]
-        names += [f"{PREFIX}{module}.lora_{factor}.default.weight" for factor in "AB"]
-    scales = {f"{PREFIX}{module}": 1.0 for module in matrices}
-    return StoredAdapter(tuple(names), tuple(tensors), scales, {"peft_type": "LORA", "r": 1, "lora_alpha": 1})
+        a, b = torch.from_numpy(s[kept, None] * v[kept]), torch.from_numpy(u[:, kept].copy())
+        factors[f"{PREFIX}{module}"] = Factors(a, b, 1.0)
+    return adapter_of(factors, {})
 
 
 def regauged(adapter: StoredAdapter) -> StoredAdapter:

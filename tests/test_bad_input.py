@@ -114,6 +114,7 @@ COMMANDS = {
     "search": ["search", "run"],
     "analyze": ["analyze", "rows"],
     "advise": ["advise", "rows"],
+    "adapters": ["adapters", "adapter"],
     "make": ["steer", "make", "data.jsonl"],
     "eval": ["steer", "eval", "v.gguf", "data.jsonl"],
     "generate": ["steer", "generate", "v.gguf", "hello"],

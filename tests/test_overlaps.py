@@ -146,6 +146,8 @@ def test_modules_of_zeros_are_in_no_pair() -> None:
     found = compare_adapters([of_matrices({"x": one, "y": one}), of_matrices({"x": one, "y": zero})])
     assert [module.module for module in found.pairs[0, 1].modules] == ["x"]
     assert [module.module for module in found.shared] == ["x"]
+    apart = compare_adapters([of_matrices({"a.q": one}), of_matrices({"a.up": one})]).pairs[0, 1]
+    assert (apart.cosine, apart.modules, apart.alone, apart.mean("right")) == (0, (), (1, 1), None)
     nothing = compare_adapters([of_matrices({"x": one}), of_matrices({"x": zero})]).pairs[0, 1]
     assert nothing.cosine is nothing.cosine_spread is nothing.mean("left") is None
 
@@ -156,7 +158,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare_adapters([one])
     with pytest.raises(InputError, match="above 0 and at most 1"):
         compare_adapters([one, one], 0.0)
-    with pytest.raises(InputError, match="no module in common"):
+    with pytest.raises(InputError, match="modules by other paths"):
         compare_adapters([one, of_matrices({"h.0.q": np.ones((4, 5))})])
     with pytest.raises(InputError, match="base models differ"):
         compare_adapters([one, of_matrices({"layers.0.q": np.ones((4, 6))})])

@@ -15,6 +15,7 @@ from lineament import __version__
 from lineament.command_line.completion import completion_script
 from lineament.command_line.help_text import command_help, group_help, overview
 from lineament.command_line.parser import HELP, command_named, parse
+from lineament.commands.adapters.flags import Adapters
 from lineament.commands.compose.flags import Compose
 from lineament.commands.inspect.flags import Cache, Claims, Compare, Export, Keys, Report, Runs
 from lineament.commands.recordings.flags import Advise, Analyze, RecordFromCheckpoints
@@ -43,9 +44,9 @@ COMMANDS_BY_AIM: dict[str, dict[str, type]] = {
         "advise": Advise,
         "record-from-checkpoints": RecordFromCheckpoints,
     },
+    "Look into adapters and merge them": {"adapters": Adapters, "compose": Compose},
     "Search around trained weights": {"search": Search},
     "Steer a model's activations": {f"steer {name}": kind for name, kind in steer.ACTIONS.items()},
-    "Add adapters": {"compose": Compose},
     "Look at results": {"report": Report, "claims": Claims, "runs": Runs, "compare": Compare, "export": Export},
     "Settings and stored models": {"keys": Keys, "cache": Cache},
 }
@@ -63,6 +64,7 @@ FUNCTIONS: dict[type, str] = {
     Analyze: "recordings.command:show_analysis",
     Advise: "recordings.command:show_advice",
     RecordFromCheckpoints: "recordings.command:record",
+    Adapters: "adapters.command:adapters",
     Compose: "compose.command:compose",
     Report: "inspect.report:report",
     Claims: "inspect.claims:claims",

@@ -100,11 +100,7 @@ class AdapterPair:
 
     def mean(self, side: str) -> Overlap | None:
         """Return the mean overlap over modules of a side, `left` or `right`; None without any module."""
-        found: list[Overlap] = [getattr(module, side) for module in self.modules]
-        if not found:
-            return None
-        value, chance = (float(np.mean([getattr(one, name) for one in found])) for name in ("value", "chance"))
-        return Overlap(value, chance, math.sqrt(sum(one.spread**2 for one in found)) / len(found))
+        return mean_overlap([getattr(module, side) for module in self.modules])
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,7 @@ def compare_adapters(adapters: Sequence[StoredAdapter], share: float = 0.9) -> C
 
     Raises:
         InputError: fewer than two adapters, a share out of its range, weights of different shapes, or two adapters
-            without a module in common.
+            whose modules have the same last names at other paths.
     """
     if len(adapters) < 2:
         raise InputError(f"adapters are compared with each other; got {len(adapters)}, and two are the fewest.")
@@ -179,6 +175,14 @@ def compare_adapters(adapters: Sequence[StoredAdapter], share: float = 0.9) -> C
     norms = np.sqrt(squares)
     pairs = {(i, j): _pair(adapters[i], adapters[j], mods, (norms[i], norms[j])) for (i, j), mods in found.items()}
     return Comparison(share, pairs, tuple(shared))
+
+
+def mean_overlap(overlaps: Sequence[Overlap]) -> Overlap | None:
+    """Return the mean of overlaps in several modules, with its chance and spread; None without any."""
+    if not overlaps:
+        return None
+    value, chance = (float(np.mean([getattr(one, name) for one in overlaps])) for name in ("value", "chance"))
+    return Overlap(value, chance, math.sqrt(sum(one.spread**2 for one in overlaps)) / len(overlaps))
 
 
 def chance_overlap(first: int, second: int, dimension: int) -> tuple[float, float]:
@@ -243,11 +247,12 @@ def _pair(
     first: StoredAdapter, second: StoredAdapter, modules: list[ModuleOverlap], norms: tuple[float, float]
 ) -> AdapterPair:
     own, other = first.factors.keys(), second.factors.keys()
-    if not own & other:
+    alike = {name.rpartition(".")[2] for name in own} & {name.rpartition(".")[2] for name in other}
+    if alike and not own & other:
         one, two = (next(iter(keys)).removeprefix(PREFIX) for keys in (own, other))
         raise InputError(
-            f"two of the adapters have no module in common: one changes {one} and others, the other {two} and others. "
-            "Give adapters of one base model, whose modules have the same names."
+            f"two of the adapters call their modules by other paths: one changes {one} and others, the other {two} and "
+            "others. Give adapters of one base model, whose modules have the same names."
         )
     return AdapterPair(tuple(modules), (len(own - other), len(other - own)), (float(norms[0]), float(norms[1])))
 
