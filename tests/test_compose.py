@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from lineament import Record, adapter_cosine, combine_adapters, read_adapter
 from lineament.commands.compose.command import adapter_names
 from lineament.commands.compose.inputs import halved
-from lineament.commands.compose.tables import sentences
+from lineament.records import Quantity
+from lineament.report.drawing import draw, legend
+from lineament.report.page import write_report
+from lineament.report.sections.composition.pictures import grid_picture
+from lineament.report.sections.composition.words import sentences
+from lineament.report.series import data_table, undefined_notes
 from lineament.streams import Streams
 
 SHORT = ("--scales", "0.5,1", "--draws", "2", "--examples", "12", "--order-examples", "2", "--threads", "1", "--quiet")
@@ -204,3 +210,50 @@ def test_names_that_are_alike_are_told_apart() -> None:
     assert adapter_names(Path("x/sql"), Path("y/chat")) == ("sql", "chat")
     assert adapter_names(Path("x/adapter"), Path("y/adapter")) == ("x/adapter", "y/adapter")
     assert adapter_names(Path("x/a"), Path("x/a")) == ("x/a (A)", "x/a (B)")
+
+
+def test_the_report_draws_what_was_measured(composed: tuple[Path, str]) -> None:
+    record = Record.load(next((composed[0] / "records").glob("*.json")))
+    picture = grid_picture([record])
+    figure = draw(picture)
+    for number, side in enumerate(("first", "second")):
+        filled, lines, star = figure.data[3 * number : 3 * number + 3]
+        assert list(filled.x) == [0, 0.5, 1]
+        for row, t in enumerate(filled.y):
+            for column, s in enumerate(filled.x):
+                losses = [record.value("loss", data=side, s=a, t=b) for a, b in ((s, t), (s, 0), (0, t), (0, 0))]
+                assert filled.z[row][column] == losses[0]
+                bent = next(q for q in record.select("curvature", data=side, adapter="first", other="second")).value
+                expected = losses[1] + losses[2] - losses[3] + s * t * bent  # type: ignore[operator]
+                assert lines.z[row][column] == pytest.approx(expected)
+        best = [record.value("best_scale", adapter=one) for one in ("first", "second")]
+        assert [star.x[0], star.y[0]] == best
+    assert undefined_notes(picture) == []
+    assert "over examples (bootstrap)" in " ".join(data_table(picture).columns)
+    assert [item.label for _, items in legend(picture).shown for item in items] == [
+        "measured",
+        "predicted",
+        "best pair of scales",
+    ]
+    page = (composed[0] / "report.html").read_text()
+    assert "seeds</dt>" not in page
+    assert "Verdicts" not in page
+    assert "on the data of each" in page
+
+
+def test_losses_that_are_not_finite_are_named_and_not_drawn(composed: tuple[Path, str], tmp_path: Path) -> None:
+    record = Record.load(next((composed[0] / "records").glob("*.json")))
+
+    def lost(q: Quantity) -> Quantity:
+        gone = q.matches("loss", data="first", s=1.0, t=1.0) or q.matches("interference_at_one", data="first")
+        return replace(q, value=None, reason="the loss is not finite there") if gone else q
+
+    broken = replace(record, quantities=tuple(map(lost, record.quantities)))
+    filled = draw(grid_picture([broken])).data[0]
+    assert filled.z[2][2] is None
+    assert any(
+        "scale s of A 1): the loss is not finite there" in note for note in undefined_notes(grid_picture([broken]))
+    )
+    assert any("an unknown amount (the loss is not finite there)" in sentence for sentence in sentences(broken))
+    broken.save(tmp_path / "records")
+    assert write_report(tmp_path).exists()

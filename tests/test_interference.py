@@ -96,6 +96,7 @@ def made(losses: object, curvatures: tuple[float, float, float] = (0.0, 1.0, 0.0
     meeting = Meeting(
         slopes=torch.zeros(n, 2, dtype=torch.float64),
         curvatures=torch.tensor([curvatures], dtype=torch.float64).repeat(n, 1),
+        middle=torch.full((n,), curvatures[1], dtype=torch.float64),
         grid=torch.stack([torch.stack([at(s, t) for t in scales]) for s in scales]),
         small=torch.stack([torch.stack([at(c, 0), at(0, c), at(c, c)]) for c in small]),
         null_curvatures=torch.zeros(2, n, dtype=torch.float64),

@@ -35,7 +35,8 @@ DEFINITIONS: Mapping[str, str] = {
     "curvature": "A'HA, A'HB, B'HB at the base, from one Hessian-vector product for each adapter",
     "interference": "I(s, t) = L(theta + s A + t B) - L(theta + s A) - L(theta + t B) + L(theta); predicted to second "
     f"order: s t A'HB; null: the median of |I| with B's singular values and random singular vectors; {_INTERVAL}",
-    "interference_at_one": f"I(1, 1); {_INTERVAL}",
+    "interference_at_one": "I(1, 1); predicted: A'HB at the base; middle: A'HB at theta + A / 2 + B / 2, which is "
+    f"I(1, 1) but for terms of fourth order; {_INTERVAL}",
     "null_interference": "I(1, 1) with B replaced by an adapter of the same singular values, module by module, and "
     "random singular vectors; one for each draw",
     "interference_rank": "share of the null's draws whose |I(1, 1)| is below that of A and B",
@@ -150,6 +151,7 @@ def _interference(figures: DataFigures, data: Mapping[str, Label]) -> Iterator[Q
             for kind, values in (("measured", measured), ("predicted", predicted)):
                 labels = {**data, "kind": kind, "s": s, "t": t}
                 yield Quantity("interference", float(values[row, column]), NATS, labels=labels)
+    yield from with_ends("interference_at_one", figures.middle(), NATS, {**data, "kind": "middle"})
     guessed, seen = figures.null()
     for kind, draws, own in (
         ("predicted", guessed, figures.curvature(1)),

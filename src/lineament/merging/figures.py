@@ -111,9 +111,9 @@ class DataFigures:
         at = self.composition.one
         return figure(self.resampled.means(self.meeting.interference()[at, at]), "a loss is not finite there")
 
-    def interference_at(self) -> Tensor:
-        """Return mean I over the grid without its scales of 0, (n_scales - 1, n_scales - 1)."""
-        return self.meeting.interference()[1:, 1:].mean(dim=-1)
+    def middle(self) -> Figure:
+        """Return A'HB half-way to the sum, which is I(1, 1) to third order."""
+        return figure(self.resampled.means(self.meeting.middle))
 
     def null(self) -> tuple[list[float], list[float]]:
         """Return I(1, 1) with every draw of the null, predicted and measured."""

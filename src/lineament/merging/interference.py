@@ -27,6 +27,8 @@ LARGEST_SCALE = 100.0
 # How often the smallest scale is halved, along s = t, to find where the prediction begins to hold.
 HALVINGS = 5
 FEWEST_EXAMPLES = 8
+# Derivatives of a data set take about as long as so many losses of it.
+WORK_OF_CURVATURE = 8
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Meeting:
     Attributes:
         slopes: g'A and g'B at the base, (n_examples, 2).
         curvatures: A'HA, A'HB and B'HB at the base, (n_examples, 3).
+        middle: A'HB half-way to the sum, at theta + A / 2 + B / 2, (n_examples,): I(1, 1) but for terms of fourth order
+            (the midpoint rule for the integral of d2L/dsdt, which I is).
         grid: loss at every pair of scales, A's first, (n_scales, n_scales, n_examples); the first scale is 0.
         small: losses at (c, 0), (0, c) and (c, c) for scales c below those of the grid, (n_small, 3, n_examples).
         null_curvatures: A'HB' for every draw B' of the null, (n_draws, n_examples).
@@ -45,6 +49,7 @@ class Meeting:
 
     slopes: Float64[Tensor, "n_examples 2"]
     curvatures: Float64[Tensor, "n_examples 3"]
+    middle: Float64[Tensor, " n_examples"]
     grid: Float64[Tensor, "n_scales n_scales n_examples"]
     small: Float64[Tensor, "n_small 3 n_examples"]
     null_curvatures: Float64[Tensor, "n_draws n_examples"]
@@ -142,7 +147,8 @@ def interference(
     """Predict and measure how two adapters interfere, on the data of each.
 
     The prediction costs one gradient and one Hessian-vector product per adapter and data set, whatever the grid; it is
-    made before any loss of the grid is computed. The model's weights are not touched.
+    made before any loss of the grid is computed. A second one, half-way to the sum, foretells I(1, 1) far better where
+    the adapters are too large for the base's curvature. The model's weights are not touched.
 
     Args:
         problem: its `model` is the base, whose modules are named as the adapters name them.
@@ -201,18 +207,24 @@ class _Work:
         self.pair = SideBranches(problem.model, adapters)
         self.nulls = [SideBranches(problem.model, [adapters[0], one]) for one in drawn]
         n_points = len(options.grid) ** 2 + 3 * len(options.small) + 2 * len(drawn)
-        self.done, self.total = 0, 2 * (n_points + 4)
+        self.done, self.total = 0, 2 * (n_points + WORK_OF_CURVATURE)
 
-    def derivatives(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return slopes (n_examples, n_adapters) and curvatures (n_examples, 2, n_adapters) of A, B and all draws."""
+    def derivatives(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Differentiate at the base and half-way to the sum.
+
+        Returns:
+            Slopes (n_examples, n_adapters) and curvatures (n_examples, 2, n_adapters) of A, B and all draws, and A'HB
+            in the middle, (n_examples,).
+        """
         self.progress("gradients and curvature", self.done, self.total)
         found = scale_derivatives(self.problem, self.all, batch, rows=(0, 1))
-        self.done += 4  # as much work as so many losses, or a little more
-        return found.slopes, found.curvatures
+        middle = scale_derivatives(self.problem, self.pair, batch, rows=(0,), point=(0.5, 0.5))
+        self.done += WORK_OF_CURVATURE
+        return found.slopes, found.curvatures, middle.curvatures[:, 0, 1]
 
-    def meeting(self, batch: Batch, derivatives: tuple[Tensor, Tensor], validation: Tensor) -> Meeting:
+    def meeting(self, batch: Batch, derivatives: tuple[Tensor, Tensor, Tensor], validation: Tensor) -> Meeting:
         """Measure all losses on one data set."""
-        slopes, curvatures = derivatives
+        slopes, curvatures, middle = derivatives
         scales, small = self.options.grid, self.options.small
         grid = self._losses(batch, self.pair, [(s, t) for s in scales for t in scales])
         line = self._losses(batch, self.pair, [p for c in small for p in ((c, 0.0), (0.0, c), (c, c))])
@@ -221,6 +233,7 @@ class _Work:
         return Meeting(
             slopes=slopes[:, :2],
             curvatures=torch.stack(own, dim=1),
+            middle=middle,
             grid=grid.view(len(scales), len(scales), -1),
             small=line.view(len(small), 3, -1),
             null_curvatures=curvatures[:, 0, 2:].T.contiguous(),

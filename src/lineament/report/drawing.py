@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 
 from lineament.report.estimates import Estimate, number
 from lineament.report.matrices import matrix_axes, matrix_trace
-from lineament.report.series import BLACK, BLUE, Line, Matrix, Panel, Picture
+from lineament.report.series import BLACK, BLUE, Line, Matrix, Panel, Picture, Surface
+from lineament.report.surfaces import surface_axes, surface_traces
 from lineament.report.words import GROUPS
 
 # The page gives these two in the reader's colour scheme; report.js does the same inside the figures.
@@ -65,6 +66,9 @@ def draw(picture: Picture) -> go.Figure:
         if isinstance(panel, Matrix):
             figure.add_trace(matrix_trace(panel, suffix))
             x, y = matrix_axes(panel, suffix)
+        elif isinstance(panel, Surface):
+            figure.add_traces(surface_traces(panel, suffix))
+            x, y = surface_axes(panel, suffix)
         else:
             for line, places in zip(panel.lines, _places(panel), strict=True):
                 figure.add_traces(_traces(panel, line, index, places))
@@ -83,8 +87,8 @@ def draw(picture: Picture) -> go.Figure:
     return figure
 
 
-def _height(panel: Panel | Matrix) -> int:
-    return PANEL_HEIGHT if isinstance(panel, Matrix) else max(PANEL_HEIGHT, 110 + ROW_HEIGHT * len(panel.rows))
+def _height(panel: Panel | Matrix | Surface) -> int:
+    return max(PANEL_HEIGHT, 110 + ROW_HEIGHT * len(panel.rows)) if isinstance(panel, Panel) else PANEL_HEIGHT
 
 
 def _domains(index: int, per_row: int, n_rows: int) -> tuple[list[float], list[float]]:
@@ -106,7 +110,8 @@ def legend(picture: Picture) -> Legend:
     """Return legend entries by group, each series once however many panels it is in."""
     lines: dict[str, Line] = {}
     for panel in picture.panels:
-        for line in () if isinstance(panel, Matrix) else panel.lines:
+        keyed = panel.legend if isinstance(panel, Surface) else panel.lines if isinstance(panel, Panel) else ()
+        for line in keyed:
             lines.setdefault(line.key, line)
     shown, more = (_grouped([line for line in lines.values() if line.shown is kept]) for kept in (True, False))
     return Legend(shown, more)

@@ -108,6 +108,51 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """A value over two axes, measured and predicted at the same places.
+
+    Attributes:
+        x, y: places along both axes, ascending.
+        measured, predicted: (x, y) -> value; predicted ones are drawn as lines over the measured ones.
+        mark: a place of note, and what it is.
+    """
+
+    title: str
+    x_title: str
+    y_title: str
+    x: Sequence[float]
+    y: Sequence[float]
+    measured: Mapping[tuple[float, float], Estimate]
+    predicted: Mapping[tuple[float, float], Estimate]
+    mark: tuple[float, float, str]
+
+    @property
+    def lines(self) -> list[Line]:
+        """Return both values along x for every place on y, for the data table and for notes on what is missing."""
+        kinds = {"measured": self.measured, "predicted": self.predicted}
+        style = Style(GREY)
+        return [
+            Line(kind, f"{kind}, {self.y_title} {number(y)}", "", style, self.x, [values[x, y] for x in self.x])
+            for kind, values in kinds.items()
+            for y in self.y
+        ]
+
+    @property
+    def legend(self) -> list[Line]:
+        """Return what the legend shows."""
+        mark = Style(BLACK, symbol="star")
+        return [
+            Line("measured", "measured", "surface", Style(BLUE, width=9), (), (), mode="plain"),
+            Line("predicted", "predicted", "surface", Style(VERMILLION, "dash"), (), (), mode="plain"),
+            Line("mark", self.mark[2], "surface", mark, (), (), mode="dots"),
+        ]
+
+    def position(self, x: float) -> str:
+        """Return a place along x in words."""
+        return f"{self.x_title} {number(x)}"
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of texts; the first column holds the row headings."""
 
@@ -124,15 +169,17 @@ class Picture:
     Attributes:
         per_row: how many panels stand side by side at most where there is room; 0 for all. Where there is none, panels
             stand one below the other, or two side by side if they are this small.
+        spread: what the intervals are over.
     """
 
     key: str
     title: str
     caption: str
-    panels: Sequence[Panel | Matrix]
+    panels: Sequence[Panel | Matrix | Surface]
     sources: Sequence[Record]
     notes: Sequence[str] = ()
     per_row: int = 0
+    spread: str = "over seeds"
 
 
 def reference_line(key: str, label: str, x: Sequence[float], value: Estimate, style: Style) -> Line:
@@ -164,7 +211,7 @@ def data_table(picture: Picture) -> Table:
     rows = [row for panel in picture.panels for line in panel.lines for row in _line_rows(panel, line)]
     thinned = any(len(line.points) > line.tabled > 1 for panel in picture.panels for line in panel.lines)
     note = "Long series are thinned here; every value is in the records." if thinned else ""
-    columns = ("panel", "series", "at", "value", "95 % interval over seeds", "seeds", "remark")
+    columns = ("panel", "series", "at", "value", f"95 % interval {picture.spread}", "seeds", "remark")
     return Table(f"Data: {picture.title}", columns, rows, note)
 
 
@@ -180,7 +227,7 @@ def undefined_notes(picture: Picture) -> list[str]:
     ]
 
 
-def _undefined(panel: Panel | Matrix, line: Line) -> list[tuple[str, str]]:
+def _undefined(panel: Panel | Matrix | Surface, line: Line) -> list[tuple[str, str]]:
     """Return (places, reason) of a line's undefined points."""
     places: dict[str, list[float]] = {}
     for x, point in zip(line.x, line.points, strict=True):
@@ -189,13 +236,13 @@ def _undefined(panel: Panel | Matrix, line: Line) -> list[tuple[str, str]]:
     return [(_positions(panel, xs), why) for why, xs in places.items()]
 
 
-def _positions(panel: Panel | Matrix, xs: Sequence[float]) -> str:
-    if isinstance(panel, Matrix) or panel.rows or panel.names:
+def _positions(panel: Panel | Matrix | Surface, xs: Sequence[float]) -> str:
+    if not isinstance(panel, Panel) or panel.rows or panel.names:
         return ", ".join(panel.position(x) for x in xs)
     return f"{panel.x_name} {', '.join(number(x) for x in xs)}"
 
 
-def _line_rows(panel: Panel | Matrix, line: Line) -> list[tuple[str, ...]]:
+def _line_rows(panel: Panel | Matrix | Surface, line: Line) -> list[tuple[str, ...]]:
     count = len(line.points)
     rows: list[tuple[str, ...]] = []
     for i in np.unique(np.linspace(0, count - 1, min(count, line.tabled)).round().astype(int)):

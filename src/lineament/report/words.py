@@ -11,6 +11,7 @@ GROUPS = {
     "control": "controls",
     "null": "nulls",
     "reference": "references",
+    "surface": "loss",
 }
 POINTS = {
     START: "start",

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from lineament.report.sections import basis_drift, capture_by_horizon, capture_without_momentum, gradient_rank, recovery
 from lineament.report.sections.basis_capture import section as basis_capture
+from lineament.report.sections.composition import section as composition
 from lineament.report.sections.generic import generic_section
 from lineament.report.sections.local_geometry import section as local_geometry
 from lineament.report.sections.random_search import section as random_search
@@ -24,6 +25,7 @@ SECTIONS = (
     steering.SECTION,
     local_geometry.SECTION,
     recording.SECTION,
+    composition.SECTION,
 )
 
 

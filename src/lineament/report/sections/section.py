@@ -23,13 +23,15 @@ class Opening:
         task_word: what a target is called.
         what: what was done, between the model's name and the targets.
         lead: what the page shows.
-        judged: whether claims are made about it; a recording has none, and its seeds are recordings.
+        judged: whether claims are made about it.
+        replicates: what its seeds are called; empty where there is one alone.
     """
 
     task_word: str
     what: str
     lead: str
     judged: bool = True
+    replicates: str = "seeds"
 
 
 def each(*makers: Callable[[Sequence[Record]], Shown]) -> Callable[[Sequence[Record], int], list[Shown]]:

@@ -13,6 +13,7 @@ OPENING = Opening(
     "A training run was recorded update by update. This page shows how much of its displacement the first updates "
     "capture, how long its directions last, and how many of them it used.",
     judged=False,
+    replicates="recordings",
 )
 SECTION = Section(
     "recording",

@@ -1,0 +1,1 @@
+"""The section of a composition: two adapters on one base."""

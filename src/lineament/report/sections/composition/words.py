@@ -1,0 +1,158 @@
+"""What a composition's record says in words and numbers, for its report and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from lineament.records import Label, Quantity, Record
+
+SIDES = ("first", "second")
+LETTERS = {"first": "A", "second": "B"}
+PAIRS = ("between", "within_first", "within_second")
+KINDS = {
+    "measured": "interference at 1, 1",
+    "predicted": "predicted at the base",
+    "middle": "predicted half-way",
+}
+NOTE = (
+    "Losses in nats per target token; [ ]: 95 %, bootstrap over examples. Predicted: A'HB, the curvature between A and "
+    "B, at the base or half-way to the sum. Null: B's singular values with random singular vectors; median size, and "
+    "how many draws are smaller."
+)
+Cell = Callable[[str], str]
+
+
+def adapter_name(record: Record, side: str) -> str:
+    """Return the name of an adapter, `first` or `second`."""
+    return str(only(record, "adapter", adapter=side).labels["name"])
+
+
+def data_name(record: Record, side: str) -> str:
+    """Return the name of the data of an adapter."""
+    return str(only(record, "examples", data=side).labels["name"])
+
+
+def sentences(record: Record) -> Iterator[str]:
+    """Say what adding the adapters does, what was foreseen, which scales are best, and whether order matters."""
+    for side in SIDES:
+        measured, base, middle = (_signed(record, _at_one(record, side, kind)) for kind in KINDS)
+        yield (
+            f"On {LETTERS[side]}'s data the two interfere by {measured} at scales 1 and 1; curvature at the base said "
+            f"{base}, half-way to the sum {middle}."
+        )
+    yield _best_sentence(record)
+    yield from _order_sentences(record)
+
+
+def rows(record: Record) -> list[tuple[str, str, str]]:
+    """Return every figure: what it is, and its value on A's data and on B's."""
+    return [(what, *(cell(side) for side in SIDES)) for what, cell in _cells(record)]  # type: ignore[misc]
+
+
+def _cells(record: Record) -> Iterator[tuple[str, Cell]]:
+    yield "examples", lambda side: _number(only(record, "examples", data=side).value)
+    for what, s, t in (("base", 0, 0), ("A", 1, 0), ("B", 0, 1), ("A + B", 1, 1)):
+        yield f"loss of {what}", lambda side, s=s, t=t: _number(_loss(record, side, s, t))  # type: ignore[misc]
+    for kind, what in KINDS.items():
+        yield what, lambda side, kind=kind: _ended(record, _at_one(record, side, kind))  # type: ignore[misc]
+        if kind != "middle":
+            yield "  null of it", lambda side, kind=kind: _null(record, side, kind)  # type: ignore[misc]
+    yield "prediction over the grid, r", lambda side: _ended(record, only(record, "agreement", data=side))
+    yield "predicted to 10 % up to", lambda side: _reach(record, "holds_up_to", side)
+    yield "sum keeps 90 % up to", lambda side: _reach(record, "keeps_up_to", side)
+
+
+def _best_sentence(record: Record) -> str:
+    first, second = (only(record, "best_scale", adapter=side) for side in SIDES)
+    losses = [
+        " and ".join(_number(only(record, "best_loss", data=side, at=which).value) for side in SIDES)
+        for which in ("best", "one", "alone")
+    ]
+    gain = _signed(record, only(record, "best_gain"))
+    edge = ", the edge of the grid" if first.reason else ""
+    return (
+        f"Best pair by validation: {_number(first.value)} A + {_number(second.value)} B{edge}: held-out losses "
+        f"{losses[0]} on A's and B's data; A + B {losses[1]}, from which the best pair gains {gain}; each adapter "
+        f"alone on its own data {losses[2]}."
+    )
+
+
+def _order_sentences(record: Record) -> Iterator[str]:
+    found = list(record.select("kappa"))
+    if found[0].value is None:
+        yield f"Order of training: not measured, {found[0].reason}."
+        return
+    for gradients in ("unit norm", "plain"):
+        own = [kappa for kappa in found if kappa.labels["gradients"] == gradients and kappa.value is not None]
+        values = {pair: [k.value or 0.0 for k in own if k.labels["pair"] == pair] for pair in PAIRS}
+        between = sum(values["between"]) / len(values["between"])
+        within = [*values["within_first"], *values["within_second"]]
+        verdict = "more than" if between > max(within) else "not more than"
+        yield (
+            f"Order of training ({gradients} gradients): kappa {_number(between)} between the data sets, {verdict} "
+            f"within each ({_number(within[0])} and {_number(within[1])})."
+        )
+
+
+def only(record: Record, name: str, **labels: Label) -> Quantity:
+    """Return the one quantity of these labels that is no end of an interval."""
+    return next(found for found in record.select(name, **labels) if "end" not in found.labels)
+
+
+def _at_one(record: Record, side: str, kind: str) -> Quantity:
+    return only(record, "interference_at_one", data=side, kind=kind)
+
+
+def _loss(record: Record, side: str, s: float, t: float) -> float | None:
+    return only(record, "loss", data=side, s=float(s), t=float(t)).value
+
+
+def ends_of(record: Record, of: Quantity) -> tuple[float, float] | None:
+    """Return the ends of a figure's bootstrap interval, if it has one."""
+    low, high = (next((q.value for q in record.select(of.name, **of.labels, end=end)), None) for end in ("low", "high"))
+    return None if low is None or high is None else (low, high)
+
+
+def _ended(record: Record, of: Quantity) -> str:
+    if of.value is None:
+        return "-"
+    ends = ends_of(record, of)
+    return _number(of.value) + (f" [{_number(ends[0])}, {_number(ends[1])}]" if ends else "")
+
+
+def _signed(record: Record, of: Quantity) -> str:
+    if of.value is None:
+        return f"an unknown amount ({of.reason})"
+    ends = ends_of(record, of)
+    told = " (not told from 0)" if ends and ends[0] <= 0 <= ends[1] else ""
+    return ("+" if of.value > 0 else "") + _ended(record, of) + told
+
+
+def _reach(record: Record, name: str, side: str) -> str:
+    found = only(record, name, data=side)
+    if found.value is None:
+        return "-"
+    if found.labels["censored"]:
+        return f"> {_number(found.value)}"
+    return f"< {_smallest(record)}" if found.value == 0 else _ended(record, found)
+
+
+def _smallest(record: Record) -> str:
+    return _number(min(float(kept.labels["scale"]) for kept in record.select("kept")))
+
+
+def _null(record: Record, side: str, kind: str) -> str:
+    sizes = sorted(
+        abs(q.value) for q in record.select("null_interference", data=side, kind=kind) if q.value is not None
+    )
+    share = record.value("interference_rank", data=side, kind=kind)
+    if not sizes or share is None:
+        return "-"
+    middle = (sizes[(len(sizes) - 1) // 2] + sizes[len(sizes) // 2]) / 2
+    return f"{_number(middle)} ({round(share * len(sizes))} of {len(sizes)})"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.3g}"
