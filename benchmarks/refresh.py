@@ -11,10 +11,12 @@ factor. Text: tiny Shakespeare, data/tinyshakespeare/input.txt of the repository
 twentieth is held out.
 
 Arms: planes refreshed by retention (the rule of lineament.subspace.clock, fixed before any of these runs), every 20 or
-200 steps, or never, moments carried over; GaLore's own package with its gap of 200, and of 20, whose moments stay as
-they are (scale 1, so that its steps are as long as ours); AdamW without planes. The step size is the one, of those
-given with --lr, whose "200" arm ends lowest on a pilot seed that is not used again. Every run is appended to --out as
-soon as it ends; one that is there already is not repeated. Intervals: Student t over seeds of the paired difference.
+200 steps, or never, moments carried over; the same by LDAdam's rule alone, which counts the second moment of what the
+old plane did not hold as zero (fill_unseen=False); GaLore's own package with its gap of 200, and of 20, whose moments
+stay as they are (scale 1, so that its steps are as long as ours); AdamW without planes. The step size is the one, of
+those given with --lr, whose "200, LDAdam" arm ends lowest on a pilot seed that is not used again. Every run is appended
+to --out as soon as it ends; one that is there already is not repeated. Intervals: Student t over seeds of the paired
+difference.
 """
 
 from __future__ import annotations
@@ -46,8 +48,11 @@ from lineament.problems.adapters import attach_lora, usual_targets
 from lineament.problems.loading import load_model
 from lineament.settings.model import LoraSettings
 
-ARMS = ("retention", "20", "200", "never", "galore 200", "galore 20", "adamw")
-PILOT_SEED, PILOT_ARM = 1000, "200"
+ARMS = (
+    *("retention", "20", "200", "never", "galore 200"),
+    *("retention, LDAdam", "20, LDAdam", "200, LDAdam", "galore 20", "adamw"),
+)
+PILOT_SEED, PILOT_ARM = 1000, "200, LDAdam"
 WARMUP = 20
 
 
@@ -61,6 +66,7 @@ class Case:
     planes: MatrixPlanes
     batch: int
     steps: int
+    evaluations: int
 
 
 def gpt2_case(text: str) -> Case:
@@ -72,7 +78,7 @@ def gpt2_case(text: str) -> Case:
         torch.manual_seed(seed)
         return GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_positions=64, n_embd=128, n_layer=4, n_head=4))
 
-    return Case(model, training, held_out, MatrixPlanes(8, skip=("wte", "wpe")), batch=16, steps=400)
+    return Case(model, training, held_out, MatrixPlanes(8, skip=("wte", "wpe")), batch=16, steps=400, evaluations=4)
 
 
 def smollm2_case(text: str) -> Case:
@@ -82,7 +88,7 @@ def smollm2_case(text: str) -> Case:
     def model(seed: int) -> nn.Module:
         return attach_lora(base, LoraSettings(), seed, usual_targets(base))
 
-    return Case(model, training, held_out[:64], MatrixPlanes(2), batch=4, steps=240)
+    return Case(model, training, held_out[:64], MatrixPlanes(2), batch=2, steps=210, evaluations=2)
 
 
 def blocks(ids: list[int], length: int) -> tuple[Tensor, Tensor]:
@@ -108,8 +114,9 @@ def make_optimizer(arm: str, space: ParameterSpace, planes: MatrixPlanes, lr: fl
     if arm == "adamw":
         return adamw
     if not arm.startswith("galore"):
-        refresh: Any = int(arm) if arm.isdigit() else arm
-        return SubspaceOptimizer(adamw, planes, space, refresh=refresh)
+        when, _, rule = arm.partition(", ")
+        refresh: Any = int(when) if when.isdigit() else when
+        return SubspaceOptimizer(adamw, planes, space, refresh=refresh, fill_unseen=rule != "LDAdam")
     ours = SubspaceOptimizer(adamw, planes, space).projection
     gap = int(arm.split()[1])
     groups = [
@@ -151,7 +158,7 @@ def run(case: Case, arm: str, seed: int, lr: float, steps: int) -> dict[str, Any
         step_s.append((middle - before, time.process_time() - middle))
         optimizer.zero_grad()
         schedule.step()
-        if (step + 1) % max(1, steps // 4) == 0:
+        if (step + 1) % max(1, steps // case.evaluations) == 0:
             curve[step + 1] = held_out_loss(model, case.held_out)
     if hasattr(model, "unload"):
         model.unload()  # the adapter comes off the base, which the next run shares

@@ -46,11 +46,9 @@ def measure(name: str, model: nn.Module, planes: MatrixPlanes, batch: tuple[int,
     optimizers = {
         "AdamW": adamw(),
         "planes": SubspaceOptimizer(adamw(), planes, space),
-        "planes, retention": SubspaceOptimizer(adamw(), planes, space, refresh="retention", retention=lasting),
+        "planes, retention": SubspaceOptimizer(adamw(), planes, space, refresh=lasting),
         "10 coefficients": SubspaceOptimizer(adamw(), basis, space),
-        "10 coefficients, retention": SubspaceOptimizer(
-            adamw(), basis, space, refresh="retention", retention=lasting, fresh=lambda: basis
-        ),
+        "10 coefficients, retention": SubspaceOptimizer(adamw(), basis, space, refresh=lasting, fresh=lambda: basis),
     }
     passes: list[float] = []
     spent: dict[str, list[float]] = {key: [] for key in optimizers}

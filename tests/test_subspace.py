@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from lineament.bases import Basis, random_basis
 from lineament.errors import InputError, SpaceMismatchError
 from lineament.parameters import ParameterSpace
+from lineament.subspace.moments import carry
 from lineament.subspace.optimizer import SubspaceOptimizer
-from lineament.subspace.projections import MatrixPlanes
+from lineament.subspace.projections import Change, MatrixPlanes
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -156,10 +158,11 @@ def test_a_refresh_that_turns_nothing_changes_nothing(name: str) -> None:
     torch.testing.assert_close(weights(other), weights(stays), rtol=0, atol=1e-12)
 
 
-def test_moments_in_a_plane_that_turned_follow_the_stated_rule() -> None:
+@pytest.mark.parametrize("fill", [False, True])
+def test_moments_in_a_plane_that_turned_follow_the_stated_rule(fill: bool) -> None:
     model = network()
     old, new = plane(model, 4, seed=1), plane(model, 4, seed=2)
-    optimizer = in_plane(model, old, "adam", refresh=6, fresh=lambda: new)
+    optimizer = in_plane(model, old, "adam", refresh=6, fresh=lambda: new, fill_unseen=fill)
     train(model, optimizer, range(6))
     ((before,),) = [[copy.deepcopy(state) for state in optimizer.inner.state.values()]]
     optimizer._refresh([p.grad for p in model.parameters()])
@@ -170,9 +173,56 @@ def test_moments_in_a_plane_that_turned_follow_the_stated_rule() -> None:
         sum(q[i, j] ** 2 * (second[j] - mean[j] ** 2) for j in range(4)) + sum(q[i, j] * mean[j] for j in range(4)) ** 2
         for i in range(4)
     ]
+    unseen = [(1 - q[i].square().sum()) * second.mean() if fill else 0.0 for i in range(4)]
     torch.testing.assert_close(after["exp_avg"], q @ before["exp_avg"], rtol=1e-12, atol=0)
-    torch.testing.assert_close(after["exp_avg_sq"], (1 - 0.999**6) * torch.stack(expected).abs(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        after["exp_avg_sq"],
+        (1 - 0.999**6) * torch.stack([e.abs() + u for e, u in zip(expected, unseen, strict=True)]),
+        rtol=1e-12,
+        atol=0,
+    )
     assert after["step"] == 6
+
+
+def test_carried_moments_are_those_that_the_new_plane_would_have_seen() -> None:
+    """Independent coordinates in the old plane, drawn: mean and mean square of Q g, within five standard errors."""
+    rng = np.random.default_rng(0)
+    mean, spread = torch.tensor([1.0, -0.2, 0.0, 3.0]).double(), torch.tensor([0.1, 2.0, 1.0, 0.5]).double()
+    drawn = mean + spread * torch.from_numpy(rng.standard_normal((50_000, 4)))
+    q = torch.linalg.qr(torch.from_numpy(rng.standard_normal((4, 4))))[0][:3]
+    state: dict[str, Any] = {"step": 7, "exp_avg": mean * (1 - 0.9**7)}
+    state["exp_avg_sq"] = (mean.square() + spread.square()) * (1 - 0.99**7)
+    carry(state, {"betas": (0.9, 0.99)}, Change(q), fill_unseen=True)
+    seen = drawn @ q.T
+    for found, sample in (
+        (state["exp_avg"] / (1 - 0.9**7), seen),
+        (state["exp_avg_sq"] / (1 - 0.99**7), seen.square()),
+    ):
+        error = sample.std(dim=0) / math.sqrt(len(sample))
+        assert bool(((found - sample.mean(dim=0)).abs() < 5 * error).all())
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_steps_keep_their_length_where_the_old_plane_saw_nothing(right: bool) -> None:
+    """Gradients of one size, and every 20 steps a plane orthogonal to the last one: Adam's steps stay about lr long."""
+    lengths = {}
+    for fill in (False, True):
+        model = nn.Linear(24, 90, bias=False) if right else nn.Linear(90, 24, bias=False)
+        space = ParameterSpace.trainable(model)
+        optimizer = SubspaceOptimizer(
+            torch.optim.Adam(space.tensors, lr=1e-3), MatrixPlanes(4), space, refresh=20, fill_unseen=fill
+        )
+        generator, lengths[fill] = torch.Generator().manual_seed(0), []
+        for step in range(100):
+            gradient = torch.zeros(24, 90)
+            gradient[4 * (step // 20) : 4 * (step // 20) + 4] = torch.randn(4, 90, generator=generator)
+            model.weight.grad = gradient.T.contiguous() if right else gradient
+            before = model.weight.detach().clone()
+            optimizer.step()
+            if step >= 40:
+                lengths[fill].append(float((model.weight.detach() - before).norm()) / (1e-3 * math.sqrt(4 * 90)))
+    assert max(lengths[True]) < 1.1
+    assert sum(lengths[False]) > 1.5 * sum(lengths[True])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -309,6 +359,14 @@ BAD: dict[str, tuple[Callable[[nn.Module, ParameterSpace], Any], str]] = {
     "amsgrad": (
         lambda m, s: SubspaceOptimizer(torch.optim.Adam(s.tensors, amsgrad=True), MatrixPlanes(2), s, refresh=3),
         "amsgrad",
+    ),
+    "columns of length 2": (
+        lambda m, s: in_plane(m, Basis(2 * plane(m, 2).columns, s.space, "long")),
+        "'long' are not orthonormal",
+    ),
+    "columns of NaN": (
+        lambda m, s: in_plane(m, Basis(math.nan * plane(m, 2).columns, s.space, "lost")),
+        "'lost' are not orthonormal",
     ),
     "rank 0": (lambda m, s: MatrixPlanes(0), "at least 1"),
     "rank of everything": (lambda m, s: in_plane(m, MatrixPlanes(7)), "none of the 4 tensors"),

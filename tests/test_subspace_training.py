@@ -23,7 +23,7 @@ from lineament.vectors.recording.writer import Recorder
 
 
 def ticked(energies: Sequence[tuple[float, float]], **rule: Any) -> RefreshClock:
-    clock = RefreshClock("retention", RetentionRule(**rule))
+    clock = RefreshClock(RetentionRule(**rule))
     for inside, total in energies:
         clock.tick(inside, total)
     return clock

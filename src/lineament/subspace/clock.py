@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 from lineament.errors import InputError
 
-Refresh = int | Literal["retention", "never"] | None
-
 
 @dataclass(frozen=True)
 class RetentionRule:
@@ -40,23 +38,26 @@ class RetentionRule:
             raise InputError(f"the window of retention is {self.window} steps; give at least 2, for a standard error.")
 
 
+Refresh = int | RetentionRule | Literal["retention", "never"] | None
+
+
 class RefreshClock:
     """Counts steps and energies since the last refresh.
 
     Args:
-        refresh: steps between two refreshes, "retention", or None or "never".
-        rule: of retention.
+        refresh: steps between two refreshes; "retention", or a rule of it with other numbers; or None or "never".
     """
 
-    def __init__(self, refresh: Refresh, rule: RetentionRule) -> None:
-        known = refresh in (None, "never", "retention") or (isinstance(refresh, int) and refresh >= 1)
+    def __init__(self, refresh: Refresh) -> None:
+        by_rule = isinstance(refresh, RetentionRule)
+        known = by_rule or refresh in (None, "never", "retention") or (isinstance(refresh, int) and refresh >= 1)
         if not known or isinstance(refresh, bool):
             raise InputError(
                 f'refresh is {refresh!r}; give a number of steps (at least 1), "retention", or None for no refresh.'
             )
         self.every = refresh if isinstance(refresh, int) else None
-        self.by_retention = refresh == "retention"
-        self.rule = rule
+        self.by_retention = by_rule or refresh == "retention"
+        self.rule = refresh if isinstance(refresh, RetentionRule) else RetentionRule()
         self.age = 0
         self._fresh: list[tuple[float, float]] = []
         self._last: list[tuple[float, float]] = []

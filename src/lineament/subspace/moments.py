@@ -8,6 +8,14 @@ With Q = U'^T U, t steps made, m^ = m / (1 - beta1^t) and v^ = v / (1 - beta2^t)
 v^ - m^2 estimates each coordinate's variance. Variances of independent coordinates add up with squared weights, and
 the square of the carried mean is put back. This is the rule of LDAdam (Robert et al., arXiv 2410.16103), which
 SubTrack++ (Rajabi et al., arXiv 2502.01586) has taken over. If the plane stays, Q is the identity and nothing changes.
+
+What a new direction i has outside the old plane, 1 - sum_j Q_ij^2, has no moment yet, and the rule counts it as zero.
+Adam then divides by too little: it makes long steps along new directions, for about 1 / (1 - beta2) steps, since its
+bias correction knows of no second beginning. LDAdam turns its plane a little at every step and hardly meets this; a
+plane that is replaced as a whole does. So, unless one asks for the plain rule, the unseen part gets the average second
+moment of the old coordinates (our own choice; nothing is added where the new direction lies in the old plane):
+
+    v'_i += (1 - sum_j Q_ij^2) mean_j v_j
 """
 
 from __future__ import annotations
@@ -37,13 +45,14 @@ def require_carried(optimizer: torch.optim.Optimizer) -> None:
         )
 
 
-def carry(state: MutableMapping[str, Any], group: Mapping[str, Any], change: Change) -> None:
+def carry(state: MutableMapping[str, Any], group: Mapping[str, Any], change: Change, fill_unseen: bool) -> None:
     """Turn the moments of one slot into those of the new plane, in place.
 
     Args:
         state: the optimizer's state of the slot; may be empty.
         group: its settings: betas, where it has some.
         change: how the old plane is seen from the new one.
+        fill_unseen: whether what the old plane did not hold gets the average second moment, and not zero.
     """
     first = {key: state[key] for key in FIRST if isinstance(state.get(key), Tensor)}
     second = {key: state[key] for key in SECOND if isinstance(state.get(key), Tensor)}
@@ -52,10 +61,11 @@ def carry(state: MutableMapping[str, Any], group: Mapping[str, Any], change: Cha
     for key, old in second.items():
         uncorrected = old / bias2
         if mean is None:  # RMSprop keeps no mean unless it is centred
-            state[key] = bias2 * change.apply_squared(uncorrected)
-            continue
-        variance = change.apply_squared(uncorrected - (mean / bias1).square())
-        state[key] = bias2 * (variance + change.apply(mean / bias1).square()).abs()
+            carried = change.apply_squared(uncorrected)
+        else:
+            variance = change.apply_squared(uncorrected - (mean / bias1).square())
+            carried = (variance + change.apply(mean / bias1).square()).abs()
+        state[key] = bias2 * (carried + change.unseen(uncorrected) if fill_unseen else carried)
     for key, old in first.items():
         state[key] = change.apply(old)
 

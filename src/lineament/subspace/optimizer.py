@@ -13,7 +13,7 @@ from torch import Tensor
 from lineament.bases import Basis
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
-from lineament.subspace.clock import Refresh, RefreshClock, RetentionRule
+from lineament.subspace.clock import Refresh, RefreshClock
 from lineament.subspace.moments import carry, require_carried
 from lineament.subspace.projections import (
     MatrixPlanes,
@@ -46,10 +46,12 @@ class SubspaceOptimizer(torch.optim.Optimizer):
             of its groups are used for the coefficients; it is left alone itself.
         basis: one plane of the whole space, whose columns get a coefficient each; or `MatrixPlanes`.
         space: the tensors that are trained, in their order.
-        refresh: take new planes every so many steps; "retention": as soon as they hold too little of the gradients; or
-            None (or "never"). Moments are carried over (`lineament.subspace.moments`).
-        retention: when that is. Source: protocol section 3; `lineament.subspace.clock` states the rule.
+        refresh: take new planes every so many steps; "retention", or a `RetentionRule` with other numbers: as soon as
+            they hold too little of the gradients; or None (or "never"). Source: protocol section 3;
+            `lineament.subspace.clock` states the rule.
         fresh: makes the next basis of a whole space, called inside `step`; `MatrixPlanes` use the gradient at hand.
+        fill_unseen: moments are carried over; where a new direction lies outside the old plane, its second moment is
+            taken as the average of the old ones instead of zero (`lineament.subspace.moments`).
 
     Attributes:
         refreshes: steps before which new planes were taken, counted from 0.
@@ -68,10 +70,10 @@ class SubspaceOptimizer(torch.optim.Optimizer):
         space: ParameterSpace,
         *,
         refresh: Refresh = None,
-        retention: RetentionRule | None = None,
         fresh: Callable[[], Basis] | None = None,
+        fill_unseen: bool = True,
     ) -> None:
-        self._clock = RefreshClock(refresh, retention or RetentionRule())
+        self._clock = RefreshClock(refresh)
         _require_fitting(optimizer, space)
         if self._clock.refreshes:
             require_carried(optimizer)
@@ -84,7 +86,7 @@ class SubspaceOptimizer(torch.optim.Optimizer):
             self.projection = PlaneOfSpace(basis, space, fresh)
         else:
             self.projection = PlanePerMatrix(basis, space)
-        self.space, self.refreshes = space, list[int]()
+        self.space, self.refreshes, self.fill_unseen = space, list[int](), fill_unseen
         self._steps, self._open = 0, True
         super().__init__([dict(group) for group in optimizer.param_groups], dict(optimizer.defaults))
         self._open = False
@@ -229,7 +231,7 @@ class SubspaceOptimizer(torch.optim.Optimizer):
         for i, change in changes.items():
             slot = self._slots[i]
             if change is not None and slot in self.inner.state:
-                carry(self.inner.state[slot], groups[id(slot)], change)
+                carry(self.inner.state[slot], groups[id(slot)], change, self.fill_unseen)
         if changes:
             self._read_slots(changes)
         if due:

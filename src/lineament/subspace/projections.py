@@ -18,6 +18,9 @@ from lineament.bases import Basis
 from lineament.errors import InputError, NonFiniteError
 from lineament.parameters import ParameterSpace, hash_tensors
 
+# Bases that were kept in float32 are orthonormal to about 1e-6.
+ORTHONORMAL = 1e-4
+
 
 @dataclass(frozen=True)
 class MatrixPlanes:
@@ -60,6 +63,13 @@ class Change:
     def apply_squared(self, slot: Tensor) -> Tensor:
         """Return the same with the squares of Q's entries: how variances of independent coordinates add up."""
         return self._with(self.matrix.square(), slot)
+
+    def unseen(self, slot: Tensor) -> Tensor:
+        """Return for each new direction its share outside the old plane times the slot's mean over old directions."""
+        share = (1 - self.matrix.square().sum(dim=1)).clamp(min=0).to(slot)
+        if self.right:
+            return slot.mean(dim=-1, keepdim=True) * share
+        return slot.mean(dim=0) * share.view(-1, *[1] * (slot.ndim - 1))
 
     def _with(self, matrix: Tensor, slot: Tensor) -> Tensor:
         matrix = matrix.to(slot)
@@ -210,6 +220,7 @@ class PlaneOfSpace:
         self.owners: list[int] = [0]
         self.plain: tuple[int, ...] = ()
         self.given = self.now = basis_hash(basis)
+        _require_orthonormal(basis)
         self._take(basis.columns)
 
     def shrink(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -244,6 +255,7 @@ class PlaneOfSpace:
                 f"the fresh basis {basis.label!r} has rank {basis.rank}, and {self.slots[0][0][0]} coefficients are "
                 "trained. Let `fresh` make bases of that rank."
             )
+        _require_orthonormal(basis)
         old, self.now = self.blocks, basis_hash(basis)
         self._take(basis.columns)
         parts = [(new.T @ before).to(self.home, torch.float64) for new, before in zip(self.blocks, old, strict=True)]
@@ -282,6 +294,16 @@ def top_singular_vectors(matrix: Float[Tensor, "m n"], rank: int) -> Float[Tenso
     _, vectors = torch.linalg.eigh(rows @ rows.T)  # of the short side: exact for the leading ones, and far cheaper
     top: Tensor = vectors[:, -rank:].flip(1).contiguous()
     return top
+
+
+def _require_orthonormal(basis: Basis) -> None:
+    columns = basis.columns
+    error = float((columns.T @ columns - torch.eye(basis.rank).to(columns)).abs().max())
+    if not error < ORTHONORMAL:
+        raise InputError(
+            f"the columns of basis {basis.label!r} are not orthonormal: a product of two of them is off by "
+            f"{error:.2g}. Make the basis with from_vectors or top_directions."
+        )
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
