@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from lineament.command_line.described import flags_of
 from lineament.command_line.help_text import command_help
 from lineament.command_line.markers import Positional, Said
 from lineament.command_line.parser import parse
+from lineament.command_line.written import line_of
 from lineament.errors import InputError
 from lineament.settings.fields import AnyFloat, PositiveInt
 
@@ -103,6 +105,11 @@ def test_whatever_does_not_fit_is_one_message(words: list[str], message: str) ->
     assert "\n" not in str(raised.value)
 
 
+def test_a_line_is_written_as_short_as_it_can_be() -> None:
+    request = made("a b", "-2", "--share=-1", "--no-loud", "--name", "n", "--dry-run", "--kind", "a")
+    assert line_of("make", request) == "lineament make 'a b' -2 --share=-1.0 --name n --dry-run --no-loud"
+
+
 def test_a_flag_that_is_repeated_may_have_to_be_given() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Needy:
@@ -143,6 +150,9 @@ def test_every_flag_of_every_command_is_parsed_to_its_field(name: str) -> None:
         parsed = parse(name, [*needed, *words], cli.COMMANDS)
         wanted = (*getattr(base, flag.field), value) if flag.several else value
         assert parsed == dataclasses.replace(base, **{flag.field: wanted})
+        written = shlex.split(line_of(name, parsed))
+        assert written[0] == "lineament"
+        assert cli._parsed(written[1:]) == parsed
 
 
 def example(flag: Any, samples: dict[type, str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from read_once import read_smollm2
 from safetensors.torch import load_file, save_file
 from test_random_search import Bowl
 
-from lineament import theory
+from lineament import cli, theory
 from lineament.bases import random_basis
 from lineament.commands.search.driver import _spend, choose, probe_cost, run_search
 from lineament.commands.search.flags import SearchOptions
@@ -308,12 +309,33 @@ def test_search_is_reproducible_and_resumes(searched: tuple[Path, str], finished
     assert "rank: 5 there, 4 now" in other.stderr.replace("\n", " ")
 
 
-def test_plan_spends_and_writes_nothing(finished: Path, tmp_path: Path) -> None:
-    done = lineament_here(
-        "search", str(finished), "--plan", "--out", str(tmp_path / "none"), "--rank", "5", "--threads", "1"
-    )
+def test_a_plan_predicts_by_a_probe_what_the_search_then_begins_with(
+    searched: tuple[Path, str], finished: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "none it has")
+    done = lineament_here("search", str(finished), "--plan", "--out", out, "--rank", "5", *SEARCH)
     assert done.returncode == 0, done.stderr
-    assert "best sigma" in " ".join(done.stdout.split())
+    assert not Path(out).exists()
+    of_search = searched[1]
+    assert of_search.startswith(done.stdout[: done.stdout.index("The probe took")])
+    assert "search: " in done.stdout
+    assert "took 84 forward passes" in done.stdout
+    assert "draws 36 members. Nothing was written." in " ".join(done.stdout.split())
+    following = done.stderr.splitlines()[-1].strip()
+    assert "--plan" not in following
+    request = cli._parsed(shlex.split(following)[1:])
+    assert (request.plan, request.out, request.run, request.budget) == (False, Path(out), finished, 120)
+
+
+def test_a_plan_without_a_probe_spends_nothing_and_says_so(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Population, "score", lambda *_: pytest.fail("an evaluation was spent"))
+    line = ("search", str(finished), "--plan", "--out", str(tmp_path / "none"), "--rank", "5", "--threads", "1")
+    done = lineament_here(*line, "--probe", "0", "--basis", "gradient")
+    assert done.returncode == 0, done.stderr
+    assert ("Without a probe nothing is predicted" in done.stdout) is ("best by this plan" not in done.stdout)
+    assert "predicted best" not in done.stdout
     assert not (tmp_path / "none").exists()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from lineament.command_line.written import line_of
 from lineament.commands.search.driver import (
     CURVATURE_ERROR,
     MAX_CURVATURE_PROBES,
+    SEARCHING,
     Choice,
     Progress,
     Score,
@@ -26,11 +28,18 @@ from lineament.commands.search.driver import (
     saved,
 )
 from lineament.commands.search.flags import Search, SearchOptions
-from lineament.commands.search.plan import Probe
-from lineament.commands.search.tables import print_choice, print_outcome, print_plan
+from lineament.commands.search.plan import LocalPlan, Probe
+from lineament.commands.search.tables import (
+    print_choice,
+    print_no_probe,
+    print_outcome,
+    print_plan,
+    print_what_a_plan_took,
+)
 from lineament.commands.search.target import Target, default_bases, from_adapter, from_run, make_regions, run_settings
 from lineament.commands.search.workers import spread, workers_settings
-from lineament.commands.terminal import job_progress
+from lineament.commands.terminal import job_progress, say_done
+from lineament.commands.time_left import Whole
 from lineament.errors import InputError
 from lineament.files.folders import require_unused, require_writable
 from lineament.files.naming import safe_name
@@ -39,6 +48,7 @@ from lineament.files.writing import write_bytes, write_json
 from lineament.population.population import Population
 from lineament.population.region import Region
 from lineament.problems.adapters import save_adapter
+from lineament.problems.problem import Batch
 from lineament.problems.stored_adapters import adapter_settings
 from lineament.runs.executors.jobs import open_pool
 from lineament.runs.executors.options import ExecutorOptions
@@ -50,17 +60,22 @@ from lineament.settings.reading import updated
 
 def search(flags: Search) -> int:
     """Plan, probe and search; the winner and the kept members go to the search's folder. Return the exit code."""
+    started = time.monotonic()
     flags.check()
     torch.set_num_threads(flags.threads)
-    target = _target(flags)
+    with _progress(flags) as progress:
+        progress("loading the model", 0, 1)
+        target = _target(flags)
     names = flags.basis or default_bases(target, gradients=flags.gradients)
     regions = make_regions(target, names, flags.rank, gradients=flags.gradients)
-    if not flags.plan:
-        _require_budget(regions, flags)
+    _require_budget(regions, flags)
     batch = target.batch(flags.examples, "selection")
-    plans = plan_locally(target, regions, batch, flags) if flags.gradients else []
+    with _progress(flags) as progress:
+        plans = plan_locally(target, regions, batch, flags, progress) if flags.gradients else []
     print_plan(target, plans, flags.budget)
     if flags.plan:
+        _print_prediction(flags, target, regions, plans, batch)
+        say_done(flags.quiet, started, [line_of("search", replace(flags, plan=False))])
         return 0
     out = flags.out or Path("runs") / f"search-{safe_name(target.task)}-{flags.method}"
     identity = _identity(flags, target, names)
@@ -78,7 +93,22 @@ def search(flags: Search) -> int:
             folder = out / "kept" / f"{number + 1}" if number else out / "winner"
             _save_member(target, position.delta(region, target.streams), folder)
     print_outcome(outcome, out)
+    say_done(flags.quiet, started)
     return 0
+
+
+def _print_prediction(
+    flags: Search, target: Target, regions: Sequence[Region], plans: Sequence[LocalPlan], batch: Batch
+) -> None:
+    """Spend the probe alone, and print what a search of this budget should gain."""
+    if not flags.probe:
+        print_no_probe(plans, flags.sigma)
+        return
+    population = Population(target.problem, batch, memory_bytes=flags.memory_bytes)
+    with _progress(flags) as progress:
+        choice, probes = choose(target, regions, plans, population, flags, progress)
+    print_choice(choice, probes)
+    print_what_a_plan_took(probe_cost(regions, flags), choice)
 
 
 def _require_budget(regions: Sequence[Region], options: SearchOptions) -> None:
@@ -92,8 +122,18 @@ def _require_budget(regions: Sequence[Region], options: SearchOptions) -> None:
 
 @contextmanager
 def _progress(flags: Search) -> Iterator[Progress]:
-    with job_progress(flags.quiet) as show:
-        yield partial(show, f"seed {flags.seed or 0}")
+    """Show what is being done, and while members are scored, which is nearly all of the time, what is left."""
+    whole = Whole()
+    with job_progress(flags.quiet, whole=whole) as show:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what == SEARCHING:
+                whole.count(done, total)
+            else:
+                whole.begin()
+            show(f"seed {flags.seed or 0}", what, done, total)
+
+        yield progress
 
 
 def _target(flags: Search) -> Target:

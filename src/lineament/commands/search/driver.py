@@ -19,12 +19,14 @@ from lineament.commands.search.target import Target
 from lineament.errors import InputError, NonFiniteError
 from lineament.files.writing import write_json
 from lineament.population.population import Population, ranked
-from lineament.population.region import Region, fresh_products, measured_space
+from lineament.population.region import Region, SearchSpace, fresh_products, measured_space
 from lineament.problems.problem import IGNORED, Batch, Evaluation, answers
 from lineament.vectors.hessian import HessianOperator
 
 # Probing the curvature stops at this relative standard error of tr H, and at this many probes at the latest.
 CURVATURE_ERROR, MAX_CURVATURE_PROBES = 0.2, 32
+# What is reported while members are scored.
+SEARCHING = "searching"
 # Called with (what is being done, evaluations done, evaluations in all).
 Progress = Callable[[str, int, int], None]
 # Scores a generation: called with its number, the generation, and where to report the count of members scored.
@@ -66,11 +68,15 @@ class Outcome:
     vote_accuracy: float
 
 
-def plan_locally(target: Target, regions: Sequence[Region], batch: Batch, options: SearchOptions) -> list[LocalPlan]:
+def plan_locally(
+    target: Target, regions: Sequence[Region], batch: Batch, options: SearchOptions, progress: Progress
+) -> list[LocalPlan]:
     """Measure gradient and curvature of every region, and predict the gain of the best of `budget` draws there."""
-    streams = target.streams
+    streams, spaces = target.streams, list[SearchSpace]()
     operator = HessianOperator(target.problem, batch)
-    spaces = [measured_space(operator, region, streams, CURVATURE_ERROR, MAX_CURVATURE_PROBES) for region in regions]
+    for place, region in enumerate(regions):
+        progress(f"curvature of {region.name}", place, len(regions))
+        spaces.append(measured_space(operator, region, streams, CURVATURE_ERROR, MAX_CURVATURE_PROBES))
     operator.release()
     products = fresh_products(target.problem, target.problem.fixed(target.task, "validation"), spaces)
     return [local_plan(space, product, options.budget) for space, product in zip(spaces, products, strict=True)]
@@ -202,7 +208,7 @@ def _spend(
         number += 1
         if number == 1 and not np.isfinite(scored).any():
             raise NonFiniteError(f"all {len(scored)} members of the first generation failed; lower sigma.")
-        progress("searching", len(losses), n)
+        progress(SEARCHING, len(losses), n)
     return np.asarray(losses), positions
 
 
@@ -217,7 +223,7 @@ def _read_generation(file: Path, size: int) -> np.ndarray:
 
 def _counted(progress: Progress, before: int, n: int) -> Callable[[int], None]:
     """Return a callback for the count of members that are scored, `before` others having been scored earlier."""
-    return lambda done: progress("searching", before + done, n)
+    return lambda done: progress(SEARCHING, before + done, n)
 
 
 def _probed(best: Probe, plan: LocalPlan | None, n: int) -> Choice:

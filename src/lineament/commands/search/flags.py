@@ -97,7 +97,8 @@ class Search(ExecutorOptions, SearchOptions, TargetFlags):
     save_kept: bool = False
     """write every kept member as an adapter folder, not the winner alone"""
     plan: bool = False
-    """print the plan and stop before an evaluation is spent"""
+    """print the plan and what a probe predicts, then stop and write nothing; with --probe 0 from gradient and curvature
+    alone"""
     out: Path | None = None
     """folder of the search; default runs/search-TASK-METHOD"""
     resume: bool = False

@@ -87,6 +87,20 @@ def print_choice(choice: Choice, probes: Sequence[Probe]) -> None:
     console.print(f"search: {what}; predicted {gain}{fresh}")
 
 
+def print_what_a_plan_took(cost: int, choice: Choice) -> None:
+    """Say that a probe was spent for the prediction, which the search itself begins with."""
+    console.print(
+        f"The probe took {cost} forward passes of the batch; the search begins with the same one and then draws "
+        f"{choice.n} members. Nothing was written."
+    )
+
+
+def print_no_probe(plans: Sequence[LocalPlan], sigma: float | None) -> None:
+    """Say what is missing without a probe."""
+    if sigma is None and not any(plan.gain is not None for plan in plans):
+        console.print("Without a probe nothing is predicted: leave --probe 0 out, or give --sigma.")
+
+
 def print_outcome(outcome: Outcome, out: Path) -> None:
     """Print predicted beside achieved gains, and where the winner is."""
     table = Table("", "predicted", "achieved", box=SIMPLE_HEAD)
