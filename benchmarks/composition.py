@@ -37,6 +37,7 @@ from lineament.streams import Streams
 from lineament.study.training import task_vector
 
 SIZES = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0)
+GRID = (0.25, 0.5, 1.0, 1.5)
 N_EXAMPLES = 128
 BASE, MIDDLE = "A'HB at the base", "A'HB half-way to the sum"
 # Scales whose interference is ranked, and the curvature that is compared with angles there.
@@ -117,7 +118,7 @@ def measured_pair(
 ) -> Pair:
     pair = adapters[names[0]], adapters[names[1]]
     data = base.fixed(names[0], "held_out"), base.fixed(names[1], "held_out")
-    composition = interference(base, pair, data, CompositionOptions(draws=8, seed=seed))
+    composition = interference(base, pair, data, CompositionOptions(GRID, draws=4, seed=seed))
     branches = SideBranches(base.model, pair)
     found: dict[float, tuple[float, float]] = {}
     for c in SIZES:

@@ -257,3 +257,34 @@ def test_losses_that_are_not_finite_are_named_and_not_drawn(composed: tuple[Path
     assert any("an unknown amount (the loss is not finite there)" in sentence for sentence in sentences(broken))
     broken.save(tmp_path / "records")
     assert write_report(tmp_path).exists()
+
+
+def test_an_interrupted_command_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lineament.commands.compose.command.interference", interrupted)
+    done = lineament_here(*command(folder, tmp_path / "out"))
+    assert done.returncode == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_are_no_markup(folder: Path, tmp_path: Path) -> None:
+    odd = Path(shutil.copytree(folder / "sql", tmp_path / "[red]sql"))
+    file = write(tmp_path / "[bold]a.jsonl", [{"text": f"{i} apple stone apple"} for i in range(9)])
+    whole = command(folder, tmp_path / "out", "--no-order")
+    given = [str(file) if part == str(folder / "a.jsonl") else part for part in whole]
+    done = lineament_here("compose", str(odd), *given[2:])
+    assert done.returncode == 0, done.stderr
+    assert "A = [red]sql, B = chat" in done.stdout
+    assert "A's data: [bold]a.jsonl" in done.stdout
+    assert "note: " in done.stdout  # how running text was cut
+    assert "[red]sql and chat" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_report_is_made_again_from_the_records(composed: tuple[Path, str], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(composed[0], tmp_path / "again"))
+    before = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    assert lineament_here("report", str(out)).returncode == 0
+    assert (out / "report.html").read_bytes() == before

@@ -11,10 +11,10 @@ from lineament.command_line.markers import Positional
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html again from a run's records; needs no model."""
+    """Write report.html again from records; needs no model."""
 
     run: Positional[Path]
-    """run folder"""
+    """folder of a run, a sweep, an analysis or a composition"""
 
 
 @dataclass(frozen=True)
