@@ -135,7 +135,10 @@ def _of_run(settings: Settings, run: Path, target: str, seed: int, progress: Pro
 
 def _of_flags(flags: Advise) -> Training:
     settings = _settings(flags)
-    problem = factory_of(settings).make(settings, flags.seed, silent)
+    try:
+        problem = factory_of(settings).make(settings, flags.seed, silent)
+    except InputError as error:  # the keys of settings are flags here
+        raise InputError(str(error).replace("set task.evaluation_examples=", "give --examples ")) from None
     streams = Streams(flags.seed).child("advice").child("batches")
     return task_training(problem, settings.task.targets[0], flags.batch, streams)
 

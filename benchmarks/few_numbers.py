@@ -1,0 +1,154 @@
+"""How much of a recovery do k numbers bring back? Training inside k directions, beside random, blind and static ones.
+
+    python benchmarks/few_numbers.py runs/demo --out few-numbers.jsonl
+    python benchmarks/few_numbers.py runs/lm --ranks 20 --factors 1 --out few-numbers-lm.jsonl
+    python benchmarks/few_numbers.py --table few-numbers.jsonl
+
+RUN is a finished run folder; its recoveries are trained again from the damaged point as `lineament advise --check` does:
+on their own batches, with their optimizer and length (to 1.2 T), each with the step size that is best on validation of
+`--factors` times what makes steps as long as the recovery's. The figure is the share of the recovery's fall in held-out
+loss. `prefix`: the span of the first k updates. `static`: the top k directions of 64 minibatch gradients at the damaged
+point. `random`: k random directions. `blind`: the span of k updates of the optimizer on Gaussian gradients. A result is
+appended to --out when it is there, and is not made again. Intervals of the table: Student t over seeds, of each task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lineament.advice.inside import Inside, Plane, step_factors, trained_inside
+from lineament.advice.run import CheckedRun
+from lineament.advice.span_check import blind_basis
+from lineament.advice.training import recovery_training
+from lineament.bases import Basis, from_vectors, random_basis, top_directions
+from lineament.claims.intervals import over_seeds
+from lineament.problems.factory import factory_of
+from lineament.problems.progress import silent
+from lineament.runs.folder import RunFolder
+from lineament.study.case import Case
+from lineament.study.points import DAMAGED
+from lineament.study.study import Study, prepare_study
+
+BASES = ("prefix", "static", "random", "blind")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?", help="a finished run folder")
+    parser.add_argument("--out", type=Path, default=Path("few-numbers.jsonl"))
+    parser.add_argument("--ranks", type=int, nargs="+", default=[10, 20])
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: all of the run's")
+    parser.add_argument("--tasks", nargs="+", help="default: all of the run's targets")
+    parser.add_argument("--bases", nargs="+", default=list(BASES), choices=BASES)
+    parser.add_argument("--factors", type=int, choices=(1, 3), default=3, help="step sizes that are tried")
+    parser.add_argument("--table", type=Path, help="print the table of results that are there, and stop")
+    asked = parser.parse_args()
+    if asked.table:
+        print("\n".join(table(results(asked.table))))
+        return
+    if asked.run is None:
+        parser.error("name a run folder, or --table FILE.")
+    torch.set_num_threads(1)
+    for line in measured(asked):
+        with asked.out.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+        print(line, file=sys.stderr, flush=True)
+
+
+def measured(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the results that --out lacks: all tasks of a seed before the next seed, the prefix before its controls."""
+    settings = RunFolder(asked.run).settings()
+    there = {key(line) for line in results(asked.out)}
+    for seed in asked.seeds or range(settings.seed, settings.seed + settings.seeds):
+        problem = None
+        for task in asked.tasks or settings.task.targets:
+            wanted = [(rank, name) for rank in asked.ranks for name in asked.bases]
+            wanted = [one for one in wanted if (task, seed, *one) not in there]
+            if not wanted:
+                continue
+            problem = problem or factory_of(settings).make(settings, seed, silent)
+            case = Case(problem, settings, task, seed, RunFolder(asked.run).study_files(task, seed))
+            run, study = prepared(case)
+            for rank, name in wanted:
+                began = time.perf_counter()
+                found = trained(run, basis(run, study, name, rank), asked.factors)
+                share = run.drop.share(found.losses)
+                yield {
+                    "task": task,
+                    "seed": seed,
+                    "rank": rank,
+                    "basis": name,
+                    "share": share.value,
+                    "stderr": share.stderr,
+                    "start": float(run.drop.start.mean()),
+                    "end": float(run.drop.end.mean()),
+                    "steps": run.n_steps,
+                    "factor": found.factor / step_factors(run, rank)[1],
+                    "factors": asked.factors,
+                    "seconds": time.perf_counter() - began,
+                }
+
+
+def prepared(case: Case) -> tuple[CheckedRun, Study]:
+    """Load the stages of a study, and the recovery with its training."""
+    study = prepare_study(case)
+    trajectory = study.trajectory
+    rule = trajectory.optimizer.groups[0].rule
+    return CheckedRun.of(trajectory, recovery_training(case), rule, seed=case.seed), study
+
+
+def basis(run: CheckedRun, study: Study, name: str, rank: int) -> Basis:
+    if name == "prefix":
+        return from_vectors(run.trajectory.updates(1, rank), name)
+    if name == "static":
+        return top_directions(study.minibatch_gradients(DAMAGED, study.target), rank, name)
+    if name == "random":
+        return random_basis(run.space.space, rank, run.streams.generator("random", rank))
+    return blind_basis(run, rank)
+
+
+def trained(run: CheckedRun, plane: Basis, n_factors: int) -> Inside:
+    factors = step_factors(run, plane.rank)
+    tried = factors if n_factors == len(factors) else factors[1:2]
+    return min((trained_inside(run, Plane(plane), f, lambda: None) for f in tried), key=lambda one: one.validation)
+
+
+def results(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def key(line: dict[str, Any]) -> tuple[Any, ...]:
+    return line["task"], line["seed"], line["rank"], line["basis"]
+
+
+def table(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield rows of a Markdown table: one for each task and rank, the mean share over seeds with its interval."""
+    yield "| task | numbers | seeds | " + " | ".join(BASES) + " |"
+    yield "|---|---|---|" + "---|" * len(BASES)
+    for task, rank in sorted({(line["task"], line["rank"]) for line in lines}):
+        own = [line for line in lines if (line["task"], line["rank"]) == (task, rank)]
+        seeds = len({line["seed"] for line in own if line["basis"] == "prefix"})
+        yield f"| {task} | {rank} | {seeds} | " + " | ".join(cell(own, name) for name in BASES) + " |"
+
+
+def cell(lines: Sequence[dict[str, Any]], name: str) -> str:
+    shares = [line["share"] for line in lines if line["basis"] == name]
+    if not shares:
+        return "-"
+    found = over_seeds(shares)
+    ends = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    values = ", ".join(f"{share:.2f}" for share in shares)
+    return f"{np.mean(shares):.2f}{ends}" if len(shares) != 2 else values
+
+
+if __name__ == "__main__":
+    main()
