@@ -4,7 +4,7 @@
     python benchmarks/few_numbers.py runs/lm --ranks 20 --factors 1 --out few-numbers-lm.jsonl
     python benchmarks/few_numbers.py --table few-numbers.jsonl
 
-RUN is a finished run folder; its recoveries are trained again from the damaged point as `lineament advise --check` does:
+RUN is a finished run folder; its recoveries are trained again from the damaged point, as by `lineament advise --check`:
 on their own batches, with their optimizer and length (to 1.2 T), each with the step size that is best on validation of
 `--factors` times what makes steps as long as the recovery's. The figure is the share of the recovery's fall in held-out
 loss. `prefix`: the span of the first k updates. `static`: the top k directions of 64 minibatch gradients at the damaged
