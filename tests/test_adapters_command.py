@@ -50,7 +50,7 @@ def test_the_figures_of_one_adapter_are_those_of_dense_dw(two: tuple[Path, Path,
         "1": pytest.approx(found["truncation_error"]["1"]),
         "2": pytest.approx(tails**0.5),
     }
-    assert 0 < found["rank_used_chance"] <= found["rank_paid"] == 4
+    assert 0 < found["rank_used_blind"] <= found["rank_paid"] == 4
 
 
 def test_the_figures_of_two_adapters_are_those_of_dense_dw(two: tuple[Path, Path, Dense, Dense]) -> None:

@@ -1,7 +1,7 @@
 """What one adapter holds: singular values of dW = scale B A by module, from the factors alone.
 
 Every figure is of dW, so that the gauge (A, B) -> (R A, B R^-1) leaves it alone. No matrix of the size of a weight is
-formed. Shares are of energy, |dW|^2. Beside what a module uses stands what random factors of its shape would use.
+formed. Shares are of energy, |dW|^2. Beside what a module uses stands what a training that learned nothing would use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from lineament.errors import InputError
-from lineament.merging.random_factors import RandomFactors, random_factors
+from lineament.merging.blind_factors import BlindFactors, blind_factors
 from lineament.problems.factor_names import PREFIX
 from lineament.problems.stored_adapters import Factors, StoredAdapter
 from lineament.vectors.adapter_algebra import adapter_singular_values
@@ -67,9 +67,9 @@ class ModuleSpectrum:
         return math.sqrt(self.energy)
 
     @property
-    def chance(self) -> RandomFactors:
-        """What random factors of this shape give."""
-        return random_factors(self.d_out, self.paid, self.d_in)
+    def blind(self) -> BlindFactors:
+        """What a blind training of this shape gives."""
+        return blind_factors(self.d_out, self.paid, self.d_in)
 
     @property
     def participation(self) -> float:
@@ -77,17 +77,17 @@ class ModuleSpectrum:
         return _participation(self.values)
 
     @property
-    def chance_participation(self) -> float:
-        """Participation ratio of random factors of this shape."""
-        return _participation(self.chance.values)
+    def blind_participation(self) -> float:
+        """Participation ratio after a blind training of this shape."""
+        return _participation(self.blind.values)
 
     def rank(self, share: float) -> int:
         """Return the fewest directions that hold a share of |dW|^2; 0 where dW is zero."""
         return rank_for_share(np.square(self.values), share)
 
-    def chance_rank(self, share: float) -> int:
-        """Return the same of random factors of this shape."""
-        return rank_for_share(np.square(self.chance.values), share)
+    def blind_rank(self, share: float) -> int:
+        """Return the same after a blind training of this shape."""
+        return rank_for_share(np.square(self.blind.values), share)
 
     def tail(self, rank: int) -> float:
         """Return |dW - dW_rank|^2, what the best approximation of a rank leaves out."""
@@ -95,8 +95,8 @@ class ModuleSpectrum:
 
     @property
     def floor(self) -> float | None:
-        """Largest singular value that noise would have (`RandomFactors.floor`); None for fewer than four values."""
-        return self.chance.floor(self.values) if self.energy > 0 else None
+        """Largest singular value that noise would have (`BlindFactors.floor`); None where there is no floor."""
+        return self.blind.floor(self.values) if self.energy > 0 else None
 
     @property
     def above_floor(self) -> int | None:
@@ -134,9 +134,9 @@ class AdapterSpectrum:
         """Return the mean over modules of the fewest directions that hold a share of |dW|^2."""
         return self.mean(lambda module: module.rank(share))
 
-    def chance_used(self, share: float) -> float | None:
-        """Return the same of random factors of the same shapes."""
-        return self.mean(lambda module: module.chance_rank(share))
+    def blind_used(self, share: float) -> float | None:
+        """Return the same after a blind training of the same shapes."""
+        return self.mean(lambda module: module.blind_rank(share))
 
     def truncation_error(self, rank: int) -> float:
         """Return |dW - dW_rank| / |dW| over all modules, each cut to a rank; nan where dW is zero."""

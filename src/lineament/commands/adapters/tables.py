@@ -22,9 +22,9 @@ N_STRONGEST = 3
 # So many adapters have a paragraph each; more are rows of a table.
 MAX_IN_WORDS = 3
 ABOUT_FLOOR = (
-    "Above noise: singular values that B A has in 5 of 100 modules when the entries of A and of B are independent, "
-    "with one variance each (law of Marchenko and Pastur for the product), at the level of the module's median. It "
-    "assumes that at least half of the directions paid for are noise, and cannot count more than half."
+    "Blind: a training fed gradients of independent entries, with A near its random start (laws of Marchenko, Pastur "
+    "and Silverstein). Above noise: singular values that 95 of 100 blind modules do not have, at the level of the "
+    "module's median; it assumes that half of the directions or more are noise, and cannot count more than half."
 )
 ABOUT_CHANCE = (
     "Chance: of randomly oriented dW. Left is what a module writes, right what it reads. Adapters whose A began at the "
@@ -69,21 +69,21 @@ def print_comparison(names: Sequence[str], comparison: Comparison, every: bool) 
 
 def print_notes(spectra: Mapping[str, AdapterSpectrum], compared: bool) -> None:
     """Print what the figures assume."""
-    if any(spectrum.share_above_floor is not None for spectrum in spectra.values()):
+    if any(spectrum.moved for spectrum in spectra.values()):
         console.print(ABOUT_FLOOR, style="dim")
     if compared:
         console.print(ABOUT_CHANCE, style="dim")
 
 
 def _in_words(name: str, spectrum: AdapterSpectrum, share: float) -> Text:
-    used, chance, n = spectrum.used(share), spectrum.chance_used(share), len(spectrum.moved)
+    used, blind, n = spectrum.used(share), spectrum.blind_used(share), len(spectrum.moved)
     if used is None:
         what = f": dW is zero in all {len(spectrum.modules)} modules; the adapter changes nothing."
         return Text.assemble((name, "bold"), what)
     where = f"{100 * share:g} % of |dW|^2, {'one module' if n == 1 else f'mean of {n} modules'}"
     text = Text.assemble(
         *((name, "bold"), f": rank {spectrum.paid:.3g} paid for, ", (f"{used:.2g} used", "bold")),
-        f" ({where}); random factors would use {chance:.2g}. |dW| is {spectrum.norm:.3g}. ",
+        f" ({where}); a blind training uses {blind:.2g}. |dW| is {spectrum.norm:.3g}. ",
         f"Rank {spectrum.rank(0.99)} in every module holds 99 % of |dW|^2.",
     )
     cuts = {
@@ -100,24 +100,24 @@ def _in_words(name: str, spectrum: AdapterSpectrum, share: float) -> Text:
 
 
 def _adapter_table(spectra: Mapping[str, AdapterSpectrum], share: float) -> Table:
-    table = _plain_table("adapter", ("modules", "|dW|", "paid", f"{100 * share:g} %", "random", "above noise"))
+    table = _plain_table("adapter", ("modules", "|dW|", "paid", f"{100 * share:g} %", "blind", "above noise"))
     for name, spectrum in spectra.items():
         above = spectrum.mean(lambda module: module.above_floor)
-        figures = (spectrum.paid, spectrum.used(share), spectrum.chance_used(share), above)
+        figures = (spectrum.paid, spectrum.used(share), spectrum.blind_used(share), above)
         cells = ("-" if figure is None else f"{figure:.2g}" for figure in figures)
         table.add_row(name, str(len(spectrum.moved)), f"{spectrum.norm:.3g}", *cells)
     return table
 
 
 def _module_table(title: str, spectrum: AdapterSpectrum, share: float, every: bool) -> Table:
-    heads = ("|dW|", "of all", "paid", f"{100 * share:g} %", "99 %", "random", "above noise")
+    heads = ("|dW|", "of all", "paid", f"{100 * share:g} %", "99 %", "blind", "above noise")
     table = _plain_table(title, heads)
     total = spectrum.norm**2
 
     rows, strongest = _rows(spectrum.moved, lambda module: module.energy, every)
     for label, modules in rows + strongest:
         energies = [one.energy for one in modules]
-        ranks = [(one.paid, one.rank(share), one.rank(0.99), one.chance_rank(share)) for one in modules]
+        ranks = [(one.paid, one.rank(share), one.rank(0.99), one.blind_rank(share)) for one in modules]
         above = [one.above_floor for one in modules if one.above_floor is not None]
         table.add_row(
             label,
