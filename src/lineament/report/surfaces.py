@@ -46,9 +46,11 @@ def surface_traces(surface: Surface, suffix: str) -> list[Any]:
         hoverinfo="skip",
     )
     x, y, name = surface.mark
-    star = {"symbol": "star", "size": 12, "color": "#111111"}
+    star = {"symbol": "star", "size": 13, "color": "#ffffff", "line": {"color": "#111111", "width": 1.5}}
     places = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "legendgroup": "mark", "name": name}
-    mark = go.Scatter(**places, x=[x], y=[y], mode="markers", marker=star, hovertemplate=f"{name}<extra></extra>")
+    mark = go.Scatter(
+        **places, x=[x], y=[y], mode="markers", marker=star, cliponaxis=False, hovertemplate=f"{name}<extra></extra>"
+    )
     return [filled, lines, mark]
 
 

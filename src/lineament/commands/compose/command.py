@@ -126,3 +126,4 @@ def _print_end(flags: Compose, scales: tuple[float, float], seconds: float) -> N
     chosen = "" if flags.at else ", which validation examples chose"
     console.print(f"merged adapter, {scales[0]:g} A + {scales[1]:g} B{chosen}: {flags.out / MERGED}", soft_wrap=True)
     console.print(f"report: {flags.out / 'report.html'} (after {seconds:.0f} s)", soft_wrap=True)
+    console.print(f"next: lineament adapters {flags.out / MERGED}  # what it holds; --truncate cuts it", soft_wrap=True)

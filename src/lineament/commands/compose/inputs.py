@@ -15,6 +15,7 @@ from lineament.commands.compose.flags import Compose
 from lineament.errors import InputError
 from lineament.merging.interference import require_examples
 from lineament.merging.side_branches import SideBranches, scale_derivatives
+from lineament.merging.spectra import require_finite
 from lineament.problems.frozen_linear import quicken
 from lineament.problems.labelled_data import LabelledData, Passage, read_labelled
 from lineament.problems.language_model import MAX_TARGETS_AT_ONCE, LanguageModelProblem
@@ -47,9 +48,14 @@ def read_adapters(flags: Compose) -> tuple[StoredAdapter, StoredAdapter]:
     """Read both adapters.
 
     Raises:
-        InputError: one is no plain LoRA, or they say that their bases are different.
+        InputError: one is no plain LoRA or is not finite, or they say that their bases are different.
     """
     first, second = read_adapter(flags.first), read_adapter(flags.second)
+    for adapter, folder in ((first, flags.first), (second, flags.second)):
+        try:
+            require_finite(adapter)
+        except InputError as error:
+            raise InputError(f"{folder}: {error}") from None
     bases = [str(one.config.get("base_model_name_or_path") or "") for one in (first, second)]
     names = [Path(base).name for base in bases]  # a folder here may be a copy of what has the same name elsewhere
     if all(bases) and names[0] != names[1]:
