@@ -99,7 +99,7 @@ def test_the_law_of_blind_trainings_is_that_of_draws(shape: tuple[int, int, int]
     assert np.allclose(law.values, drawn.mean(axis=0), rtol=0.05, atol=0.03)
     energies = np.square(drawn)
     participation = float(np.mean(1 / np.square(energies).sum(axis=1)))
-    assert 1 / np.square(np.square(law.values)).sum() == pytest.approx(participation, rel=0.08)
+    assert 1 / np.square(np.square(law.values)).sum() == pytest.approx(participation, rel=0.12)  # of rank 8
     for share in (0.5, 0.9):
         found = [rank_for_share(one, share) for one in energies]
         assert abs(rank_for_share(np.square(law.values), share) - np.mean(found)) < 1
