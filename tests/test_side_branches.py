@@ -9,7 +9,7 @@ import pytest
 import torch
 from composed import adapter, base_problem, examples, pair
 from families import random_model
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.func import functional_call
 
@@ -124,6 +124,8 @@ def test_bases_that_do_not_fit_are_named(tmp_path: Path) -> None:
         SideBranches(other, [first])
     with pytest.raises(InputError, match="no adapter was given"):
         SideBranches(other, [])
+    with pytest.raises(InputError, match="has an adapter attached"):
+        SideBranches(get_peft_model(random_model("llama"), LoraConfig(target_modules=["q_proj"])), [first])
 
 
 def test_inputs_that_are_no_rows_of_examples_are_refused(tmp_path: Path) -> None:

@@ -53,12 +53,17 @@ class SideBranches:
         adapters: of this base; a module may have a branch of one of them or of several.
 
     Raises:
-        InputError: no adapter, or a module that the base lacks, that is not linear, or that has another shape.
+        InputError: no adapter, a model that has one already, or a module that the base lacks, that is not linear, or
+            that has another shape.
     """
 
     def __init__(self, model: nn.Module, adapters: Sequence[StoredAdapter]) -> None:
         if not adapters:
             raise InputError("no adapter was given; give at least one.")
+        if hasattr(model, "peft_config"):
+            raise InputError(
+                "the model has an adapter attached already; give its base, as `model.unload()` returns it."
+            )
         self.model, self.n_adapters = model, len(adapters)
         found: dict[str, list[tuple[int, Factors]]] = {}
         for number, adapter in enumerate(adapters):
