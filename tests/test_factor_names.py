@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 
 from lineament import read_adapter
 from lineament.errors import InputError
-from lineament.problems import stored_adapters
+from lineament.problems import adapter_configs, stored_adapters
 from lineament.problems.factor_names import foreign_layout, module_name
 
 WEIGHTS = "adapter_model.safetensors"
@@ -140,13 +141,88 @@ def test_a_pattern_is_for_the_modules_that_peft_takes_it_for(pattern: str, modul
 
 
 def test_defaults_and_keys_are_those_of_peft() -> None:
-    assert (LoraConfig.r, LoraConfig.lora_alpha) == (stored_adapters.DEFAULT_RANK, stored_adapters.DEFAULT_ALPHA)
+    assert (LoraConfig.r, LoraConfig.lora_alpha) == (adapter_configs.DEFAULT_RANK, adapter_configs.DEFAULT_ALPHA)
     known = set(LoraConfig.__dataclass_fields__)
-    assert known >= stored_adapters.PLAIN
-    assert not stored_adapters.PLAIN & set(stored_adapters.REFUSED)
+    assert known >= adapter_configs.PLAIN
+    assert not adapter_configs.PLAIN & set(adapter_configs.REFUSED)
 
 
 def test_a_plain_adapter_is_read_without_importing_peft(folder: Path) -> None:
     code = "import sys, lineament; lineament.read_adapter(sys.argv[1]); print('peft' in sys.modules)"
     command = [sys.executable, "-c", code, str(folder)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+# What somebody may have written for any key of a configuration.
+VALUES: tuple[Any, ...] = (
+    *(
+        "nan",
+        "-1",
+        "0",
+        "1" + "0" * 30,
+        "a\0b",
+        "x" * 5000,
+        "",
+        " ",
+        "[bold]",
+        "(",
+        "a{9999999999999}",
+        None,
+        True,
+        [],
+        {},
+    ),
+    *(
+        [[]],
+        -(10**30),
+        10**400,
+        float("nan"),
+        float("inf"),
+        0,
+        1,
+        1.5,
+        [1],
+        [None],
+        "q_proj",
+        {"q_proj": 3},
+        {"q_proj": "x"},
+    ),
+    *({"q_proj": None}, {"(": 1}, {"q_proj": [1]}, {"": 3}, {"q_proj": 10**400}, {"a{9999999999999}": 1}),
+)
+
+
+@pytest.mark.parametrize("key", [*LoraConfig.__dataclass_fields__, "from_the_future"])
+def test_every_value_of_every_key_is_taken_or_refused_with_one_sentence(key: str, folder: Path) -> None:
+    file = folder / "adapter_config.json"
+    body = json.loads(file.read_text())
+    refusals = []
+    for value in VALUES:
+        file.write_text(json.dumps({**body, key: value}))
+        try:
+            read_adapter(folder)
+        except InputError as error:
+            refusals.append(str(error))
+    for message in refusals:
+        assert "\n" not in message
+        assert len(message) < 600
+        assert message.encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensor: tensor.to(torch.int32), "of type torch.int32"),
+        (lambda tensor: tensor > 0, "of type torch.bool"),
+        (lambda tensor: tensor.to(torch.complex64), "of type torch.complex64"),
+        (lambda tensor: tensor[:, :0].contiguous(), "without entries|no matching pair"),
+        (lambda tensor: tensor.flatten(), "no factor of a linear layer"),
+    ],
+)
+def test_tensors_that_are_no_factors_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], words: str, folder: Path
+) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    name = next(name for name in tensors if "lora_A" in name)
+    save_file({**tensors, name: change(tensors[name])}, folder / WEIGHTS)
+    with pytest.raises(InputError, match=words):
+        read_adapter(folder)

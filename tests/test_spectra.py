@@ -9,7 +9,7 @@ import pytest
 import torch
 from made_adapters import made, regauged
 
-from lineament import StoredAdapter, read_adapter
+from lineament import StoredAdapter, compare_adapters, read_adapter
 from lineament.errors import InputError
 from lineament.merging.blind_factors import blind_factors
 from lineament.merging.spectra import adapter_spectrum, decompose
@@ -74,10 +74,26 @@ def test_modules_that_did_not_move_are_counted_in_nothing(tmp_path: Path) -> Non
     assert [module.rank(0.9) for module in spectrum.modules] == [0] * 4
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("size", [1e-170, 1e-90, 1e-69, 1e-30, 1e30, 1e69])
+def test_figures_of_any_size_are_numbers(size: float, tmp_path: Path) -> None:
+    adapter, _ = stored(tmp_path)
+    sized = StoredAdapter(adapter.names, tuple(t.double() * size for t in adapter.tensors), adapter.scales, {})
+    spectrum, pair = adapter_spectrum(sized), compare_adapters([sized, sized]).pairs[0, 1]
+    if size < 1e-80:
+        assert spectrum.norm == 0
+        assert pair.cosine is None
+    else:
+        assert spectrum.norm == pytest.approx(adapter_spectrum(adapter).norm * size**2, rel=1e-6)
+        assert pair.cosine == pytest.approx(1)
+        assert spectrum.used(0.9) == adapter_spectrum(adapter).used(0.9)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e200])
 def test_factors_that_are_not_finite_are_refused_by_module(bad: float, tmp_path: Path) -> None:
     adapter, _ = stored(tmp_path)
-    adapter.tensors[2][0, 0] = bad
+    tensors = tuple(tensor.double() for tensor in adapter.tensors)
+    tensors[2][0, 0] = bad
+    adapter = StoredAdapter(adapter.names, tensors, adapter.scales, {})
     with pytest.raises(InputError, match=r"layers\.0\.v has factors that are NaN or infinite"):
         adapter_spectrum(adapter)
 

@@ -23,6 +23,9 @@ from lineament.problems.stored_adapters import Factors, StoredAdapter
 from lineament.vectors.adapter_algebra import adapter_singular_values
 from lineament.vectors.spectrum import rank_for_share, spectrum_statistics
 
+# Norms whose squares, and products of these, are numbers in float64; a smaller dW is zero, a larger one refused.
+LEAST_NORM, LARGEST_NORM = 1e-140, 1e140
+
 
 @dataclass(frozen=True)
 class Decomposition:
@@ -162,7 +165,7 @@ def decompose(factors: Factors) -> Decomposition:
     left, left_triangle = torch.linalg.qr(factors.b.double())
     right, right_triangle = torch.linalg.qr(factors.a.double().T)
     inner = torch.linalg.svd(factors.scale * left_triangle @ right_triangle.T, full_matrices=False)
-    return Decomposition(left @ inner.U, inner.S, right @ inner.Vh.T)
+    return Decomposition(left @ inner.U, _above_least(inner.S), right @ inner.Vh.T)
 
 
 def adapter_spectrum(adapter: StoredAdapter) -> AdapterSpectrum:
@@ -175,12 +178,16 @@ def adapter_spectrum(adapter: StoredAdapter) -> AdapterSpectrum:
 
 
 def require_finite(adapter: StoredAdapter) -> None:
-    """Raise `InputError` where a factor or a dW is NaN or infinite; names the module."""
+    """Raise `InputError` where a factor is NaN or infinite, or dW too large to square; names the module."""
     for module, (a, b, scale) in adapter.factors.items():
-        bound = abs(scale) * a.double().abs().max() * b.double().abs().max()  # NaN and infinity stay what they are
-        if not math.isfinite(float(bound)):
+        bound = abs(scale) * float(a.double().norm()) * float(b.double().norm())  # NaN and infinity stay what they are
+        if not bound <= LARGEST_NORM:
             name = module.removeprefix(PREFIX)
             raise InputError(f"{name} has factors that are NaN or infinite: the adapter's training failed.")
+
+
+def _above_least(values: Float64[Tensor, " n_values"]) -> Float64[Tensor, " n_values"]:
+    return torch.where(values < LEAST_NORM, 0.0, values)
 
 
 def _spectra(adapter: StoredAdapter) -> Iterator[ModuleSpectrum]:
@@ -188,7 +195,7 @@ def _spectra(adapter: StoredAdapter) -> Iterator[ModuleSpectrum]:
     values = adapter_singular_values(adapter)
     for module, (a, b, _) in adapter.factors.items():
         name = module.removeprefix(PREFIX)
-        yield ModuleSpectrum(name, b.shape[0], a.shape[1], len(a), values[module].numpy())
+        yield ModuleSpectrum(name, b.shape[0], a.shape[1], len(a), _above_least(values[module]).numpy())
 
 
 def _participation(values: Float64[np.ndarray, " n_values"]) -> float:

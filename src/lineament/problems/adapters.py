@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace
-from lineament.problems.stored_adapters import SUPPORTED, WEIGHTS, adapter_config, adapter_tensors, write_adapter
+from lineament.problems.adapter_configs import SUPPORTED
+from lineament.problems.stored_adapters import WEIGHTS, adapter_config, adapter_tensors, write_adapter
 from lineament.settings.model import LoraSettings
 
 HEADS = {"lm_head", "head", "embed_out"}
