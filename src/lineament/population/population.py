@@ -102,7 +102,7 @@ class Population:
         self.problem, self.batch, self.objective = problem, batch.to(problem.device), objective
         self.memory_bytes, self._way = memory_bytes, way
         logits, self.bytes_per_member = _measured_pass(problem, self.batch)
-        self.base = self._score(logits)
+        self.base = float(self._score(logits))
         if not np.isfinite(self.base):
             raise NonFiniteError(f"the unperturbed model scores {self.base}; nothing can be compared with that.")
 
@@ -114,7 +114,8 @@ class Population:
                 a member shares its pass with the same others.
         """
         losses = [self._score(logits) for _, logits in self.logits(members, per_pass)]
-        return Scores(np.asarray(losses), self.base)
+        numbers = torch.stack(losses).tolist() if losses else []  # at once: a GPU would wait for each alone
+        return Scores(np.asarray(numbers), self.base)
 
     def logits(self, members: Members, per_pass: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield (member, its logits (n_examples, n_targets, n_vocabulary)), in order, chunk by chunk.
@@ -153,8 +154,8 @@ class Population:
             return "shared"
         return "functional" if self.problem.vmaps else "one_by_one"
 
-    def _score(self, logits: Tensor) -> float:
-        return float(self.objective(logits, self.batch).double().mean())
+    def _score(self, logits: Tensor) -> Tensor:
+        return self.objective(logits, self.batch).double().mean()
 
     def _shared(self, lower: LowerPart, members: Members, start: int, stop: int) -> Tensor:
         factors = module_factors(self.problem, members, start, stop)

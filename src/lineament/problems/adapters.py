@@ -129,7 +129,7 @@ def _attached(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
         # A deprecation inside transformers that PEFT runs into, and a flag that PEFT sets right by itself.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
         adapted = get_peft_model(model, config)
     adapted.eval()
     return adapted

@@ -71,6 +71,7 @@ class InMemoryProblem(Problem):
             raise InputError(f"task {task!r} has no `choices`: the token ids among which accuracy is judged.")
         if len(batch) < 4 * n:
             raise InputError(f"task {task!r} has {len(batch)} examples; three sets of {n} and training need {4 * n}.")
+        batch = batch.to(torch.device("cpu"))  # where examples of every problem are kept and divided
         order = torch.from_numpy(generator.permutation(len(batch)))
         for i, split in enumerate(SPLITS):
             self._fixed[task, split] = batch.rows(order[i * n : (i + 1) * n])

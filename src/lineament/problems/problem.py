@@ -218,10 +218,8 @@ def mean_losses(logits: Tensor, targets: Tensor, dtype: torch.dtype | None = Non
         dtype: in which means are taken; default that of the logits.
     """
     losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
-    losses, counted = losses.view_as(targets).to(dtype or losses.dtype), targets != IGNORED
-    if bool(counted.all()):
-        return losses.mean(dim=1)
-    return losses.sum(dim=1) / counted.sum(dim=1)
+    # asking whether all count would make a GPU wait in every pass
+    return losses.view_as(targets).to(dtype or losses.dtype).sum(dim=1) / (targets != IGNORED).sum(dim=1)
 
 
 def answers(logits: Tensor, choices: Sequence[int]) -> Tensor:

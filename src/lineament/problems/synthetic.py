@@ -139,7 +139,8 @@ def base_file(settings: Settings, seed: int) -> Path:
 def _fresh_model(problem: SyntheticProblem, settings: Settings) -> Transformer:
     m = settings.model
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(problem.streams.integer("initial weights"))
+        # torch.manual_seed would seed the GPUs' generators too
+        torch.default_generator.manual_seed(problem.streams.integer("initial weights"))
         return Transformer(N_VOCABULARY, 2 * m.length + 1, m.width, m.layers, m.heads)
 
 

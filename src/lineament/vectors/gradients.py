@@ -66,7 +66,9 @@ def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Float6
     One pass over all examples together; beyond the pass itself, memory is that of one layer's gradients.
     """
     n_groups = _count_groups(batch, group_size)
-    gram = torch.zeros(n_groups, n_groups, dtype=torch.float64)
+    # on the device, so that no layer waits for a copy; float64 is what Apple's GPUs lack
+    device = problem.parameters.tensors[0].device
+    gram = torch.zeros(n_groups, n_groups, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
     uses: Counter[int] = Counter()
 
     def add(where: slice, gradient: GroupGradient) -> None:
@@ -76,7 +78,7 @@ def gradient_gram(problem: Problem, batch: Batch, group_size: int = 1) -> Float6
     trusted = _readable(problem, batch) and _collect(problem, batch, group_size, add)
     # Of a tied or reused tensor, the products between its uses are missing.
     if trusted and max(uses.values(), default=0) <= 1:
-        return gram
+        return gram.cpu()
     rows = group_gradients(problem, batch, group_size).rows.double()
     return rows @ rows.T
 
