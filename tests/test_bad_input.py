@@ -120,6 +120,7 @@ COMMANDS = {
     "generate": ["steer", "generate", "v.gguf", "hello"],
     "compose": ["compose", "a", "b", "--data", "a.jsonl", "--data", "b.jsonl"],
     "import": ["steer", "import", "v.gguf", "v.safetensors"],
+    "model": ["model", "./nowhere", "--out", "new"],
 }
 
 

@@ -18,6 +18,7 @@ from lineament.command_line.parser import HELP, command_named, parse
 from lineament.commands.adapters.flags import Adapters
 from lineament.commands.compose.flags import Compose
 from lineament.commands.inspect.flags import Cache, Claims, Compare, Export, Keys, Report, Runs
+from lineament.commands.model.flags import Model
 from lineament.commands.recordings.flags import Advise, Analyze, RecordFromCheckpoints
 from lineament.commands.run.flags import Run
 from lineament.commands.search.flags import Search
@@ -48,7 +49,7 @@ COMMANDS_BY_AIM: dict[str, dict[str, type]] = {
     "Search around trained weights": {"search": Search},
     "Steer a model's activations": {f"steer {name}": kind for name, kind in steer.ACTIONS.items()},
     "Look at results": {"report": Report, "claims": Claims, "runs": Runs, "compare": Compare, "export": Export},
-    "Settings and stored models": {"keys": Keys, "cache": Cache},
+    "Settings and stored models": {"keys": Keys, "model": Model, "cache": Cache},
 }
 COMMANDS: dict[str, type] = {name: kind for kinds in COMMANDS_BY_AIM.values() for name, kind in kinds.items()}
 # Module and function that carry a command out; imported late, since torch and transformers take seconds to import.
@@ -71,6 +72,7 @@ FUNCTIONS: dict[type, str] = {
     Compare: "inspect.claims:compare",
     Runs: "inspect.runs:runs",
     Export: "inspect.export:export",
+    Model: "model.command:model",
     Cache: "inspect.cache:cache",
     Keys: "inspect.keys:keys",
 }
@@ -89,35 +91,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         command = _parsed(given)
         require_flags(command)
-        # `run --vary` is a sweep
         with _starting(command):
+            # `run --vary` is a sweep
             function = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))
         code = function(command)
         sys.stdout.flush()  # a closed pipe must show here, not while Python exits
         return code
-    except LineamentError as error:
-        if getattr(command, "debug", False):
-            raise
-        print(f"lineament: {error}", file=sys.stderr)
-        return error.exit_code
     except BrokenPipeError:  # whoever read our output has seen enough, as in `lineament export RUN --csv | head`
         return _unheard()
-    except OSError as error:  # outside the files that are written whole
-        if getattr(command, "debug", False):
+    except (LineamentError, OSError, MemoryError, RuntimeError, ValueError, KeyboardInterrupt) as error:
+        said = None if getattr(command, "debug", False) else _said(error, command)
+        if said is None:
             raise
+        print(f"lineament: {said}", file=sys.stderr)
+        return error.exit_code if isinstance(error, LineamentError) else 1
+
+
+def _said(error: BaseException, command: Any) -> str | None:
+    """Return what to tell a user of an error; None for one that is ours to mend, whose traceback tells."""
+    if isinstance(error, LineamentError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        again = " Run the same command with --resume." if hasattr(command, "resume") else ""
+        return f"interrupted; what was finished stays.{again}"
+    if isinstance(error, OSError):  # outside the files that are written whole
         from lineament.files.writing import what_to_do
 
-        print(f"lineament: {error}. {what_to_do(error)}", file=sys.stderr)
-        return 1
-    except (MemoryError, RuntimeError, ValueError) as error:
-        if getattr(command, "debug", False) or (message := memory_message(error)) is None:
-            raise
-        print(f"lineament: {message} What was finished stays.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        again = " Run the same command with --resume." if hasattr(command, "resume") else ""
-        print(f"lineament: interrupted; what was finished stays.{again}", file=sys.stderr)
-        return 1
+        return f"{error}. {what_to_do(error)}"
+    message = memory_message(error)
+    return message and f"{message} What was finished stays."
 
 
 def _asked_text(given: Sequence[str]) -> str | None:

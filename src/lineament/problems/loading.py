@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from transformers.utils import logging as transformers_logging
 
 from lineament.errors import InputError, LineamentError
+from lineament.files.writing import TEMPORARY_PREFIX
 from lineament.problems.kept_models import content_hash, keep_model, kept_model
 from lineament.settings.model import DtypeName
 
@@ -96,6 +98,26 @@ def _load_gguf(name: str, file: Path, dtype: DtypeName) -> tuple[Any, Any]:
         model.__dict__.pop(mark, None)
     model.config.__dict__.pop("quantization_config", None)
     return model, tokenizer
+
+
+def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write model and tokenizer as a plain folder, whole or not at all.
+
+    Args:
+        folder: must not exist, or be empty.
+
+    Raises:
+        OSError: the folder cannot be written, or holds something.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder.parent) as unfinished:
+        made = Path(unfinished) / folder.name
+        _writer(model, tokenizer)(made)
+        mode = (made / "config.json").stat().st_mode
+        for file in made.iterdir():  # weights are written for the owner alone
+            file.chmod(mode)
+        made.rename(folder)
 
 
 def _writer(model: Any, tokenizer: Any) -> Callable[[Path], None]:
