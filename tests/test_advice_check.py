@@ -12,9 +12,10 @@ import torch
 from advice_cases import Layer, adapted, recorded, training, with_values
 from torch import Tensor
 
-from lineament.advice.check import CheckOptions, check_advice, check_recording
+from lineament.advice.check import begin_check, check_advice, check_recording
 from lineament.advice.inside import first_update_cosine
 from lineament.advice.loss_drop import LossDrop
+from lineament.advice.options import CheckOptions
 from lineament.advice.rank_check import rank_figure
 from lineament.advice.refresh_check import refresh_arms
 from lineament.advice.run import CheckedRun
@@ -26,6 +27,7 @@ from lineament.measurements.recording.options import AnalysisOptions
 from lineament.parameters import ParameterSpace
 from lineament.records import Quantity, Record
 from lineament.vectors.blind import UpdateRule
+from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch
 from lineament.vectors.recording.writer import Recorder
 
@@ -90,8 +92,24 @@ def test_a_rank_that_suffices_passes_and_one_that_does_not_fails(
 
 
 def checked(run: CheckedRun, seed: int = 0) -> tuple[Record, Record]:
+    """Analysis and tests of the rank."""
     analysis = analyze_recording(run.trajectory, "layer", seed, OPTIONS)
-    return analysis, check_recording(run.trajectory, run.training, analysis, advise([analysis]), OPTIONS)
+    return analysis, record_of(run.trajectory, run.training, analysis, RANKS)
+
+
+RANKS = CheckOptions(tests=("rank",))
+
+
+def record_of(
+    trajectory: Trajectory,
+    own: Training,
+    analysis: Record,
+    check: CheckOptions | None = None,
+    earlier: Record | None = None,
+    save: Callable[[Record], object] = lambda record: None,
+) -> Record:
+    begun = begin_check(trajectory, own, analysis, OPTIONS, check, earlier=earlier)
+    return check_recording(trajectory, own, begun, advise([analysis, begun]), OPTIONS, check, save=save)
 
 
 def test_a_test_of_another_recording_does_not_count(tmp_path: Path) -> None:
@@ -106,11 +124,14 @@ def test_a_check_goes_on_with_what_an_earlier_one_left(tmp_path: Path) -> None:
     run = rank_run(tmp_path / "rows", with_values(3.0, 2.0))
     analysis, whole = checked(run)
     saved: list[Record] = []
-    again = check_recording(
-        run.trajectory, run.training, analysis, advise([analysis]), OPTIONS, earlier=whole, save=saved.append
-    )
+    again = record_of(run.trajectory, run.training, analysis, RANKS, whole, saved.append)
     assert again == whole
     assert saved[-1] == whole
+    none = CheckOptions(tests=())
+    assert record_of(run.trajectory, run.training, analysis, none, whole) == whole
+    assert record_of(run.trajectory, run.training, analysis, none).value("rank_cost", statistic="k90") is None
+    other = record_of(run.trajectory, run.training, analysis, replace(none, seed=1), whole)
+    assert not list(other.select("rank_cost"))  # made otherwise, so it does not count
 
 
 def test_over_recordings_the_interval_is_student_t(tmp_path: Path) -> None:
@@ -274,7 +295,7 @@ def test_a_refresh_passes_if_it_helps_and_more_of_it_does_not(
     told = Quantity("refresh_lag", 10.2, "steps", stderr=1.0, labels={"share": 0.9, "from": "all", "rank": 1})
     others = tuple(q for q in analysis.quantities if q.name not in ("refresh_lag", "steps_to_span"))
     analysis = replace(analysis, quantities=(*others, told))
-    tests = check_recording(trajectory, own, analysis, advise([analysis]), OPTIONS)
+    tests = record_of(trajectory, own, analysis)
     line = line_of(advise([analysis, tests]), "refresh_lag", share=0.9, **{"from": "all"})
     assert line.standing == outcome
     assert line.tested is not None
@@ -299,6 +320,35 @@ def test_the_optimizer_of_a_rule_has_that_rule() -> None:
     ):
         assert UpdateRule.of(rule.optimizer([parameter]), rule.step_sizes) == rule
         assert rule.optimizer([parameter], weight_decay=False).param_groups[0]["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("made", [training, of_all_sizes])
+def test_gradients_that_are_made_again_are_those_that_would_have_been_recorded(
+    tmp_path: Path, made: Callable[[torch.nn.Module, Tensor], Training]
+) -> None:
+    model = Layer()
+    own = made(model, with_values(3.0, 2.5, 2.0, 1.5))
+    figures = []
+    for gradients in (True, False):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        trajectory = recorded(tmp_path / str(gradients), own, optimizer, 60, gradients=gradients)
+        analysis = analyze_recording(trajectory, "layer", 0, OPTIONS)
+        check = CheckOptions(tests=("refresh",))
+        begun = begin_check(trajectory, own, analysis, OPTIONS, check)
+        assert bool(list(begun.select("refresh_lag"))) != gradients
+        lines = [line for line in advise([analysis, begun]) if line.quantity == "refresh_lag"]
+        figures.append([(line.value, line.low, line.reason, line.null) for line in lines])
+        assert any("made again" in words for words in remarks([analysis, begun])) != gradients
+    for wanted, found in zip(*figures, strict=True):
+        assert found[2:] == wanted[2:]
+        known = [(a, b) for a, b in zip(found[:2], wanted[:2], strict=True) if a is not None and b is not None]
+        assert [a for a, _ in known] == pytest.approx([b for _, b in known], rel=1e-5)
+        assert found[:2].count(None) == wanted[:2].count(None)
+
+
+def test_what_is_no_test_is_refused() -> None:
+    with pytest.raises(InputError, match="Did you mean 'refresh'"):
+        CheckOptions(tests=("refesh",))
 
 
 def test_fewer_than_three_repeats_are_refused() -> None:

@@ -34,9 +34,15 @@ def test_a_run_folder_says_how_its_recordings_are_trained_again(
 ) -> None:
     out = tmp_path / "out"
     one = str(finished / "recording" / "copy-seed1")
-    assert cli.main(["advise", one, "--check", "--out", str(out), "--quiet", "--threads", "1"]) == 0
-    printed = capsys.readouterr().out
-    assert "cutting dW down to rank" in printed.replace("\n", " ")
+    checked = ["advise", one, "--check", "--out", str(out), "--quiet", "--threads", "1"]
+    assert cli.main([*checked, "--tests", "rank,refresh"]) == 0
+    refreshes = [line for line in bodies(out) if line["quantity"] == "refresh_lag"]
+    assert not any("no gradients were recorded" in (line["reason"] or "") for line in refreshes)
+    assert "made again at each recorded point" in " ".join(capsys.readouterr().out.split())
+    assert cli.main([*checked, "--tests", "rank"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "cutting dW down to rank" in printed
+    assert "made again at each recorded point" in printed  # of the first check
     tested = [line for line in bodies(out) if line["tested"]]
     assert {line["quantity"] for line in tested} >= {"mean_module_rank"}
     assert {line["standing"] for line in tested} <= {"passed", "failed"}

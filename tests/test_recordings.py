@@ -261,6 +261,7 @@ def test_replicates_and_runs_are_found(tmp_path: Path, capsys: pytest.CaptureFix
         (["advise", "rows", "--check", "--optimizer", "sgd"], "--model and --data are missing"),
         (["advise", "rows", "--check", "--optimizer", "sgd", "--model", "m"], "--data is missing"),
         (["advise", "rows", "--data", "data.jsonl"], "together with --check"),
+        (["advise", "rows", "--check", "--tests", "rank,spam"], "Did you mean 'span'"),
         (["advise", "rows", "--check", "--optimizer", "sgd", "--model", "m", "--data", "no.jsonl"], "no.jsonl"),
     ],
 )

@@ -6,24 +6,27 @@ Rules stand in `lineament.claims.advice_tests`; they were fixed before any resul
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from lineament.advice import rank_check, refresh_check, span_check
+from lineament.advice.gradients import retention_made_again
 from lineament.advice.inside import first_update_cosine
+from lineament.advice.options import CheckOptions
 from lineament.advice.run import CheckedRun, Progress
 from lineament.advice.training import Training
 from lineament.claims.advice import Advice, advise, whole_rank, whole_refresh, whole_steps
 from lineament.claims.advice_tests import MEASUREMENT
-from lineament.claims.intervals import FEWEST_SEEDS
 from lineament.errors import InputError
+from lineament.measurements.recording import retention
 from lineament.measurements.recording.analysis import analyze_recording
 from lineament.measurements.recording.blind_run import optimizer_of
 from lineament.measurements.recording.options import AnalysisOptions
+from lineament.problems.progress import silent
 from lineament.records import Label, Quantity, Record
-from lineament.settings.plain import digest
 from lineament.study.training import own_gradients
 from lineament.vectors.recording.reader import Trajectory
 
@@ -34,34 +37,16 @@ DEFINITIONS = {
     "first_update_cosine": "cosine of the first update of the training that was made again with the recorded one; 1: "
     "the same batch and optimizer",
     "run_drop": "its fall between them; error: bootstrap over held-out examples",
+    **retention.DEFINITIONS,
     **span_check.DEFINITIONS,
     **refresh_check.DEFINITIONS,
     "rank_cost": rank_check.DEFINITION,
 }
+# What a record of tests holds besides their figures.
+HEAD = ("recorded", "checked", "run_loss", "run_drop", "first_update_cosine", *retention.DEFINITIONS)
 # Given each test's record as it grows, so that a check that is cut short goes on where it was.
 Save = Callable[[Record], object]
 Labels = dict[str, Label]
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """How tests are made.
-
-    Attributes:
-        seed: of everything random in them.
-        repeats: trainings, each on other batches, with every refresh interval; at least 3, for an interval.
-    """
-
-    seed: int = 0
-    repeats: int = 3
-
-    def __post_init__(self) -> None:
-        if self.repeats < FEWEST_SEEDS:
-            raise InputError(f"repeats is {self.repeats}; fewer than {FEWEST_SEEDS} trainings have no interval.")
-
-    def hash(self) -> str:
-        """Identity of the options."""
-        return digest(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -69,12 +54,13 @@ class Work:
     """One test that is to be made.
 
     Attributes:
-        name: what is done, for progress. quantity, labels: what tells its first figure from others.
+        topic: one of `TOPICS`, with which the names of its figures begin. name: what is done, for progress.
+        labels: those of all its figures.
         steps: steps of training that it takes. make: makes its figures; told after each step of training.
     """
 
+    topic: str
     name: str
-    quantity: str
     labels: Labels
     steps: int
     make: Callable[[Callable[[], None]], list[Quantity]]
@@ -86,7 +72,7 @@ def check_advice(
     *,
     options: AnalysisOptions | None = None,
     check: CheckOptions | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> list[Advice]:
     """Analyze a recording and test each line of advice that has a test, on the training that it was recorded from.
 
@@ -109,7 +95,9 @@ def check_advice(
     trajectory, options = Trajectory(recording), options or AnalysisOptions()
     require_checkable(trajectory, options)
     analysis = analyze_recording(trajectory, str(trajectory.about.get("task", "recording")), 0, options)
-    tests = check_recording(trajectory, training, analysis, advise([analysis]), options, check=check, progress=progress)
+    begun = begin_check(trajectory, training, analysis, options, check, progress=progress)
+    lines = advise([analysis, begun])
+    tests = check_recording(trajectory, training, begun, lines, options, check, progress=progress)
     return advise([analysis, tests])
 
 
@@ -128,48 +116,83 @@ def require_checkable(trajectory: Trajectory, options: AnalysisOptions) -> None:
         raise InputError(f"{trajectory.folder} cannot be trained again: {known.reason}.")
 
 
-def check_recording(
+def begin_check(
     trajectory: Trajectory,
     training: Training,
     analysis: Record,
+    options: AnalysisOptions,
+    check: CheckOptions | None = None,
+    *,
+    earlier: Record | None = None,
+    progress: Progress = silent,
+) -> Record:
+    """Return the record of a check that has tested nothing yet: both ends, and gradients where none were recorded.
+
+    Args:
+        analysis: of this recording. options: of the analysis. check: how tests are made.
+        earlier: what an earlier check left; it is gone on with if it was of the same training and made alike.
+    """
+    check = check or CheckOptions()
+    with _at_work(trajectory, training, options, check) as run:
+        record = _begun(run, analysis, check)
+        if earlier is not None and earlier.quantities[: len(record.quantities)] == record.quantities:
+            return replace(earlier, config_hash=record.config_hash)
+        if trajectory.gradients is not None or "refresh" not in check.tests:
+            return record
+        tell = _teller(progress, "making gradients again", 0, trajectory.n_steps)
+        made = retention_made_again(run, options, tell)
+        return replace(record, quantities=(*record.quantities, *made))
+
+
+def check_recording(
+    trajectory: Trajectory,
+    training: Training,
+    begun: Record,
     lines: Sequence[Advice],
     options: AnalysisOptions,
-    *,
     check: CheckOptions | None = None,
-    earlier: Record | None = None,
-    progress: Progress = lambda what, done, total: None,
+    *,
+    progress: Progress = silent,
     save: Save = lambda record: None,
 ) -> Record:
     """Test lines of advice on one of the recordings that they were made from.
 
     Args:
-        analysis: of this recording. lines: of all recordings of the training, since their means are what is advised.
+        begun: what `begin_check` returned for it; tests that it holds are not made again.
+        lines: of all recordings of the training, since their means are what is advised.
         options: of the analysis. check: how tests are made.
-        earlier: what an earlier check of it left; what it has is not made again if it was made alike.
         save: given the record after each test.
     """
     check = check or CheckOptions()
+    with _at_work(trajectory, training, options, check) as run:
+        known = begun.quantities
+        record = replace(begun, quantities=tuple(one for one in known if one.name in HEAD))
+        todo = [(work, _found(known, work)) for work in _works(run, lines)]
+        todo = [(work, found) for work, found in todo if found or work.topic in check.tests]
+        done, total = 0, max(1, sum(work.steps for work, found in todo if not found))
+        for work, found in todo:
+            if not found:
+                found = work.make(_teller(progress, f"testing {work.name}", done, total))
+                done += work.steps
+            record = replace(record, quantities=(*record.quantities, *found))
+            save(record)
+        progress("testing is done", total, total)
+    return record
+
+
+@contextmanager
+def _at_work(
+    trajectory: Trajectory, training: Training, options: AnalysisOptions, check: CheckOptions
+) -> Iterator[CheckedRun]:
+    """Give the run to tests; the model's weights and gradients, and torch's random state, come back."""
     with torch.random.fork_rng(_devices()):
         space = training.space_of(trajectory)
         with space.restored(), own_gradients(space.tensors):
             rule = optimizer_of(trajectory, options).groups[0].rule
-            run = CheckedRun.of(trajectory, training, rule, seed=check.seed, repeats=check.repeats)
-            record = _begun(run, analysis, check)
-            known = earlier.quantities if earlier is not None and _same(earlier, record) else ()
-            todo = list(_works(run, lines, analysis))
-            done, total = 0, max(1, sum(work.steps for work in todo))
-            for work in todo:
-                found = _found(known, work)
-                if not found:
-                    found = work.make(_teller(progress, f"testing {work.name}", done, total))
-                done += work.steps
-                record = replace(record, quantities=(*record.quantities, *found))
-                save(record)
-            progress("testing is done", total, total)
-    return record
+            yield CheckedRun.of(trajectory, training, rule, seed=check.seed, repeats=check.repeats)
 
 
-def _works(run: CheckedRun, lines: Sequence[Advice], analysis: Record) -> Iterator[Work]:
+def _works(run: CheckedRun, lines: Sequence[Advice]) -> Iterator[Work]:
     """Yield the tests of all lines that have one and are advice, the cheapest first."""
     advised = [line for line in lines if line.testable and not line.no_advice]
     for line in advised:
@@ -180,34 +203,34 @@ def _works(run: CheckedRun, lines: Sequence[Advice], analysis: Record) -> Iterat
             yield _span_work(run, line)
     for line in advised:
         if line.quantity == "refresh_lag":
-            yield _refresh_work(run, line, analysis)
+            yield _refresh_work(run, line)
 
 
 def _rank_work(run: CheckedRun, line: Advice) -> Work:
     statistic, rank = str(line.labels["statistic"]), whole_rank(line.value)
     labels: Labels = {"statistic": statistic, "rank": rank}
-    return Work(f"rank {rank}", "rank_cost", labels, 0, lambda tell: [rank_check.rank_figure(run, statistic, rank)])
+    return Work(*("rank", f"rank {rank}", labels, 0), lambda tell: [rank_check.rank_figure(run, statistic, rank)])
 
 
 def _span_work(run: CheckedRun, line: Advice) -> Work:
     share, steps = float(line.labels["share"]), whole_steps(line.value)
     labels: Labels = {"share": share, "steps": steps}
     return Work(
+        "span",
         f"the first {steps} updates",
-        "span_returned",
         labels,
         span_check.span_steps(run),
         lambda tell: span_check.span_figures(run, share, steps, tell),
     )
 
 
-def _refresh_work(run: CheckedRun, line: Advice, analysis: Record) -> Work:
+def _refresh_work(run: CheckedRun, line: Advice) -> Work:
     share, every = float(line.labels["share"]), whole_refresh(line.value)
-    rank = int(next(analysis.select("refresh_lag", **line.labels)).labels["rank"])
+    rank = int(line.of_rank or 1)
     labels: Labels = {"share": share, "steps": every}
     return Work(
+        "refresh",
         f"a refresh every {every} steps",
-        "refresh_loss",
         labels,
         refresh_check.refresh_steps(run, every, rank),
         lambda tell: refresh_check.refresh_figures(run, share, every, rank, tell),
@@ -236,15 +259,9 @@ def _begun(run: CheckedRun, analysis: Record, options: CheckOptions) -> Record:
     )
 
 
-def _same(earlier: Record, begun: Record) -> bool:
-    """Whether an earlier check was of the same recording and data, and made alike."""
-    return earlier.config_hash == begun.config_hash and earlier.quantities[: len(begun.quantities)] == begun.quantities
-
-
 def _found(known: Sequence[Quantity], work: Work) -> list[Quantity]:
     """Return the figures that an earlier check has of a test: all that carry its labels."""
-    has = any(one.matches(work.quantity, **work.labels) for one in known)
-    return [one for one in known if has and all(one.labels.get(k) == v for k, v in work.labels.items())]
+    return [one for one in known if one.name.startswith(f"{work.topic}_") and one.matches(one.name, **work.labels)]
 
 
 def _teller(progress: Progress, what: str, done: int, total: int) -> Callable[[], None]:

@@ -46,6 +46,7 @@ class Advice:
         blind: the same figure of a blind run, whose gradients know nothing; None where there is none.
         quantity, labels: the same figure, for programs.
         tested: what its test gave; None where it was not tested.
+        of_rank: rank of the planes that it speaks of; None where it speaks of none.
         testable: whether it is advice that has a test; controls and what is only described have none.
     """
 
@@ -65,6 +66,7 @@ class Advice:
     tested: Tested | None = None
     testable: bool = False
     short: str = ""
+    of_rank: Label | None = None
 
     @property
     def no_advice(self) -> str | None:
@@ -115,13 +117,27 @@ def advise(records: Sequence[Record]) -> list[Advice]:
     Args:
         records: analyses of the recordings and, where lines were tested, the records of those tests.
     """
-    own, tests = analyses(records), tests_of(records)
+    tests = tests_of(records)
+    own = _with_gradients(analyses(records), tests)
     return [*_spans(own, tests), *_refreshes(own, tests), *_lives(own), *_stale(own), *_ranks(own, tests)]
 
 
 def analyses(records: Sequence[Record]) -> list[Record]:
     """Return the analyses of recordings among records, without those of tests of advice."""
     return [record for record in records if record.measurement != MEASUREMENT]
+
+
+def _with_gradients(own: Sequence[Record], tests: Sequence[Record]) -> list[Record]:
+    """Give analyses of recordings without gradients the retention of those that were made again for tests."""
+    made = {test.seed: [one for one in test.quantities if one.labels.get("made") == "again"] for test in tests}
+    found = []
+    for record in own:
+        if more := made.get(record.seed):
+            names = {one.name for one in more}
+            kept = [one for one in record.quantities if one.name not in names]
+            record = replace(record, quantities=(*kept, *more))
+        found.append(record)
+    return found
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
@@ -135,6 +151,10 @@ def remarks(records: Sequence[Record]) -> list[str]:
     sentences += [f"No blind values: {reason}." for reason in missing]
     spaces = dict.fromkeys(q.reason for record in records for q in record.select("recorded", what="parameters"))
     sentences += [f"No figures of dW: {reason}." for reason in spaces if reason]
+    if any(q.labels.get("made") == "again" for record in tests for q in record.select("refresh_lag")):
+        sentences.append(
+            "No gradients were recorded; for the refresh lines they were made again at each recorded point."
+        )
     named = dict.fromkeys(f"{quantity.value:g} ({quantity.reason})" for quantity in zero)
     again = [q.value for record in tests for q in record.select("first_update_cosine") if q.value is not None]
     if again:
@@ -255,7 +275,7 @@ def _line(records: Sequence[Record], topic: str, text: str, quantity: str, label
         mean_or_none(one.null for one in measured if one.null is not None),
         unit, _name(quantity, labels), reason,
         mean_or_none(one.blind for one in measured if one.blind is not None),
-        quantity, labels,
+        quantity, labels, of_rank=measured[0].labels.get("rank") if measured else None,
     )  # fmt: skip
 
 

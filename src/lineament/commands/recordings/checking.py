@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lineament.advice.check import check_recording, require_checkable
+from lineament.advice.check import begin_check, check_recording, require_checkable
+from lineament.advice.options import CheckOptions
 from lineament.advice.training import Training, recovery_training, task_training
-from lineament.claims.advice import Advice
+from lineament.claims.advice import advise
 from lineament.claims.advice_tests import MEASUREMENT, tests_of
 from lineament.commands.recordings.flags import Advise
 from lineament.errors import InputError
 from lineament.measurements.recording.analysis import STUDY
-from lineament.measurements.recording.options import AnalysisOptions
 from lineament.problems.factory import factory_of
 from lineament.problems.progress import Progress, silent
 from lineament.records import Record
@@ -45,10 +45,10 @@ def sources_of(flags: Advise, recordings: Sequence[Place]) -> dict[Path, Source]
     """
     sources: dict[Path, Source] = {}
     given: Training | None = None
-    for target, _, path in recordings:
+    for _, _, path in recordings:
         trajectory = Trajectory(path)
         require_checkable(trajectory, flags.options)
-        of_run = _of_run_folder(flags, target, path)
+        of_run = _of_run_folder(flags, trajectory)
         if of_run is not None:
             sources[path] = of_run
             continue
@@ -67,44 +67,71 @@ def earlier_tests(folder: Path, analyses: Sequence[Record]) -> list[Record]:
 
 
 def check_recordings(
+    flags: Advise,
     analyses: Mapping[Path, Record],
     sources: Mapping[Path, Source],
-    lines: Mapping[str, Sequence[Advice]],
     earlier: Sequence[Record],
     folder: Path,
     show: JobProgress,
-    options: AnalysisOptions,
-) -> Iterator[Record]:
-    """Yield the record of the tests of each recording; each is saved as it grows.
+) -> list[Record]:
+    """Return the records of the tests of each recording; each is saved as it grows.
 
     Args:
-        analyses: recording -> its record. lines: target -> what is advised from all of its recordings.
-        earlier: what an earlier call tested already. folder: of records.
-        options: of the analysis; they state the optimizer, where a recording does not know it.
+        analyses: recording -> its record. earlier: what an earlier call tested already. folder: of records.
     """
+    check = CheckOptions(seed=flags.seed, tests=flags.topics)
+    loaded = _Loaded(sources)
+    begun = dict[Path, Record]()
     for path, analysis in analyses.items():
         progress = partial(show, f"{analysis.target}, seed {analysis.seed}")
-        known = [record for record in earlier if (record.target, record.seed) == (analysis.target, analysis.seed)]
-        yield check_recording(
-            Trajectory(path),
-            sources[path](progress),
-            analysis,
-            lines[analysis.target],
-            options,
-            earlier=known[0] if known else None,
-            progress=progress,
-            save=lambda record: record.save(folder),
+        known = [one for one in earlier if (one.target, one.seed) == (analysis.target, analysis.seed)]
+        before = known[0] if known else None
+        training = loaded.training(path, progress)
+        begun[path] = begin_check(
+            Trajectory(path), training, analysis, flags.options, check, earlier=before, progress=progress
         )
+        begun[path].save(folder)
+    found = []
+    for path, record in begun.items():
+        progress = partial(show, f"{record.target}, seed {record.seed}")
+        lines = advise([one for one in (*analyses.values(), *begun.values()) if one.target == record.target])
+        training = loaded.training(path, progress)
+        found.append(
+            check_recording(
+                *(Trajectory(path), training, record, lines, flags.options, check),
+                progress=progress,
+                save=lambda grown: grown.save(folder),
+            )
+        )
+    return found
 
 
-def _of_run_folder(flags: Advise, target: str, path: Path) -> Source | None:
+class _Loaded:
+    """Loads trainings, and keeps the last one: all of them together may not fit in memory."""
+
+    def __init__(self, sources: Mapping[Path, Source]) -> None:
+        self.sources, self.last = sources, dict[Path, Training]()
+
+    def training(self, path: Path, progress: Progress) -> Training:
+        """Return the training of a recording."""
+        if path not in self.last:
+            self.last = {}  # first, so that two models are never held
+            self.last = {path: self.sources[path](progress)}
+        return self.last[path]
+
+
+def _of_run_folder(flags: Advise, trajectory: Trajectory) -> Source | None:
     """Return how a recovery of a run is made again; None where the recording lies in no run folder."""
-    whole = path.absolute()
+    whole = trajectory.folder.absolute()
     run, named = whole.parent.parent, STUDY.fullmatch(whole.name)
     if whole.parent.name not in RECORDINGS or not RunFolder(run).config.exists() or named is None:
         return None
     if given := [name for name in ("model", "adapter", "data") if getattr(flags, name) is not None]:
-        raise InputError(f"{path} lies in the run {run}, which says how it was trained; leave --{given[0]} out.")
+        raise InputError(
+            f"{trajectory.folder} lies in the run {run}, which says how it was trained; leave --{given[0]} out."
+        )
+    # the folder's name is changed where the task's was unsafe
+    target = str(trajectory.about.get("task") or named[1])
     return partial(_of_run, RunFolder(run).settings(), run, target, int(named[2]))
 
 

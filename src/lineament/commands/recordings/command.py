@@ -111,9 +111,8 @@ def analyzed(flags: AnalysisFlags) -> list[Record]:
             records[path].save(folder.records)
         own = list(records.values())
         _write(flags.folder, own + (tests := earlier_tests(folder.records, own)))
-        if sources:
-            lines = {target: advise(some) for target, some in _by_target(own)}
-            tests = list(check_recordings(records, sources, lines, tests, folder.records, show, options))
+        if sources and isinstance(flags, Advise):
+            tests = check_recordings(flags, records, sources, tests, folder.records, show)
             _write(flags.folder, own + tests)
     name_foreign(folder.records)
     return own + tests

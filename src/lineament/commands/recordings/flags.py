@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from lineament.advice.options import TOPICS
 from lineament.command_line.markers import Positional
-from lineament.errors import InputError
+from lineament.errors import InputError, unknown_name
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.settings.fields import AtLeastTwo, PositiveInt, Seed, Threads
 from lineament.vectors.recording.stated_optimizer import StatedOptimizer
@@ -79,6 +80,8 @@ class Advise(AnalysisFlags):
     """print the lines as JSON"""
     check: bool = False
     """test the lines, by training again; takes a few times to some twenty times the recorded training"""
+    tests: str = ",".join(TOPICS)
+    """tests that are made, comma separated; rank takes seconds, span and refresh train many times"""
     model: str | None = None
     """for recordings outside a run folder: the model that was trained (as it was before, for all weights)"""
     adapter: Path | None = None
@@ -96,6 +99,14 @@ class Advise(AnalysisFlags):
         given = [name for name in ("model", "adapter", "data") if getattr(self, name) is not None]
         if given and not self.check:
             raise InputError(f"--{given[0]} says how a training is made again; give it together with --check.")
+        for topic in self.topics:
+            if topic not in TOPICS:
+                raise unknown_name("test of advice", topic, TOPICS, "--tests")
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Tests that are made."""
+        return tuple(name.strip() for name in self.tests.split(","))
 
 
 @dataclass(frozen=True)
