@@ -37,6 +37,7 @@ from lineament.streams import Streams
 from lineament.study.training import task_vector
 
 SIZES = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0)
+SHARE, SCALE = (0.0, 1.0), (0.0, math.inf)
 GRID = (0.25, 0.5, 1.0, 1.5)
 N_EXAMPLES = 128
 BASE, MIDDLE = "A'HB at the base", "A'HB half-way to the sum"
@@ -161,11 +162,12 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     return float(stats.spearmanr(x, y).statistic)
 
 
-def text(values: Sequence[float]) -> str:
-    found = over_seeds(values)
+def text(values: Sequence[float], bounds: tuple[float, float] = (-1.0, 1.0)) -> str:
+    """Mean over seeds with its interval, which is cut to the bounds of the quantity."""
+    found, (least, most) = over_seeds(values), bounds
     if found.low is None or found.high is None:
         return f"{found.mean:.2f}"
-    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.mean:.2f} [{max(least, found.low):.2f}, {min(most, found.high):.2f}]"
 
 
 def print_agreement(seeds: Sequence[Sequence[Pair]]) -> None:
@@ -180,7 +182,7 @@ def print_agreement(seeds: Sequence[Sequence[Pair]]) -> None:
             rank.append(spearman(list(predicted), list(seen)))
             near.append(float(np.mean(np.abs(seen - predicted) <= 0.1 * np.abs(predicted))))
             sign.append(float(np.mean(np.sign(seen) == np.sign(predicted))))
-        print(f"| {c:g} | {text(rank)} | {text(near)} | {text(sign)} |")
+        print(f"| {c:g} | {text(rank)} | {text(near, SHARE)} | {text(sign, SHARE)} |")
     reach, grid, keeps = [], [], []
     for pairs in seeds:
         figures = [DataFigures(p.composition, data) for p in pairs for data in (0, 1)]
@@ -189,8 +191,8 @@ def print_agreement(seeds: Sequence[Sequence[Pair]]) -> None:
         keeps.append(float(np.median([v for f in figures if (v := f.keeps_up_to()[0].value) is not None])))
     print("\n| median over pairs and data sets | value |\n|---|---|")
     print(f"| correlation over the grid of scales (0.25 to 1.5) | {text(grid)} |")
-    print(f"| scale up to which the prediction holds to 10 % | {text(reach)} |")
-    print(f"| scale up to which the sum keeps 90 % of a gain | {text(keeps)} |")
+    print(f"| scale up to which the prediction holds to 10 % | {text(reach, SCALE)} |")
+    print(f"| scale up to which the sum keeps 90 % of a gain | {text(keeps, SCALE)} |")
 
 
 def print_ranking(seeds: Sequence[Sequence[Pair]]) -> None:
@@ -213,7 +215,7 @@ def print_ranking(seeds: Sequence[Sequence[Pair]]) -> None:
     for place, (c, curvature) in enumerate(zip(SHOWN, CURVATURES, strict=True)):
         own = {name: math.copysign(1, np.mean(r[place])) * np.array(r[place]) for name, r in ranks.items()}
         best = max(first.angles, key=lambda name: float(np.mean(own[name])))
-        gap = text(list(own[curvature] - own[best]))
+        gap = text(list(own[curvature] - own[best]), (-2.0, 2.0))
         print(f"\nI({c:g}, {c:g}): {curvature} less the best angle ({best}, its sign chosen by the outcome): {gap}.")
 
 
@@ -229,7 +231,7 @@ def print_null(seeds: Sequence[Sequence[Pair]]) -> None:
         for kind, found in below.items():
             shares[kind].append(float(np.mean(found)))
     for kind, found in shares.items():
-        print(f"Share of the null's draws that interfere less at (1, 1), {kind}: {text(found)} (by chance 0.5).")
+        print(f"Share of the null's draws that interfere less at (1, 1), {kind}: {text(found, SHARE)} (by chance 0.5).")
 
 
 def main() -> None:
