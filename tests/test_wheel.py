@@ -16,6 +16,7 @@ DATA = (
     "report/macros.html.j2",
     "report/template.html.j2",
     "report/sweep.html.j2",
+    "report/adapters.html.j2",
     "report/report.css",
     "report/report.js",
     "schemas/claims.schema.json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import torch
 from lineament.commands.adapters.body import json_body
 from lineament.commands.adapters.flags import Adapters
 from lineament.commands.adapters.selection import differing_bases, names_of, rank_or_share, weights_of
-from lineament.commands.adapters.tables import print_adapters, print_comparison, print_notes
+from lineament.commands.adapters.tables import in_words, notes, print_adapters, print_comparison
 from lineament.commands.terminal import console
 from lineament.errors import InputError
 from lineament.files.folders import require_writable
-from lineament.merging.overlaps import compare_adapters
-from lineament.merging.spectra import adapter_spectrum
+from lineament.files.writing import write_bytes
+from lineament.merging.overlaps import Comparison, compare_adapters
+from lineament.merging.spectra import AdapterSpectrum, adapter_spectrum
 from lineament.merging.truncation import truncate_to_rank, truncate_to_share
 from lineament.problems.stored_adapters import StoredAdapter, read_adapter, require_own_adapter
+from lineament.report.adapters.page import adapters_page, is_adapters_page
 from lineament.vectors.adapter_algebra import combine_adapters, save_stored_adapter
 
 
@@ -54,28 +57,60 @@ def adapters(flags: Adapters) -> int:
     cut = rank_or_share(flags.truncate) if flags.truncate is not None else None
     if flags.out:
         _require_place(flags.out, flags.folders)
+    if flags.report:
+        _require_page(flags.report)
     torch.set_num_threads(flags.threads)
     stored = dict(zip(names, map(read_adapter, flags.folders), strict=True))
     spectra = {name: adapter_spectrum(adapter) for name, adapter in stored.items()}
     comparison = compare_adapters(list(stored.values()), flags.share) if len(stored) > 1 else None
-    note = differing_bases({name: one.config.get("base_model_name_or_path") for name, one in stored.items()})
     made = _made(stored, weights or {names[0]: 1.0}, cut) if weights or cut is not None else None
     if flags.out and made:
         save_stored_adapter(made.adapter, flags.out)
+    _show(flags, stored, spectra, comparison, made)
+    return 0
+
+
+def _show(
+    flags: Adapters,
+    stored: Mapping[str, StoredAdapter],
+    spectra: Mapping[str, AdapterSpectrum],
+    comparison: Comparison | None,
+    made: Made | None,
+) -> None:
+    """Print figures, as JSON or in words and tables, and write the page; all by adapters' names."""
+    bases = {name: one.config.get("base_model_name_or_path") for name, one in stored.items()}
+    differing = differing_bases(bases)
+    body = json_body(flags.share, dict(zip(stored, flags.folders, strict=True)), spectra, comparison)
+    body["notes"] = [differing] if differing else []
+    assumed = notes(spectra, comparison is not None)
+    if flags.report:
+        words = {name: in_words(name, spectrum, flags.share).plain for name, spectrum in spectra.items()}
+        write_bytes(flags.report, adapters_page(body, words, assumed).encode())
     if flags.json:
-        body = json_body(flags.share, dict(zip(names, flags.folders, strict=True)), spectra, comparison)
         about = {} if made is None else {"made": _made_body(made, flags.out)}
-        print(json.dumps({**body, **about, "notes": [note] if note else []}, indent=1))
-        return 0
+        print(json.dumps({**body, **about}, indent=1))
+        return
     print_adapters(spectra, flags.share, flags.all)
     if comparison:
-        print_comparison(names, comparison, flags.all)
-    print_notes(spectra, comparison is not None)
-    if note:
-        console.print(note[0].upper() + note[1:], style="yellow")
+        print_comparison(list(stored), comparison, flags.all)
+    for note in assumed:
+        console.print(note, style="dim")
+    if differing:
+        console.print(differing[0].upper() + differing[1:], style="yellow")
     if made:
-        console.print(f"{made.words}{f': {flags.out}' if flags.out else ' (--out DIR writes it)'}", soft_wrap=True)
-    return 0
+        where = f": {flags.out}" if flags.out else " (--out DIR writes it)"
+        console.print(f"{made.words}{where}", soft_wrap=True)
+    if flags.report:
+        console.print(f"report: {flags.report}", soft_wrap=True)
+
+
+def _require_page(report: Path) -> None:
+    """Refuse a page that cannot be written, or whose place a file of somebody else has."""
+    if report.suffix != ".html":
+        raise InputError(f"the report must end in .html; got {report} (--report).")
+    if report.exists() and not (report.is_file() and is_adapters_page(report)):
+        raise InputError(f"{report} exists and is no report about adapters; choose another name (--report).")
+    require_writable(report.parent, "--report")
 
 
 def _require_place(out: Path, folders: tuple[Path, ...]) -> None:
@@ -85,7 +120,7 @@ def _require_place(out: Path, folders: tuple[Path, ...]) -> None:
     require_writable(out)
 
 
-def _made(stored: dict[str, StoredAdapter], weights: dict[str, float], cut: int | float | None) -> Made:
+def _made(stored: Mapping[str, StoredAdapter], weights: dict[str, float], cut: int | float | None) -> Made:
     """Add adapters, and cut the sum where a rank or share says so; one adapter alone is taken as it is."""
     counted = {name: weight for name, weight in weights.items() if weight}
     alone = list(counted.values()) == [1.0]

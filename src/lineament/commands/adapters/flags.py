@@ -27,6 +27,8 @@ class Adapters:
     """cut the adapter, or the sum, to a rank (4) or to a share of |dW|^2 in every module (0.99 or 99%)"""
     out: Path | None = None
     """new folder for the sum or the cut adapter, as PEFT loads it; without it the cost is only told"""
+    report: Path | None = None
+    """also write a page of all layers and modules, a file that ends in .html"""
     all: bool = False
     """show every module instead of kinds of modules and the strongest ones"""
     json: bool = False

@@ -41,7 +41,7 @@ def print_adapters(spectra: Mapping[str, AdapterSpectrum], share: float, every: 
         console.print(_adapter_table(spectra, share))
     for name, spectrum in spectra.items():
         if len(spectra) <= MAX_IN_WORDS:
-            console.print(_in_words(name, spectrum, share))
+            console.print(in_words(name, spectrum, share))
         if spectrum.moved and (len(spectra) == 1 or every):
             console.print()
             console.print(_module_table("module" if len(spectra) == 1 else name, spectrum, share, every))
@@ -67,15 +67,14 @@ def print_comparison(names: Sequence[str], comparison: Comparison, every: bool) 
     console.print(_shared_sentence(names, comparison))
 
 
-def print_notes(spectra: Mapping[str, AdapterSpectrum], compared: bool) -> None:
-    """Print what the figures assume."""
-    if any(spectrum.moved for spectrum in spectra.values()):
-        console.print(ABOUT_FLOOR, style="dim")
-    if compared:
-        console.print(ABOUT_CHANCE, style="dim")
+def notes(spectra: Mapping[str, AdapterSpectrum], compared: bool) -> list[str]:
+    """Return what the figures assume."""
+    moved = any(spectrum.moved for spectrum in spectra.values())
+    return [ABOUT_FLOOR] * moved + [ABOUT_CHANCE] * compared
 
 
-def _in_words(name: str, spectrum: AdapterSpectrum, share: float) -> Text:
+def in_words(name: str, spectrum: AdapterSpectrum, share: float) -> Text:
+    """Say in a paragraph what an adapter uses of the rank that was paid for, and what less would cost."""
     used, blind, n = spectrum.used(share), spectrum.blind_used(share), len(spectrum.moved)
     if used is None:
         what = f": dW is zero in all {len(spectrum.modules)} modules; the adapter changes nothing."
@@ -93,7 +92,8 @@ def _in_words(name: str, spectrum: AdapterSpectrum, share: float) -> Text:
         text.append(f" Cut to rank {', '.join(map(str, cuts))} it is off by {', '.join(cuts.values())} % of |dW|.")
     above, held = spectrum.mean(lambda module: module.above_floor), spectrum.share_above_floor
     if above is not None and held is not None:
-        text.append(f" {above:.2g} directions a module stand above noise, with {100 * held:.2g} % of |dW|^2.")
+        found = f"{above:.2g} directions a module stand above noise, with {100 * held:.2g} % of |dW|^2."
+        text.append(f" {found if above > 0 else 'None stands above noise.'}")
     if n < len(spectrum.modules):
         text.append(f" {len(spectrum.modules) - n} more modules are adapted and did not move (dW = 0).")
     return text
