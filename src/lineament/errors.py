@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 MAX_NAMES_SHOWN = 20
@@ -44,6 +45,17 @@ def memory_message(error: BaseException) -> str | None:
         f"there is not enough memory{reason}. Lower the sizes or counts that were asked for, give a smaller file or "
         "model, run fewer jobs at a time, or take a machine with more."
     )
+
+
+def require_package(module: str, extra: str, what: str) -> None:
+    """Raise `InputError` unless a package that only some commands need is installed; imports nothing.
+
+    Args:
+        extra: which of Lineament's extras brings it.
+        what: what needs it, as the user asked for it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise InputError(f"{what} needs {module}, which is not installed. Run: pip install 'lineament[{extra}]'")
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str], where: str = "") -> InputError:

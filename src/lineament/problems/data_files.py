@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lineament.errors import InputError
+from lineament.errors import InputError, require_package
 from lineament.files.reading import csv_rows, json_lines, parse_json, read_text, require_file, shown
 from lineament.settings.task import HUB, data_name
 
 Row = Mapping[str, Any]
 # How to get `datasets`.
-EXTRA = "pip install 'lineament[data]'"
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ READERS: Mapping[str, Callable[[str, str], Iterable[tuple[int, Any]]]] = {
 
 
 def _parquet_rows(path: Path) -> tuple[tuple[int, Row], ...]:
+    require_package("pyarrow", "data", f"{path}: reading Parquet")
     import pyarrow as pa  # slow to import, and only these files need it
     import pyarrow.parquet as pq
 
@@ -104,10 +104,9 @@ def _parquet_rows(path: Path) -> tuple[tuple[int, Row], ...]:
 
 
 def _from_datasets(source: str) -> DataRows:
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(f"{source}: data sets need the package datasets. Run: {EXTRA}") from None
+    require_package("datasets", "data", f"{source}: reading a data set")
+    import datasets
+
     try:
         loaded = _load(datasets, source)
     except Exception as error:  # a missing name, no network, a torn folder: each has its own type

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from lineament.errors import InputError
+from lineament.errors import InputError, require_package
 
 Method = Literal["caa", "pca", "probe"]
 # L2 strength of the probe's default in scikit-learn, on activations scaled to unit standard deviation.
@@ -57,6 +57,11 @@ def pca_of_differences(
     return direction
 
 
+def require_probe() -> None:
+    """Raise `InputError` where no probe can be fitted."""
+    require_package("sklearn", "steer", "the method probe (a logistic regression)")
+
+
 def probe_direction(
     positive: Float[Tensor, "n_positive width"], negative: Float[Tensor, "n_negative width"]
 ) -> Float64[Tensor, " width"]:
@@ -68,6 +73,7 @@ def probe_direction(
     Args:
         positive, negative: (n, width) activations of one layer.
     """
+    require_probe()
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
     _require_both(len(positive), len(negative))

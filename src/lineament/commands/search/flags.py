@@ -9,7 +9,7 @@ from typing import Annotated
 from annotated_types import Interval
 
 from lineament.command_line.markers import Positional
-from lineament.errors import InputError, unknown_name
+from lineament.errors import InputError, require_package, unknown_name
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.settings.fields import AtLeastTwo, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Threads
 
@@ -123,6 +123,8 @@ class Search(ExecutorOptions, SearchOptions, TargetFlags):
         self.require_allowed()
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
+        if self.method == "cmaes":
+            require_package("cmaes", "search", "--method cmaes")
         if self.budget < self.population:
             raise InputError(
                 f"--budget {self.budget} is below one population of {self.population}; raise it or lower --population."

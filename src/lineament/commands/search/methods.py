@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineament.errors import InputError
+from lineament.errors import InputError, require_package
 from lineament.parameters import Space
 from lineament.population.members import BasisMembers, Members
 from lineament.population.population import ranked
@@ -239,6 +239,7 @@ class CmaEs:
     """CMA-ES over the coordinates of a basis, by the `cmaes` package (Hansen and Ostermeier 2001)."""
 
     def __init__(self, region: Region, streams: Streams, sigma: float, base: float) -> None:
+        require_package("cmaes", "search", "--method cmaes")
         from cmaes import CMA
 
         if region.basis is None:

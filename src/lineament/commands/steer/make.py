@@ -24,7 +24,7 @@ from lineament.problems.encoding import PROMPT
 from lineament.problems.labelled_data import LabelledData, read_contrast
 from lineament.problems.stored_adapters import require_own_adapter
 from lineament.steering.contrast import Contrast
-from lineament.steering.directions import LEAST_AGREEMENT, cosine
+from lineament.steering.directions import LEAST_AGREEMENT, cosine, require_probe
 from lineament.steering.formats import require_replaceable
 from lineament.steering.held_out import row_hashes
 from lineament.steering.recipes import Directions, adapter_directions, contrast_directions, step_directions
@@ -38,6 +38,8 @@ LEAST_DIRECTION = 1 / 3
 def make(flags: Make) -> int:
     """Make the vector(s), print what they are like by layer, and write them; return the exit code."""
     flags.check()
+    if flags.method == "probe":
+        require_probe()
     for path in flags.outputs().values():
         require_replaceable(path)
     if flags.save_step:

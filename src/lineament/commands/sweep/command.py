@@ -28,6 +28,7 @@ from lineament.runs.sweep.folder import SweepFolder
 from lineament.runs.sweep.grid import Cell, Grid, make_grid
 from lineament.runs.sweep.jobs import jobs_of
 from lineament.runs.sweep.results import write_all
+from lineament.runs.sweep.table import require_tables
 from lineament.runs.tracking import tracking
 from lineament.settings.settings import Settings
 
@@ -64,6 +65,7 @@ def run_grid(grid: Grid, out: Path, flags: JobFlags) -> tuple[list[Failure], dic
             executor or a tracker that is not available.
         LineamentError: no record was finished.
     """
+    require_tables()
     with tracking(flags.track, out) as after:
         folder, cells = SweepFolder(out), checked_cells(grid)
         if flags.executor != "ray":  # its nodes may have another

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy import stats
 
 from lineament.claims.claims_file import read_sweep
 from lineament.claims.intervals import LEVEL
+from lineament.errors import require_package
 from lineament.files.writing import written_whole
 from lineament.records import Record, load_records
 from lineament.runs.sweep.folder import SweepFolder
@@ -21,7 +20,7 @@ from lineament.settings.keys import KEYS
 Row = dict[str, Any]
 # Half the width of a normal interval in standard errors.
 NORMAL_HALF = float(stats.norm.ppf(0.5 + LEVEL / 2))
-TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+TEXT, WHOLE, REAL = "string", "int64", "float64"
 RECORD_COLUMNS = {
     "problem": TEXT,
     "model": TEXT,
@@ -83,9 +82,18 @@ def write_tables(folder: SweepFolder) -> None:
     _write(folder.claims_table, {**varied, **CLAIM_COLUMNS}, [rows])
 
 
-def _write(path: Path, columns: Mapping[str, Any], groups: Iterable[Iterable[Row]]) -> None:
+def require_tables() -> None:
+    """Raise `InputError` where no Parquet table can be written."""
+    require_package("pyarrow", "sweep", "a sweep, whose tables are Parquet files,")
+
+
+def _write(path: Path, columns: Mapping[str, str], groups: Iterable[Iterable[Row]]) -> None:
     """Write one row group for each of `groups` that has rows."""
-    schema = pa.schema(list(columns.items()))
+    require_tables()
+    import pyarrow as pa  # an extra, and slow to import
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
     with written_whole(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         for rows in groups:
             table = pa.Table.from_pylist(list(rows), schema=schema)
@@ -93,7 +101,7 @@ def _write(path: Path, columns: Mapping[str, Any], groups: Iterable[Iterable[Row
                 writer.write_table(table, row_group_size=table.num_rows)
 
 
-def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, Any]) -> Iterator[Row]:
+def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, str]) -> Iterator[Row]:
     varied = _varied(cell)
     for record in _records(folder, cell):
         shared = {
@@ -137,14 +145,13 @@ def _varied_value(value: Any) -> Any:
     return "+".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def _varied_type(key: str) -> Any:
+def _varied_type(key: str) -> str:
     """Return the column type of a settings key: lists and named choices are texts."""
     kind = KEYS[key].type
-    types: dict[Any, Callable[[], Any]] = {bool: pa.bool_, int: pa.int64, float: pa.float64}
-    return TEXT if get_origin(kind) is not None else types.get(kind, pa.string)()
+    return TEXT if get_origin(kind) is not None else {bool: "bool", int: WHOLE, float: REAL}.get(kind, TEXT)
 
 
-def _label_types(folder: SweepFolder, grid: Grid) -> dict[str, Any]:
+def _label_types(folder: SweepFolder, grid: Grid) -> dict[str, str]:
     """Return label name -> column type that holds all its values: whole numbers, numbers, or texts."""
     kinds: dict[str, set[type]] = {}
     for cell in grid.cells():
