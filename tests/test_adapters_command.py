@@ -13,7 +13,8 @@ from command_line import lineament_here
 from made_adapters import dense_changes, loaded, made, of_matrices
 
 from lineament import read_adapter, save_stored_adapter
-from lineament.commands.adapters.selection import names_of, rank_or_share, weights_of
+from lineament.commands.adapters.selection import names_of, rank_or_share, sum_in_words, weights_of
+from lineament.commands.adapters.tables import percent
 from lineament.errors import InputError
 
 Dense = dict[str, np.ndarray]
@@ -234,6 +235,19 @@ def test_names_are_the_shortest_ends_that_differ(tmp_path: Path) -> None:
     assert names_of([Path("/a/star"), Path("/star")]) == ["a/star", "/star"]
     assert weights_of("a/star=1, b/star=-2e-1", ["a/star", "b/star"]) == {"a/star": 1.0, "b/star": -0.2}
     assert weights_of("x=y=1", ["x=y"]) == {"x=y": 1.0}
+
+
+def test_sums_and_shares_in_words() -> None:
+    assert sum_in_words({"a": 1.0}) == "a"
+    assert sum_in_words({"a": -1.0, "b": 0.5, "c": -2.0, "d": 1.0}) == "-a + 0.5 b - 2 c + d"
+    assert [percent(share) for share in (0.0, 0.0712, 0.5, 0.994, 0.9961, 1.0)] == [
+        "0",
+        "7.1",
+        "50",
+        "99",
+        "99.6",
+        "100",
+    ]
 
 
 def test_ranks_are_whole_numbers_and_shares_are_not() -> None:

@@ -141,6 +141,16 @@ def test_directions_that_all_share_are_found_with_their_energy() -> None:
         assert energy == pytest.approx(np.sum((common.T @ dw) ** 2) / np.sum(dw**2), abs=1e-6)
 
 
+def test_what_all_but_one_share_is_no_more_than_the_smallest_holds() -> None:
+    generator = np.random.default_rng(5)
+    common = random_plane(80, 2, generator)
+    adapters = [of_matrices({"x": planted(generator, common[:, : 1 + (i > 0)], 0, 90)}) for i in range(5)]
+    (module,) = compare_adapters(adapters, 1.0).shared
+    assert module.ranks == (1, 2, 2, 2, 2)
+    assert module.left.n_shared == 1
+    assert module.left.energies[0] == pytest.approx(1)
+
+
 def test_modules_of_zeros_are_in_no_pair() -> None:
     one, zero = np.ones((4, 5)), np.zeros((4, 5))
     found = compare_adapters([of_matrices({"x": one, "y": one}), of_matrices({"x": one, "y": zero})])

@@ -108,7 +108,8 @@ class SharedPlane:
     """The directions of one side of a module that all adapters share.
 
     Attributes:
-        n_shared: eigenvectors of the mean projector that are nearer to being in all (eigenvalue 1) than to chance.
+        n_shared: eigenvectors of the mean projector that are nearer to being in all (eigenvalue 1) than to chance; at
+            most the smallest of the ranks.
         largest: the largest eigenvalue. chance: the upper edge of the eigenvalues for random subspaces.
         energies: share of each adapter's |dW|^2 inside the shared directions.
     """
@@ -271,6 +272,7 @@ def _shared_plane(sides: Sequence[tuple[Tensor, Tensor]], ranks: Sequence[int]) 
     mean = eigenvalues / len(sides)
     chance = chance_edge(max(ranks), len(columns), len(sides))
     kept = mean >= (1 + chance) / 2 - 1e-9
+    kept[: -min(ranks)] = False  # no more than the smallest of them has
     plane = columns @ (vectors[:, kept] / eigenvalues[kept].sqrt())
     energies = tuple(
         float((plane.T @ (side * values)).square().sum() / values.square().sum()) for side, values in sides

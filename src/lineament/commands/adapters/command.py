@@ -11,7 +11,7 @@ import torch
 
 from lineament.commands.adapters.body import json_body
 from lineament.commands.adapters.flags import Adapters
-from lineament.commands.adapters.selection import differing_bases, names_of, rank_or_share, weights_of
+from lineament.commands.adapters.selection import differing_bases, names_of, rank_or_share, sum_in_words, weights_of
 from lineament.commands.adapters.tables import in_words, notes, print_adapters, print_comparison
 from lineament.commands.terminal import console
 from lineament.errors import InputError
@@ -42,11 +42,10 @@ class Made:
     @property
     def words(self) -> str:
         """What it is, with what it costs."""
-        parts = [name if weight == 1 else f"{weight:g} {name}" for name, weight in self.weights.items()]
         least, most = self.ranks
         rank = f"rank {least}" if least == most else f"ranks {least} to {most}"
         cost = "exact" if self.error is None else f"off by {100 * self.error:.3g} % of |dW|"
-        return f"{' + '.join(parts).replace('+ -', '- ')}: {rank}, {cost}"
+        return f"{sum_in_words(self.weights)}: {rank}, {cost}"
 
 
 def adapters(flags: Adapters) -> int:

@@ -50,6 +50,15 @@ def weights_of(text: str, names: Sequence[str]) -> dict[str, float]:
     return weights
 
 
+def sum_in_words(weights: Mapping[str, float]) -> str:
+    """Write a sum as `a - 0.5 b`."""
+    text = ""
+    for name, weight in weights.items():
+        sign = ("-" if weight < 0 else "") if not text else (" - " if weight < 0 else " + ")
+        text += f"{sign}{'' if abs(weight) == 1 else f'{abs(weight):g} '}{name}"
+    return text
+
+
 def rank_or_share(text: str) -> int | float:
     """Parse what `--truncate` gives: a whole number is a rank, a decimal number or one of per cent a share.
 

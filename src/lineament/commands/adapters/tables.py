@@ -67,6 +67,11 @@ def print_comparison(names: Sequence[str], comparison: Comparison, every: bool) 
     console.print(_shared_sentence(names, comparison))
 
 
+def percent(share: float) -> str:
+    """Write a share as per cent, with two digits, or three where two would make it whole."""
+    return f"{100 * share:.{2 if share < 0.995 else 3}g}"
+
+
 def notes(spectra: Mapping[str, AdapterSpectrum], compared: bool) -> list[str]:
     """Return what the figures assume."""
     moved = any(spectrum.moved for spectrum in spectra.values())
@@ -85,14 +90,12 @@ def in_words(name: str, spectrum: AdapterSpectrum, share: float) -> Text:
         f" ({where}); a blind training uses {blind:.2g}. |dW| is {spectrum.norm:.3g}. ",
         f"Rank {spectrum.rank(0.99)} in every module holds 99 % of |dW|^2.",
     )
-    cuts = {
-        rank: f"{100 * spectrum.truncation_error(rank):.2g}" for rank in sorted(ranks_below(spectrum), reverse=True)
-    }
+    cuts = {rank: percent(spectrum.truncation_error(rank)) for rank in sorted(ranks_below(spectrum), reverse=True)}
     if cuts:
         text.append(f" Cut to rank {', '.join(map(str, cuts))} it is off by {', '.join(cuts.values())} % of |dW|.")
     above, held = spectrum.mean(lambda module: module.above_floor), spectrum.share_above_floor
     if above is not None and held is not None:
-        found = f"{above:.2g} directions a module stand above noise, with {100 * held:.2g} % of |dW|^2."
+        found = f"{above:.2g} directions a module stand above noise, with {percent(held)} % of |dW|^2."
         text.append(f" {found if above > 0 else 'None stands above noise.'}")
     if n < len(spectrum.modules):
         text.append(f" {len(spectrum.modules) - n} more modules are adapted and did not move (dW = 0).")
@@ -122,7 +125,7 @@ def _module_table(title: str, spectrum: AdapterSpectrum, share: float, every: bo
         table.add_row(
             label,
             f"{np.sqrt(np.mean(energies)):.3g}",
-            f"{100 * sum(energies) / total:.2g} %",
+            f"{percent(sum(energies) / total)} %",
             *(f"{mean:.3g}" for mean in np.mean(ranks, axis=0)),
             f"{np.mean(above):.2g}" if above else "-",
             end_section=bool(strongest) and label == rows[-1][0],
@@ -181,8 +184,8 @@ def _shared_sentence(names: Sequence[str], comparison: Comparison) -> str:
     left, right = (_mean_shared(shared, side) for side in ("left", "right"))
     return (
         f"Shared by {both}, of the {ranks:.2g} directions a module that hold {100 * share:g} % of |dW|^2: "
-        f"{left[0]:.2g} left, with {100 * left[1]:.2g} % of |dW|^2, and {right[0]:.2g} right, with "
-        f"{100 * right[1]:.2g} %."
+        f"{left[0]:.2g} left, with {percent(left[1])} % of |dW|^2, and {right[0]:.2g} right, with "
+        f"{percent(right[1])} %."
     )
 
 
