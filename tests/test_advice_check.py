@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from lineament.advice.rank_check import rank_figure
 from lineament.advice.refresh_check import refresh_arms
 from lineament.advice.run import CheckedRun
 from lineament.advice.training import Training
-from lineament.claims.advice import Advice, advise, remarks
+from lineament.claims.advice import advise, remarks
+from lineament.claims.advice_line import Advice
 from lineament.errors import InputError
 from lineament.measurements.recording.analysis import analyze_recording
 from lineament.measurements.recording.options import AnalysisOptions
@@ -87,8 +89,8 @@ def test_a_rank_that_suffices_passes_and_one_that_does_not_fails(
     assert line.tested.null is not None
     assert line.tested.value is not None
     assert line.tested.null > line.tested.value
-    assert outcome in (line.sentence or "")
-    assert (": no)" in (line.sentence or "")) == (outcome == "failed")
+    assert outcome.capitalize() in line.sentence
+    assert (": no)" in line.sentence) == (outcome == "failed")
 
 
 def checked(run: CheckedRun, seed: int = 0) -> tuple[Record, Record]:
@@ -216,7 +218,7 @@ def test_a_span_that_brings_its_share_back_passes(tmp_path: Path) -> None:
         assert line.tested.blind is not None
         assert line.tested.low >= float(line.labels["share"])
         assert max(line.tested.null, line.tested.blind) < 0.3
-        assert "brought back" in (line.sentence or "")
+        assert "brought back" in line.sentence
 
 
 def test_first_updates_that_went_elsewhere_fail(tmp_path: Path) -> None:
@@ -232,8 +234,8 @@ def test_first_updates_that_went_elsewhere_fail(tmp_path: Path) -> None:
         assert line.standing == "failed"
         assert line.tested is not None
         assert line.tested.value == pytest.approx(0, abs=0.05)
-        assert "share brought back, at least" in (line.sentence or "")
-        assert "more than random directions: no" in (line.sentence or "")
+        assert "share brought back, at least" in line.sentence
+        assert "more than random directions: no" in line.sentence
 
 
 def test_the_first_update_tells_whether_the_training_is_the_recorded_one(tmp_path: Path) -> None:
@@ -256,7 +258,7 @@ def test_a_run_that_learned_nothing_has_nothing_to_bring_back(tmp_path: Path) ->
     noise = replace(own, loss=lambda step: 0.0 * own.loss(step) + pulled(own.model, step))
     for line in spans(tmp_path / "rows", noise):
         assert line.standing == "undecided"
-        assert "did not fall" in (line.sentence or "")
+        assert "did not fall" in line.sentence
 
 
 def pulled(model: torch.nn.Module, step: int) -> Tensor:
@@ -300,8 +302,8 @@ def test_a_refresh_passes_if_it_helps_and_more_of_it_does_not(
     assert line.standing == outcome
     assert line.tested is not None
     assert line.tested.interval == "3 repeated trainings"
-    for words in ("refresh every 10 steps", "every 2 steps", "every 50 steps", "never", missed or "ended at"):
-        assert words in (line.sentence or "")
+    for words in ("made anew every 10 steps", "every 2 steps", "every 50 steps", "never", missed or "ended at"):
+        assert words in line.sentence
     doubtful = replace(analysis, quantities=(*others, replace(told, stderr=10.0)))
     assert line_of(advise([doubtful, tests]), "refresh_lag", share=0.9, **{"from": "all"}).standing == "no advice"
 
@@ -354,3 +356,21 @@ def test_what_is_no_test_is_refused() -> None:
 def test_fewer_than_three_repeats_are_refused() -> None:
     with pytest.raises(InputError, match="repeats is 2"):
         CheckOptions(repeats=2)
+
+
+@pytest.mark.parametrize(
+    ("more", "standing", "words"),
+    [
+        ({"value": 34.0}, "untested", "Untested."),
+        ({"value": 34.0, "low": 0.0, "high": 248.0}, "no advice", "its interval reaches 0"),
+        ({"value": 34.0, "low": 5.0, "high": 48.0}, "untested", "Untested."),
+        ({"value": None, "reason": "> 160 (largest lag; it does not cross)"}, "no advice", "did not cross"),
+        ({"value": 34.0, "reason": "2 of 5 recordings: > 160 (x)"}, "no advice", "did not cross in 2 of 5 recordings"),
+        ({"value": 34.0, "testable": False}, "-", "after"),
+    ],
+)
+def test_what_is_no_advice_says_so(more: dict[str, Any], standing: str, words: str) -> None:
+    usual = {"low": None, "high": None, "interval": "", "null": None, "unit": "steps", "figure": "", "testable": True}
+    line = Advice("", "", **{**usual, "quantity": "refresh_lag", "says": "after 34 steps", **more})
+    assert line.standing == standing
+    assert words.lower() in line.sentence.lower()

@@ -18,7 +18,8 @@ from lineament.advice.inside import first_update_cosine
 from lineament.advice.options import CheckOptions
 from lineament.advice.run import CheckedRun, Progress
 from lineament.advice.training import Training
-from lineament.claims.advice import Advice, advise, whole_rank, whole_refresh, whole_steps
+from lineament.claims.advice import advise, whole_rank, whole_refresh, whole_steps
+from lineament.claims.advice_line import Advice
 from lineament.claims.advice_tests import MEASUREMENT
 from lineament.errors import InputError
 from lineament.measurements.recording import retention

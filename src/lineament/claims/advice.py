@@ -7,10 +7,11 @@ with the spread over starting times within that run, and says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from lineament.claims.advice_tests import MEASUREMENT, Tested, rank_test, refresh_test, span_test, tests_of
+from lineament.claims.advice_line import Advice, with_interval
+from lineament.claims.advice_tests import MEASUREMENT, rank_test, refresh_test, span_test, tests_of
 from lineament.claims.evidence import mean_or_none
 from lineament.claims.intervals import over_seeds
 from lineament.records import Label, Quantity, Record, label_values
@@ -33,71 +34,6 @@ ONE = "one recording"
 SAME = 0.999
 
 
-@dataclass(frozen=True)
-class Advice:
-    """One line of advice.
-
-    Attributes:
-        topic: the heading it stands under. text: what it is.
-        value: None if no recording has it; `reason` then says why.
-        low, high: ends of the interval; `interval` says what it is over.
-        null: of independent updates, or whatever the quantity's definition says.
-        figure: name and labels of the record's quantity.
-        blind: the same figure of a blind run, whose gradients know nothing; None where there is none.
-        quantity, labels: the same figure, for programs.
-        tested: what its test gave; None where it was not tested.
-        of_rank: rank of the planes that it speaks of; None where it speaks of none.
-        testable: whether it is advice that has a test; controls and what is only described have none.
-    """
-
-    topic: str
-    text: str
-    value: float | None
-    low: float | None
-    high: float | None
-    interval: str
-    null: float | None
-    unit: str
-    figure: str
-    reason: str | None = None
-    blind: float | None = None
-    quantity: str = ""
-    labels: Mapping[str, Label] = field(default_factory=dict)
-    tested: Tested | None = None
-    testable: bool = False
-    short: str = ""
-    of_rank: Label | None = None
-
-    @property
-    def no_advice(self) -> str | None:
-        """Why nothing can be done by this line, so that there is nothing to test; None where something can."""
-        if self.value is None:
-            return "it did not cross" if (self.reason or "").startswith((">", "<")) else self.reason or "not measured"
-        return "its interval reaches 0" if self.low is not None and self.low <= 0 else None
-
-    @property
-    def standing(self) -> str:
-        """One word: passed, failed or undecided in its test, untested, no advice; a dash for what has no test."""
-        if not self.testable:
-            return "-"
-        if self.no_advice:
-            return "no advice"
-        return self.tested.outcome if self.tested else "untested"
-
-    @property
-    def sentence(self) -> str | None:
-        """What the test gave, in a sentence; None where there was none, or nothing can be said."""
-        if self.tested is None:
-            return None
-        parts = [f"{one.text}: {_held(one.holds)}" for one in self.tested.conditions if one.holds is not True]
-        missed = f" ({'; '.join(parts)})" if parts and self.tested.value is not None else ""
-        return f"{self.short}: {self.tested.text}: {self.tested.outcome}{missed}"
-
-
-def _held(holds: bool | None) -> str:
-    return "not to be told" if holds is None else "no"
-
-
 SPAN = "First steps that span the run"
 REFRESH = "How long a plane of gradients is of use"
 OVERLAP = "How long a plane of directions stays the same"
@@ -109,6 +45,8 @@ STALE_WORDS = {
     "direction_cosine_corrected": "weight step, less its noise,",
 }
 RANK = "Rank that the updates used"
+# The one staleness that has a sentence: what a quarter of the run says about its end.
+TOLD = ("task_vector_cosine", 0.25, 1.0, "parameters")
 
 
 def advise(records: Sequence[Record]) -> list[Advice]:
@@ -175,7 +113,9 @@ def _spans(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advic
                 if basis == "prefix":
                     steps = whole_steps(line.value)
                     found = span_test(tests, labels, float(share), steps)
-                    line = replace(line, testable=True, tested=found, short=_first(steps))
+                    line = replace(line, testable=True, tested=found)
+                    if space_of == "parameters":
+                        line = replace(line, says=_says_span(line, steps, float(share)))
                 yield line
 
 
@@ -199,7 +139,7 @@ def _refreshes(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[A
             line = _line(records, REFRESH, text, "refresh_lag", labels)
             every = whole_refresh(line.value)
             found = refresh_test(tests, labels, every)
-            yield replace(line, testable=True, tested=found, short=f"refresh every {every} steps")
+            yield replace(line, testable=True, tested=found, says=_says_refresh(line, every, float(share)))
 
 
 def _stale(records: Sequence[Record]) -> Iterator[Advice]:
@@ -214,7 +154,10 @@ def _stale(records: Sequence[Record]) -> Iterator[Advice]:
             suffix = " in dW" if space_of == "lora_effective" else ""
             for (share, at_share), steps in times.items():
                 text = f"{words} of {_when(share, at_share, steps)}{suffix}"
-                yield _line(records, STALE, text, quantity, {"share": share, "at_share": at_share, **where})
+                line = _line(records, STALE, text, quantity, {"share": share, "at_share": at_share, **where})
+                told = (quantity, share, at_share, space_of) == TOLD and line.value is not None
+                says = f"the {text} has a cosine of {with_interval(line)}{_blind(line, '; blind run')}"
+                yield replace(line, says=says if told else "")
 
 
 def _when(share: Label, at_share: Label, steps: set[tuple[Label, Label]]) -> str:
@@ -225,8 +168,30 @@ def _when(share: Label, at_share: Label, steps: set[tuple[Label, Label]]) -> str
     return f"{float(share):.0%} of the run at {float(at_share):.0%}"
 
 
-def _first(steps: int) -> str:
-    return "first update" if steps == 1 else f"first {steps} updates"
+def _says_span(line: Advice, steps: int, share: float) -> str:
+    if line.value is None:
+        return ""
+    first = "first step spans" if steps == 1 else f"first {steps} steps span"
+    ends = "" if line.low is None or line.high is None else f" [{line.low:.3g}, {line.high:.3g}]"
+    return f"the {first} {100 * share:.0f} % of the way{ends}{_blind(line, '; a blind run needs')}"
+
+
+def _says_refresh(line: Advice, every: int, share: float) -> str:
+    held = f"{100 * share:.0f} % of what a fresh one holds"
+    if line.value is not None:
+        ends = "" if line.low is None or line.high is None else f" [{line.low:.3g}, {line.high:.3g}]"
+        return f"after {every} steps{ends} a plane of {line.of_rank} gradient directions still holds {held}"
+    lags = (line.reason or "").partition(" (")[0]
+    if lags.startswith(">"):
+        return f"after {lags.removeprefix('> ')} steps and more a plane of gradients still holds {held}"
+    if lags.startswith("<"):
+        return f"a plane of gradients holds less than {held} before {lags.removeprefix('< ')} steps are over"
+    return ""
+
+
+def _blind(line: Advice, words: str) -> str:
+    """Return the blind run's value, to stand behind a figure."""
+    return "" if line.blind is None else f"{words if words.startswith(';') else f'; {words}'} {line.blind:.3g}"
 
 
 def whole_steps(value: float | None) -> int:
@@ -250,8 +215,9 @@ def _ranks(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advic
         words = f"{str(statistic).replace('_', ' ')} of dW per module, rank {float(paid[0]):g} paid for"
         line = _line(records, RANK, words, "mean_module_rank", {"statistic": statistic})
         found = rank_test(tests, statistic, whole_rank(line.value))
-        short = f"{words.split(' of ')[0]} {line.value or 0:.2g}"
-        yield replace(line, tested=found, testable=True, short=short)
+        says = f"the updates used {with_interval(line)} directions of each adapted weight"
+        why = f"{str(statistic).replace('_', ' ')}; rank {float(paid[0]):g} paid for{_blind(line, 'blind run')}"
+        yield replace(line, tested=found, testable=True, says=f"{says} ({why})" if line.value else "")
     for space_of in label_values(records, "run_rank", "space_of"):
         labels = {"statistic": "participation_ratio", "space_of": space_of}
         yield _line(records, RANK, f"participation ratio of all updates, {_space(space_of)}", "run_rank", labels)

@@ -99,7 +99,9 @@ def span_test(tests: Sequence[Record], labels: dict[str, Label], share: float, s
         return None
     found, kind = _interval(known)
     above = {over: _interval(_selected(tests, "span_above", **labels, steps=steps, over=over))[0] for over in OTHERS}
-    conditions = [_condition(f"share brought back, at least {share:.0%}", found, lambda low, high: low >= share)]
+    conditions = [
+        _condition(f"share brought back, at least {100 * share:.0f} %", found, lambda low, high: low >= share)
+    ]
     conditions += [
         _condition(f"more than {words}", above[over], lambda low, high: low > 0) for over, words in OTHERS.items()
     ]
@@ -137,8 +139,8 @@ def refresh_test(tests: Sequence[Record], labels: dict[str, Label], every: int) 
     beside = [_beside(arm, periods[arm], higher[arm]) for arm in ARMS if arm == "never" or periods[arm]]
     rank = known[0].labels["rank"]
     text = (
-        f"trained in planes of rank {rank}, it ended at {'-' if own is None else f'{own:.4g}'} nats; "
-        f"{'; '.join(beside)}"
+        f"trained in planes of rank {rank}, made anew every {every} steps, it ended at "
+        f"{'-' if own is None else f'{own:.4g}'} nats; others ended higher by: {'; '.join(beside)}"
     )
     return _tested(text, higher["never"], kind, known, conditions)
 
@@ -149,7 +151,7 @@ def rank_test(tests: Sequence[Record], statistic: Label, rank: int) -> Tested | 
     if not known:
         return None
     found, kind = _interval(known)
-    bound = f"cost at most {MAX_RANK_COST:.0%} of the loss drop"
+    bound = f"cost at most {100 * MAX_RANK_COST:.0f} % of the loss drop"
     conditions = [_condition(bound, found, lambda low, high: high <= MAX_RANK_COST)]
     null = _mean(one.null for one in known)
     text = (

@@ -14,7 +14,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lineament.claims.advice import Advice, advise, analyses, remarks
+from lineament.claims.advice import advise, analyses, remarks
+from lineament.claims.advice_line import Advice
 from lineament.claims.advice_tests import MEASUREMENT
 from lineament.commands.recordings.checking import check_recordings, earlier_tests, sources_of
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
@@ -212,14 +213,14 @@ def _print(records: Sequence[Record], out: Path) -> None:
         console.print(Text.assemble((target, "bold"), what))
         for remark in remarks(both):
             console.print(remark, style="dim")
-        for topic, grouped in groupby(advise(both), key=lambda line: (line.topic, line.quantity)):
+        told = advise(both)
+        for sentence in filter(None, (line.sentence for line in told)):
+            console.print(f"* {sentence}")
+        for topic, grouped in groupby(told, key=lambda line: (line.topic, line.quantity)):
             lines = list(grouped)
             console.print(_table(topic, lines))
             for reason in dict.fromkeys(line.reason for line in lines if line.reason and not _censored(line)):
                 console.print(f"-: {reason}", style="dim")
-            for line in lines:
-                if sentence := line.sentence:
-                    console.print(sentence)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 

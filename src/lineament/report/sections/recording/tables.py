@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineament.claims.advice import Advice, advise, remarks
+from lineament.claims.advice import advise, remarks
+from lineament.claims.advice_line import Advice
 from lineament.records import Record
 from lineament.report.estimates import blind_of, estimate, label_texts, nulls_of, number, select
 from lineament.report.series import Table
