@@ -226,8 +226,8 @@ def test_the_report_draws_what_was_measured(composed: tuple[Path, str]) -> None:
             for column, s in enumerate(filled.x):
                 losses = [record.value("loss", data=side, s=a, t=b) for a, b in ((s, t), (s, 0), (0, t), (0, 0))]
                 assert filled.z[row][column] == losses[0]
-                bent = next(q for q in record.select("curvature", data=side, adapter="first", other="second")).value
-                expected = losses[1] + losses[2] - losses[3] + s * t * bent  # type: ignore[operator]
+                met = record.value("interference", data=side, kind="both", s=s, t=t) if s and t else 0.0
+                expected = losses[1] + losses[2] - losses[3] + met  # type: ignore[operator]
                 assert lines.z[row][column] == pytest.approx(expected)
         best = [record.value("best_scale", adapter=one) for one in ("first", "second")]
         assert [star.x[0], star.y[0]] == best

@@ -11,7 +11,7 @@ import torch
 from composed import base_problem, examples, pair
 from torch import Tensor
 
-from lineament import Batch, ParameterSpace, Record, Streams, commutator, interference
+from lineament import Batch, ParameterSpace, Record, Streams, commutator, interference, scale_adapter
 from lineament.errors import InputError
 from lineament.merging.composition_record import About, composition_record
 from lineament.merging.figures import DataFigures, Resampled, figure
@@ -108,29 +108,58 @@ def made(losses: object, curvatures: tuple[float, float, float] = (0.0, 1.0, 0.0
 
 def test_a_quadratic_is_predicted_everywhere() -> None:
     figures = DataFigures(made(lambda s, t: 2 - s - t + s**2 + t**2 + s * t), 0)
-    found, censored = figures.holds_up_to()
+    found, censored = figures.holds_up_to("base")
     assert (found.value, found.low, found.high, censored) == (1.5, 1.5, 1.5, True)
-    assert figures.agreement().value == pytest.approx(1)
+    assert figures.agreement("base").value == pytest.approx(1)
     assert figures.interference().value == pytest.approx(1)
 
 
 @pytest.mark.parametrize("cubic", [0.2, 0.5, 4.0])
 def test_a_cubic_part_ends_the_prediction_where_it_is_a_tenth(cubic: float) -> None:
     """With I(c, c) = c^2 + k c^3 the error is k c."""
-    found, censored = DataFigures(made(lambda s, t: s * t + cubic * s**2 * t), 0).holds_up_to()
+    found, censored = DataFigures(made(lambda s, t: s * t + cubic * s**2 * t), 0).holds_up_to("base")
     assert found.value == pytest.approx(0.1 / cubic)
     assert not censored
 
 
+def test_curvature_half_way_foretells_a_cubic_part() -> None:
+    """I = st + k s^2 t has d2I/dsdt = 1 + 2 k s, which is 1 + k half-way: st (1 + k (s + t) / 2) along s = t."""
+    composition = made(lambda s, t: s * t + 4 * s**2 * t)
+    meeting = replace(composition.meetings[0], middle=torch.full_like(composition.meetings[0].middle, 5.0))
+    figures = DataFigures(replace(composition, meetings=(meeting, meeting)), 0)
+    found, censored = figures.holds_up_to("both")
+    assert (found.value, censored) == (1.5, True)
+    assert figures.holds_up_to("base")[0].value == pytest.approx(0.1 / 4)
+    assert figures.middle().value == figures.interference().value == pytest.approx(5)
+    predicted = figures.composition.predicted(0, "both")
+    torch.testing.assert_close(predicted.diagonal(), figures.composition.measured(0).diagonal())
+    assert figures.agreement("base").value < figures.agreement("both").value < 1  # type: ignore[operator]
+
+
+def test_curvature_half_way_is_exact_to_third_order(composed: Composition, data: tuple[Batch, Batch]) -> None:
+    """Of adapters made smaller by c, what the base misses falls as c and what the middle misses as c^2."""
+    problem, misses = base_problem("gpt2"), []
+    for c in (0.02, 0.01):
+        small = tuple(scale_adapter(one, c) for one in composed.adapters)
+        branches = SideBranches(problem.model, small)
+        points = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+        both, first, second, base = (float(x.mean()) for x in losses_at(problem, branches, data[0], points))
+        real = both - first - second + base
+        at = [scale_derivatives(problem, branches, data[0], (0,), point) for point in ((0.0, 0.0), (0.5, 0.5))]
+        misses.append([abs(float(one.curvatures[:, 0, 1].mean()) / real - 1) for one in at])
+    assert misses[1][0] == pytest.approx(misses[0][0] / 2, rel=0.2)
+    assert misses[1][1] == pytest.approx(misses[0][1] / 4, rel=0.2)
+
+
 def test_a_wrong_sign_is_never_predicted() -> None:
     figures = DataFigures(made(lambda s, t: s * t, (0.0, -1.0, 0.0)), 0)
-    assert figures.holds_up_to()[0].value == 0
-    assert figures.agreement().value == pytest.approx(-1)
+    assert figures.holds_up_to("base")[0].value == 0
+    assert figures.agreement("base").value == pytest.approx(-1)
 
 
 def test_nothing_is_judged_below_rounding() -> None:
     composition = replace(made(lambda s, t: 1e-9 * s * t, (0.0, 1e-9, 0.0)), dtype=torch.float32)
-    found, _ = DataFigures(composition, 0).holds_up_to()
+    found, _ = DataFigures(composition, 0).holds_up_to("base")
     assert found.value is None
     assert "rounding" in str(found.reason)
 

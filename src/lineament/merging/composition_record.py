@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from lineament.merging.figures import KEPT, N_BOOTSTRAP, DataFigures, Figure, Resampled, figure
-from lineament.merging.interference import Composition
+from lineament.merging.interference import Composition, Source
 from lineament.merging.order import Kappa
 from lineament.merging.scales import best_scales
 from lineament.problems.problem import Problem
@@ -25,6 +25,8 @@ NAME = "composition"
 SIDES = ("first", "second")
 CURVATURES = (("first", "first"), ("first", "second"), ("second", "second"))
 NATS = "nats per target token"
+# Kind of a predicted figure -> where the curvature behind it was measured.
+SOURCES: Mapping[str, Source] = {"predicted": "base", "both": "both"}
 _INTERVAL = f"interval: {N_BOOTSTRAP} bootstrap draws of the data set's examples; base, adapters and grid are fixed"
 DEFINITIONS: Mapping[str, str] = {
     "adapter": "Frobenius norm of dW = scale B A over all modules; null of the cosine: 0",
@@ -33,15 +35,15 @@ DEFINITIONS: Mapping[str, str] = {
     "loss": f"mean loss of the base with s A + t B added in dW; {_INTERVAL}",
     "slope": "g'A or g'B: derivative of the loss by the adapter's scale at the base",
     "curvature": "A'HA, A'HB, B'HB at the base, from one Hessian-vector product for each adapter",
-    "interference": "I(s, t) = L(theta + s A + t B) - L(theta + s A) - L(theta + t B) + L(theta); predicted to second "
-    f"order: s t A'HB; null: the median of |I| with B's singular values and random singular vectors; {_INTERVAL}",
+    "interference": "I(s, t) = L(theta + s A + t B) - L(theta + s A) - L(theta + t B) + L(theta); predicted: s t A'HB "
+    "at the base; both: with A'HB half-way to s A + t B, on the line between the base and half-way to A + B",
     "interference_at_one": "I(1, 1); predicted: A'HB at the base; middle: A'HB at theta + A / 2 + B / 2, which is "
     f"I(1, 1) but for terms of fourth order; {_INTERVAL}",
     "null_interference": "I(1, 1) with B replaced by an adapter of the same singular values, module by module, and "
     "random singular vectors; one for each draw",
     "interference_rank": "share of the null's draws whose |I(1, 1)| is below that of A and B",
     "agreement": "correlation of predicted with measured interference over the pairs of scales of the grid",
-    "holds_up_to": "largest scale c along s = t up to which I(c, c) is within 10 % of c^2 A'HB, interpolated; "
+    "holds_up_to": "largest scale c along s = t up to which I(c, c) is within 10 % of what is predicted, interpolated; "
     + _INTERVAL,
     "keeps_up_to": f"largest scale c along s = t up to which c A + c B keeps at least {KEPT:.0%} of what the data "
     f"set's own adapter gains alone at c, interpolated; {_INTERVAL}",
@@ -130,9 +132,13 @@ def _of_data(figures: DataFigures, about: About) -> Iterator[Quantity]:
             at = {**data, "s": s, "t": t}
             yield Quantity("loss", found.value, NATS, stderr=found.stderr, labels=at, reason=found.reason)
     yield from _interference(figures, data)
-    yield from with_ends("agreement", figures.agreement(), "correlation", data)
-    for name, (found, censored) in (("holds_up_to", figures.holds_up_to()), ("keeps_up_to", figures.keeps_up_to())):
-        yield from with_ends(name, found, "scale", {**data, "censored": int(censored)})
+    for kind, source in SOURCES.items():
+        labels = {**data, "kind": kind}
+        yield from with_ends("agreement", figures.agreement(source), "correlation", labels)
+        found, censored = figures.holds_up_to(source)
+        yield from with_ends("holds_up_to", found, "scale", {**labels, "censored": int(censored)})
+    found, censored = figures.keeps_up_to()
+    yield from with_ends("keeps_up_to", found, "scale", {**data, "censored": int(censored)})
     yield from (
         Quantity("kept", share, "fraction", labels={**data, "scale": size}, reason=_why_not_kept(share))
         for size, share in zip(*figures.kept(), strict=True)
@@ -145,10 +151,11 @@ def _why_not_kept(share: float) -> str | None:
 
 def _interference(figures: DataFigures, data: Mapping[str, Label]) -> Iterator[Quantity]:
     composition = figures.composition
-    measured, predicted = composition.measured(figures.data), composition.predicted(figures.data)
+    kinds = {kind: composition.predicted(figures.data, source) for kind, source in SOURCES.items()}
+    kinds["measured"] = composition.measured(figures.data)
     for row, s in enumerate(composition.scales[1:], 1):
         for column, t in enumerate(composition.scales[1:], 1):
-            for kind, values in (("measured", measured), ("predicted", predicted)):
+            for kind, values in kinds.items():
                 labels = {**data, "kind": kind, "s": s, "t": t}
                 yield Quantity("interference", float(values[row, column]), NATS, labels=labels)
     yield from with_ends("interference_at_one", figures.middle(), NATS, {**data, "kind": "middle"})

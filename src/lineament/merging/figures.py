@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineament.merging.interference import Composition, Meeting
+from lineament.merging.interference import Composition, Meeting, Source
 from lineament.records import is_told
 from lineament.streams import Streams
 from lineament.vectors.local_geometry import TOLERANCE, last_within, relative_errors, rounding_of
@@ -122,28 +122,34 @@ class DataFigures:
         measured = meeting.null_losses[:, 1] - meeting.null_losses[:, 0] - alone
         return meeting.null_curvatures.mean(dim=-1).tolist(), measured.mean(dim=-1).tolist()
 
-    def agreement(self) -> Figure:
+    def agreement(self, source: Source) -> Figure:
         """Return the correlation of predicted with measured interference over the pairs of scales of the grid."""
         steps = torch.tensor(self.composition.scales[1:], dtype=torch.float64)
-        expected = torch.outer(steps, steps).reshape(-1, 1)
+        sums, products = (steps[:, None] + steps).reshape(-1), torch.outer(steps, steps).reshape(-1)
         cells = self.resampled.means(self.meeting.interference()[1:, 1:]).flatten(0, 1)
-        sign = torch.sign(self.resampled.means(self.meeting.curvatures[:, 1]))
         if len(cells) < 3:
             return Figure(None, reason="fewer than three pairs of scales")
-        x, y = expected - expected.mean(), cells - cells.mean(dim=0)
-        return figure(sign * (x * y).sum(dim=0) / (x.norm() * y.norm(dim=0)))
+        expected = products[:, None] * self._bent(source, sums)
+        x, y = expected - expected.mean(dim=0), cells - cells.mean(dim=0)
+        return figure((x * y).sum(dim=0) / (x.norm(dim=0) * y.norm(dim=0)))
 
-    def holds_up_to(self) -> tuple[Figure, bool]:
+    def _bent(self, source: Source, sums: Tensor) -> Tensor:
+        """Return the curvature that `Composition.predicted` takes at scales of these sums, (n_sums, 1 + n_draws)."""
+        base, middle = (self.resampled.means(x) for x in (self.meeting.curvatures[:, 1], self.meeting.middle))
+        bend = middle - base if source == "both" else torch.zeros_like(base)
+        return base + torch.outer(sums / 2, bend)
+
+    def holds_up_to(self, source: Source) -> tuple[Figure, bool]:
         """Return the largest scale along s = t up to which I is predicted within 10 %, and whether none leaves that."""
         sizes, losses = self._line()
         together = losses[:, 2] - losses[:, 0] - losses[:, 1] + losses[:, 3]
-        bent = self.resampled.means(self.meeting.curvatures[:, 1])
+        steps = torch.tensor(sizes, dtype=torch.float64)
+        expected = steps[:, None].square() * self._bent(source, 2 * steps)
         start = float(losses[0, 3, 0])
         rounding = rounding_of(start, self.composition.dtype) if math.isfinite(start) else math.inf
         found = []
         for draw in range(together.shape[1]):
-            predictions = [size**2 * float(bent[draw]) for size in sizes]
-            errors = relative_errors(together[:, draw].tolist(), predictions, rounding)
+            errors = relative_errors(together[:, draw].tolist(), expected[:, draw].tolist(), rounding)
             found.append(last_within(sizes, errors, TOLERANCE))
         return figure([radius for radius, _ in found], "no change is larger than rounding"), found[0][1]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float64
@@ -21,6 +22,8 @@ from lineament.problems.stored_adapters import StoredAdapter
 from lineament.streams import Streams
 
 Progress = Callable[[str, int, int], None]
+# Where the curvature that foretells interference was measured: at the base, or there and half-way to the sum.
+Source = Literal["base", "both"]
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 # Beyond it losses are those of a broken model, and float32 sums lose the smaller adapter.
 LARGEST_SCALE = 100.0
@@ -90,10 +93,17 @@ class Composition:
         """Place of scale 1 in the grid."""
         return self.scales.index(1.0)
 
-    def predicted(self, data: int) -> Float64[Tensor, "n_scales n_scales"]:
-        """Return s t A'HB on data set 0 or 1, the mean over its examples."""
-        steps = torch.tensor(self.scales, dtype=torch.float64)
-        return torch.outer(steps, steps) * self.meetings[data].curvatures[:, 1].mean()
+    def predicted(self, data: int, source: Source = "base") -> Float64[Tensor, "n_scales n_scales"]:
+        """Return the interference that curvature foretells on data set 0 or 1, the mean over its examples.
+
+        Args:
+            source: `base`: s t A'HB. `both`: s t times the curvature half-way to s A + t B, on the line between that at
+                the base and that half-way to A + B.
+        """
+        steps, meeting = torch.tensor(self.scales, dtype=torch.float64), self.meetings[data]
+        base = meeting.curvatures[:, 1].mean()
+        bend = meeting.middle.mean() - base if source == "both" else torch.zeros_like(base)
+        return torch.outer(steps, steps) * (base + bend * (steps[:, None] + steps) / 2)
 
     def measured(self, data: int) -> Float64[Tensor, "n_scales n_scales"]:
         """Return I(s, t) on data set 0 or 1, the mean over its examples."""

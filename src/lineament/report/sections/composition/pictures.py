@@ -12,14 +12,14 @@ from lineament.report.series import BLACK, BLUE, GREY, VERMILLION, Line, Panel, 
 SPREAD = "over examples (bootstrap)"
 GRID_CAPTION = (
     "Mean loss of the base with s A + t B added, in nats per target token: filled, as measured; dashed, at the same "
-    "levels, the losses of each adapter alone plus s t A'HB, the interference that curvature at the base predicts. "
+    "levels, the losses of each adapter alone plus the interference that curvature at the base and half-way foretells. "
     "Where the dashed lines lie on the edges of the filled bands, the prediction holds. Star: the best pair of scales."
 )
 LINE_CAPTION = (
     "Interference at equal scales c, I(c, c) = L(c A + c B) - L(c A) - L(c B) + L(0): above 0 the adapters take from "
-    "each other on these data, below 0 they help each other. Dashed: c² A'HB from curvature at the base; square: from "
-    "curvature half-way to the sum. Grey: B replaced by adapters with its singular values and random singular vectors. "
-    "Bars: 95 % by a bootstrap over examples."
+    "each other on these data, below 0 they help each other. Dotted: c² A'HB from curvature at the base. Dashed: with "
+    "curvature on the line between that at the base and that half-way to A + B, which is the square at 1. Grey: B "
+    "replaced by adapters with its singular values and random singular vectors. Bars: 95 %, bootstrap over examples."
 )
 
 
@@ -38,7 +38,7 @@ def line_picture(sources: Sequence[Record]) -> Picture:
     """Draw interference along s = t, measured and predicted, with the null at 1."""
     record = sources[0]
     panels = [_along(record, side) for side in SIDES]
-    title = "How far curvature at the base foretells what the adapters do to each other"
+    title = "How far curvature foretells what the adapters do to each other"
     return Picture("composition-line", title, LINE_CAPTION, panels, sources, spread=SPREAD)
 
 
@@ -46,12 +46,15 @@ def _surface(record: Record, side: str, best: tuple[float, float, str]) -> Surfa
     scales = sorted(label_numbers([record], "loss", "s"))
     found = {(float(q.labels["s"]), float(q.labels["t"])): q for q in record.select("loss", data=side)}
     measured = {place: _point(q) for place, q in found.items()}
-    bent = only(record, "curvature", data=side, adapter="first", other="second").value
+    meet = {
+        (float(q.labels["s"]), float(q.labels["t"])): q for q in record.select("interference", data=side, kind="both")
+    }
     predicted = {}
     for s, t in found:
         alone = [found[place].value for place in ((s, 0.0), (0.0, t), (0.0, 0.0))]
-        known = [value for value in (*alone, bent) if value is not None]
-        value = known[0] + known[1] - known[2] + s * t * known[3] if len(known) == 4 else None
+        met = meet[s, t].value if s and t else 0.0
+        known = [value for value in (*alone, met) if value is not None]
+        value = known[0] + known[1] - known[2] + known[3] if len(known) == 4 else None
         predicted[s, t] = Estimate(value, n_seeds=1, reason=None if value is not None else "a loss is not finite")
     title = f"loss of {LETTERS[side]}'s data, {data_name(record, side)}"
     return Surface(title, "scale s of A", "scale t of B", scales, scales, measured, predicted, best)
@@ -68,11 +71,14 @@ def _along(record: Record, side: str) -> Panel:
     scales = label_numbers([record], "interference", "s")
     measured = [_on_diagonal(record, side, "measured", c) for c in scales]
     predicted = [_on_diagonal(record, side, "predicted", c) for c in scales]
+    both = [_on_diagonal(record, side, "both", c) for c in scales]
+    square = Style(VERMILLION, symbol="square")
     middle = [_ended(record, only(record, "interference_at_one", data=side, kind="middle"))]
     draws = [q for q in record.select("null_interference", data=side, kind="measured") if q.value is not None]
     lines = [
         Line("measured", "measured", "interference", Style(BLUE, width=3), scales, measured),
-        Line("predicted", "predicted: c² A'HB", "reference", Style(VERMILLION, "dash"), scales, predicted, "plain"),
+        Line("predicted", "base alone: c² A'HB", "predicted", Style(VERMILLION, "dot"), scales, predicted, "plain"),
+        Line("both", "base and half-way", "predicted", Style(VERMILLION, "dash"), scales, both, "plain"),
         Line(
             "null",
             "random singular vectors",
@@ -82,7 +88,7 @@ def _along(record: Record, side: str) -> Panel:
             [Estimate(q.value, n_seeds=1) for q in draws],
             "dots",
         ),
-        Line("middle", "predicted half-way", "reference", Style(VERMILLION, symbol="square"), [1.0], middle, "dots"),
+        Line("middle", "half-way, with its interval", "predicted", square, [1.0], middle, "dots"),
         reference_line("zero", "no interference", [0, scales[-1]], Estimate(0.0), Style(BLACK, "dot", width=1)),
     ]
     title = f"{LETTERS[side]}'s data, {data_name(record, side)}"

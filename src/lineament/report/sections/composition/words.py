@@ -14,10 +14,12 @@ KINDS = {
     "predicted": "predicted at the base",
     "middle": "predicted half-way",
 }
+# Kind of a predicted figure -> where its curvature was measured, in words.
+SOURCES = {"predicted": "base", "both": "both"}
 NOTE = (
     "Losses in nats per target token; [ ]: 95 %, bootstrap over examples. Predicted: A'HB, the curvature between A and "
-    "B, at the base or half-way to the sum. Null: B's singular values with random singular vectors; median size, and "
-    "how many draws are smaller."
+    "B, at the base or half-way to the sum; r and reach of the base alone and of both. Null: B's singular values with "
+    "random singular vectors; median size, and how many draws are smaller."
 )
 Cell = Callable[[str], str]
 
@@ -57,8 +59,13 @@ def _cells(record: Record) -> Iterator[tuple[str, Cell]]:
         yield what, lambda side, kind=kind: _ended(record, _at_one(record, side, kind))  # type: ignore[misc]
         if kind != "middle":
             yield "  null of it", lambda side, kind=kind: _null(record, side, kind)  # type: ignore[misc]
-    yield "prediction over the grid, r", lambda side: _ended(record, only(record, "agreement", data=side))
-    yield "predicted to 10 % up to", lambda side: _reach(record, "holds_up_to", side)
+    for kind, what in SOURCES.items():
+        yield (
+            f"r over the grid, {what}",
+            lambda side, kind=kind: _ended(record, only(record, "agreement", data=side, kind=kind)),  # type: ignore[misc]
+        )
+    for kind, what in SOURCES.items():
+        yield f"to 10 % up to, {what}", lambda side, kind=kind: _reach(record, "holds_up_to", side, kind=kind)  # type: ignore[misc]
     yield "sum keeps 90 % up to", lambda side: _reach(record, "keeps_up_to", side)
 
 
@@ -128,8 +135,8 @@ def _signed(record: Record, of: Quantity) -> str:
     return ("+" if of.value > 0 else "") + _ended(record, of) + told
 
 
-def _reach(record: Record, name: str, side: str) -> str:
-    found = only(record, name, data=side)
+def _reach(record: Record, name: str, side: str, **labels: Label) -> str:
+    found = only(record, name, data=side, **labels)
     if found.value is None:
         return "-"
     if found.labels["censored"]:
