@@ -172,6 +172,15 @@ def test_an_adapter_that_changes_nothing_says_so(tmp_path: Path) -> None:
     assert lineament_here("adapters", str(fresh), str(moved)).returncode == 0
 
 
+def test_the_same_start_of_a_is_told(tmp_path: Path) -> None:
+    first, second, third = (made(tmp_path / name, seed=seed)[0] for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    same = " ".join(lineament_here("adapters", str(first), str(second)).stdout.split())
+    assert "A began at the same random numbers (cosine of A as stored 1)" in same
+    pairs = body(str(first), str(second), str(third))["pairs"]
+    assert pairs[0]["same_start"] is True
+    assert pairs[0]["cosine_of_a"] == pytest.approx(1)
+
+
 def test_different_bases_are_told(two: tuple[Path, Path, Dense, Dense]) -> None:
     first, second, *_ = two
     for folder, base in ((first, "base-one"), (second, "[bold]base-two")):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_adapters import made, of_matrices, regauged
 
 from lineament import StoredAdapter, adapter_cosine, compare_adapters, read_adapter
@@ -160,6 +161,24 @@ def test_modules_of_zeros_are_in_no_pair() -> None:
     assert (apart.cosine, apart.modules, apart.alone, apart.mean("right")) == (0, (), (1, 1), None)
     nothing = compare_adapters([of_matrices({"x": one}), of_matrices({"x": zero})]).pairs[0, 1]
     assert nothing.cosine is nothing.cosine_spread is nothing.mean("left") is None
+
+
+def test_the_same_start_of_a_is_seen_and_another_is_not(tmp_path: Path) -> None:
+    """Two trainings from one random A, and a third from another one."""
+    first, second, third = (read_adapter(made(tmp_path / str(i), seed=seed)[0]) for i, seed in enumerate((1, 1, 2)))
+    generator = torch.Generator().manual_seed(0)
+    moved = tuple(
+        t + 0.3 * t.std() * torch.randn(t.shape, generator=generator) if i % 2 == 0 else -t
+        for i, t in enumerate(second.tensors)
+    )
+    found = compare_adapters([first, StoredAdapter(second.names, moved, second.scales, second.config), third])
+    assert found.pairs[0, 1].same_start
+    assert found.pairs[0, 1].cosine_of_a == pytest.approx(1 / math.sqrt(1.09), abs=0.05)
+    assert abs(found.pairs[0, 2].cosine_of_a or 0) < 0.35  # of 128 entries, by chance 0 +- 0.09
+    other_rank = read_adapter(made(tmp_path / "rank", r=3)[0])
+    assert compare_adapters([first, other_rank]).pairs[0, 1].cosine_of_a is None
+    assert not compare_adapters([first, other_rank]).pairs[0, 1].same_start
+    assert len(repr(found)) + len(repr(found.pairs[0, 1])) < 300
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

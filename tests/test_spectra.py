@@ -49,6 +49,8 @@ def test_every_figure_is_that_of_pefts_own_dense_dw(config: dict[str, object], r
             assert module.tail(rank) == pytest.approx(np.square(left_out).sum(), rel=1e-4, abs=1e-9 * total)
     tails = sum(module.tail(2) for module in spectrum.modules)
     assert spectrum.truncation_error(2) == pytest.approx(np.sqrt(tails / total), rel=1e-5)
+    assert repr(spectrum).startswith("AdapterSpectrum(4 modules, rank ")
+    assert len(repr(spectrum)) < 200
     needed = spectrum.rank(0.9)
     assert spectrum.truncation_error(needed) <= np.sqrt(0.1) + 1e-9 < spectrum.truncation_error(needed - 1)
 

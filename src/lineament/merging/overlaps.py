@@ -26,6 +26,9 @@ from lineament.problems.factor_names import PREFIX
 from lineament.problems.stored_adapters import Factors, StoredAdapter, live_order
 from lineament.vectors.adapter_algebra import module_inner, require_one_shape
 
+# A larger cosine of stored A is no chance, whose spread is one over the root of their entries, and no learning.
+SAME_START = 0.1
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -79,11 +82,24 @@ class AdapterPair:
         modules: those that both of them change, in the order of the model.
         alone: modules that only the first and only the second changes.
         norms: |dW| of each over all of its modules.
+        cosine_of_a: cosine of the factors A as they are stored, over modules in which both have one rank; None without
+            any. Near 0 where they began at other random numbers; the one figure here that depends on the gauge.
     """
 
     modules: tuple[ModuleOverlap, ...]
     alone: tuple[int, int]
     norms: tuple[float, float]
+    cosine_of_a: float | None = None
+
+    def __repr__(self) -> str:
+        """Say in one line what is compared."""
+        cosine = "none" if self.cosine is None else f"{self.cosine:.3f}"
+        return f"AdapterPair(cosine of dW {cosine}, {len(self.modules)} modules in both, {sum(self.alone)} in one)"
+
+    @property
+    def same_start(self) -> bool:
+        """Whether A of both began at the same random numbers, so that right overlaps come from there too."""
+        return self.cosine_of_a is not None and abs(self.cosine_of_a) > SAME_START
 
     @property
     def cosine(self) -> float | None:
@@ -143,6 +159,11 @@ class Comparison:
     share: float
     pairs: Mapping[tuple[int, int], AdapterPair]
     shared: tuple[SharedModule, ...]
+
+    def __repr__(self) -> str:
+        """Say in one line what was compared."""
+        share = f"{100 * self.share:g} % of |dW|^2"
+        return f"Comparison({len(self.pairs)} pairs by {share}, {len(self.shared)} modules in all)"
 
 
 def compare_adapters(adapters: Sequence[StoredAdapter], share: float = 0.9) -> Comparison:
@@ -255,7 +276,21 @@ def _pair(
             f"two of the adapters call their modules by other paths: one changes {one} and others, the other {two} and "
             "others. Give adapters of one base model, whose modules have the same names."
         )
-    return AdapterPair(tuple(modules), (len(own - other), len(other - own)), (float(norms[0]), float(norms[1])))
+    alone = (len(own - other), len(other - own))
+    return AdapterPair(tuple(modules), alone, (float(norms[0]), float(norms[1])), _cosine_of_a(first, second))
+
+
+def _cosine_of_a(first: StoredAdapter, second: StoredAdapter) -> float | None:
+    """Return the cosine of A as stored, over modules in which both have one rank; None without any that is not zero."""
+    inner = squares = others = 0.0
+    for module, (a, _, _) in first.factors.items():
+        other = second.factors.get(module)
+        if other is not None and other.a.shape == a.shape:
+            own, theirs = a.double(), other.a.double()
+            inner += float((own * theirs).sum())
+            squares, others = squares + float(own.square().sum()), others + float(theirs.square().sum())
+    length = math.sqrt(squares) * math.sqrt(others)
+    return inner / length if length > 0 else None
 
 
 def _shared(module: str, parts: Sequence[Decomposition], share: float) -> SharedModule:

@@ -113,6 +113,12 @@ class AdapterSpectrum:
 
     modules: tuple[ModuleSpectrum, ...]
 
+    def __repr__(self) -> str:
+        """Say in one line what the adapter uses of what was paid for."""
+        used = self.used(0.9)
+        uses = "changes nothing" if used is None else f"{used:.2g} used (90 %), |dW| {self.norm:.3g}"
+        return f"AdapterSpectrum({len(self.modules)} modules, rank {self.paid:.3g} paid for, {uses})"
+
     @property
     def norm(self) -> float:
         """|dW| over all modules."""

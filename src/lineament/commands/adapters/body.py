@@ -88,6 +88,8 @@ def _pair(pair: AdapterPair) -> dict[str, Any]:
     return {
         "cosine": pair.cosine,
         "cosine_spread": pair.cosine_spread,
+        "cosine_of_a": pair.cosine_of_a,
+        "same_start": pair.same_start,
         "left": _overlap(pair.mean("left")),
         "right": _overlap(pair.mean("right")),
         "modules_of_first_alone": pair.alone[0],

@@ -26,10 +26,7 @@ ABOUT_FLOOR = (
     "and Silverstein). Above noise: singular values that 95 of 100 blind modules do not have, at the level of the "
     "module's median; it assumes that half of the directions or more are noise, and cannot count more than half."
 )
-ABOUT_CHANCE = (
-    "Chance: of randomly oriented dW. Left is what a module writes, right what it reads. Adapters whose A began at the "
-    "same random numbers overlap on the right without having learned anything alike."
-)
+ABOUT_CHANCE = "Chance: of randomly oriented dW. Left is what a module writes, right what it reads."
 M = TypeVar("M", ModuleSpectrum, ModuleOverlap)
 # A label, and the modules that a row is about.
 Row: TypeAlias = tuple[str, list[M]]
@@ -64,7 +61,19 @@ def print_comparison(names: Sequence[str], comparison: Comparison, every: bool) 
     for label, pair in pairs.items():
         if sum(pair.alone):
             console.print(f"{label}: {pair.alone[0]} and {pair.alone[1]} modules are changed by one of them alone.")
+        if (len(pairs) == 1 or pair.same_start) and (words := start_in_words(pair)):
+            console.print(f"{label}: {words}")
     console.print(_shared_sentence(names, comparison))
+
+
+def start_in_words(pair: AdapterPair) -> str:
+    """Say whether right overlaps come from the start of both A; empty where it is not known."""
+    if pair.cosine_of_a is None or not pair.modules:
+        return ""
+    figure = f"cosine of A as stored {pair.cosine_of_a:.2g}"
+    if not pair.same_start:
+        return f"A began at other random numbers ({figure}), so overlaps are learned, or the base model's."
+    return f"A began at the same random numbers ({figure}): overlaps on the right come from there too, unlearned."
 
 
 def percent(share: float) -> str:

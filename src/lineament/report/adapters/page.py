@@ -121,6 +121,8 @@ def _pair_words(pair: Mapping[str, Any]) -> str:
     for side, what in SIDES.items():
         if overlap := pair[side]:
             text += f" What they {what} ({side}) overlaps by {overlap['value']:.2f}, by chance {overlap['chance']:.2g}."
+    if pair["same_start"]:
+        text += " A of both began at the same random numbers: overlaps on the right come from there too, unlearned."
     return text
 
 
