@@ -112,6 +112,9 @@ def test_a_quadratic_is_predicted_everywhere() -> None:
     assert (found.value, found.low, found.high, censored) == (1.5, 1.5, 1.5, True)
     assert figures.agreement("base").value == pytest.approx(1)
     assert figures.interference().value == pytest.approx(1)
+    assert figures.cost().value == pytest.approx(-1 + 1 + 1)
+    other = DataFigures(made(lambda s, t: 2 - s - 3 * t + s * t), 1)
+    assert other.cost().value == pytest.approx(-1 + 1)
 
 
 @pytest.mark.parametrize("cubic", [0.2, 0.5, 4.0])

@@ -106,6 +106,12 @@ class DataFigures:
         """Return A'HA, A'HB or B'HB."""
         return figure(self.resampled.means(self.meeting.curvatures[:, place]))
 
+    def cost(self) -> Figure:
+        """Return what the other adapter adds to the loss of this data set's own one, both at scale 1."""
+        meeting, at = self.meeting, self.composition.one
+        alone = meeting.grid[at, 0] if self.data == 0 else meeting.grid[0, at]
+        return figure(self.resampled.means(meeting.grid[at, at] - alone), "a loss is not finite there")
+
     def interference(self) -> Figure:
         """Return I(1, 1)."""
         at = self.composition.one

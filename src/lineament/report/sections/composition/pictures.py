@@ -16,8 +16,8 @@ GRID_CAPTION = (
     "Where the dashed lines lie on the edges of the filled bands, the prediction holds. Star: the best pair of scales."
 )
 LINE_CAPTION = (
-    "Interference at equal scales c, I(c, c) = L(c A + c B) - L(c A) - L(c B) + L(0): above 0 the adapters take from "
-    "each other on these data, below 0 they help each other. Dotted: c² A'HB from curvature at the base. Dashed: with "
+    "Interference at equal scales c, I(c, c) = L(c A + c B) - L(c A) - L(c B) + L(0): above 0 the sum gains "
+    "less than both alone together, below 0 more. Dotted: c² A'HB from curvature at the base. Dashed: with "
     "curvature on the line between that at the base and that half-way to A + B, which is the square at 1. Grey: B "
     "replaced by adapters with its singular values and random singular vectors. Bars: 95 %, bootstrap over examples."
 )

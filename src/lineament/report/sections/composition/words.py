@@ -36,11 +36,16 @@ def data_name(record: Record, side: str) -> str:
 
 def sentences(record: Record) -> Iterator[str]:
     """Say what adding the adapters does, what was foreseen, which scales are best, and whether order matters."""
+    costs = [_signed(record, only(record, "cost", data=side)) for side in SIDES]
+    yield (
+        f"Adding B to A changes the loss of A's data by {costs[0]} nats per target token; adding A to B that of B's "
+        f"data by {costs[1]}."
+    )
     for side in SIDES:
         measured, base, middle = (_signed(record, _at_one(record, side, kind)) for kind in KINDS)
         yield (
-            f"On {LETTERS[side]}'s data the two interfere by {measured} at scales 1 and 1; curvature at the base said "
-            f"{base}, half-way to the sum {middle}."
+            f"On {LETTERS[side]}'s data the sum's gain falls short of both gains together by {measured}; foretold by "
+            f"curvature at the base: {base}, half-way to the sum: {middle}."
         )
     yield _best_sentence(record)
     yield from _order_sentences(record)
@@ -55,6 +60,7 @@ def _cells(record: Record) -> Iterator[tuple[str, Cell]]:
     yield "examples", lambda side: _number(only(record, "examples", data=side).value)
     for what, s, t in (("base", 0, 0), ("A", 1, 0), ("B", 0, 1), ("A + B", 1, 1)):
         yield f"loss of {what}", lambda side, s=s, t=t: _number(_loss(record, side, s, t))  # type: ignore[misc]
+    yield "added by the other", lambda side: _ended(record, only(record, "cost", data=side))
     for kind, what in KINDS.items():
         yield what, lambda side, kind=kind: _ended(record, _at_one(record, side, kind))  # type: ignore[misc]
         if kind != "middle":
