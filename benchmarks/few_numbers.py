@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lineament.advice.inside import Inside, Plane, step_factors, trained_inside
+from lineament.advice.inside import Inside, Plane, best_of, step_factors, trained_inside
 from lineament.advice.run import CheckedRun
 from lineament.advice.span_check import blind_basis
 from lineament.advice.training import recovery_training
@@ -118,8 +118,9 @@ def basis(run: CheckedRun, study: Study, name: str, rank: int) -> Basis:
 
 def trained(run: CheckedRun, plane: Basis, n_factors: int) -> Inside:
     factors = step_factors(run, plane.rank)
-    tried = factors if n_factors == len(factors) else factors[1:2]
-    return min((trained_inside(run, Plane(plane), f, lambda: None) for f in tried), key=lambda one: one.validation)
+    if n_factors == 1:
+        return trained_inside(run, Plane(plane), factors[1], lambda: None)
+    return best_of(lambda factor: trained_inside(run, Plane(plane), factor, lambda: None), factors)
 
 
 def results(file: Path) -> list[dict[str, Any]]:

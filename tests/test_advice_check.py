@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from advice_cases import Layer, adapted, recorded, training, with_values
 from torch import Tensor
 
 from lineament.advice.check import begin_check, check_advice, check_recording
-from lineament.advice.inside import first_update_cosine
+from lineament.advice.inside import Inside, best_of, first_update_cosine
 from lineament.advice.loss_drop import LossDrop
 from lineament.advice.options import CheckOptions
 from lineament.advice.rank_check import rank_figure
@@ -374,3 +375,28 @@ def test_what_is_no_advice_says_so(more: dict[str, Any], standing: str, words: s
     line = Advice("", "", **{**usual, "quantity": "refresh_lag", "says": "after 34 steps", **more})
     assert line.standing == standing
     assert words.lower() in line.sentence.lower()
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (1.0, [0.3, 1.0, 3.0]),
+        (0.3, [0.3, 1.0, 3.0]),
+        (3.0, [0.3, 1.0, 3.0, 9.0]),
+        (9.0, [0.3, 1.0, 3.0, 9.0, 27.0]),
+        (100.0, [0.3, 1.0, 3.0, 9.0, 27.0]),
+        (math.nan, [0.3, 1.0, 3.0]),
+    ],
+)
+def test_longer_steps_are_tried_while_the_longest_is_best(best: float, tried: list[float]) -> None:
+    """Losses fall up to the best step size and rise from there on; with nan every one diverges."""
+    used = []
+
+    def train(factor: float) -> Inside:
+        used.append(factor)
+        loss = abs(math.log(factor / best))
+        return Inside(np.zeros(2), loss if math.isfinite(loss) else math.inf, factor)
+
+    found = best_of(train, (0.3, 1.0, 3.0))
+    assert used == pytest.approx(tried)
+    assert found.factor == pytest.approx(min(best, 27.0) if best == best else 0.3)

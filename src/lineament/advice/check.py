@@ -77,8 +77,8 @@ def check_advice(
 ) -> list[Advice]:
     """Analyze a recording and test each line of advice that has a test, on the training that it was recorded from.
 
-    Takes from one to some twenty times the recorded training. The model's weights, gradients and torch's random state
-    come back.
+    Takes 30 to 100 times the recorded training; `check.tests` leaves some out. The model's weights, gradients and
+    torch's random state come back.
 
     Args:
         recording: its folder, with whole rows.
@@ -270,7 +270,7 @@ def _teller(progress: Progress, what: str, done: int, total: int) -> Callable[[]
 
     def tell() -> None:
         nonlocal made
-        progress(what, made, total)
+        progress(what, min(made, total), total)
         made += 1
 
     progress(what, done, total)

@@ -19,6 +19,8 @@ from lineament.subspace.optimizer import SubspaceOptimizer
 # Adam moves each of k coefficients by about its step size, so that sqrt(n_params / k) times the run's own makes steps
 # as long as the run's; a third and three times that are tried too. Gradient descent needs no such factor.
 FACTORS = {"adamw": (1 / 3, 1.0, 3.0), "sgd": (1.0, 3.0, 10.0)}
+# Where the longest is best on validation, longer ones are tried: so much longer, and so many of them at most.
+LONGER, MOST_LONGER = 3.0, 2
 Fresh = Callable[[], Basis]
 Tell = Callable[[], None]
 
@@ -52,8 +54,22 @@ class Inside:
 
 
 def best_inside(run: CheckedRun, plane: Plane, tell: Tell) -> Inside:
-    """Train with three step sizes, each as long as the run; return the one with the lowest validation loss."""
-    tried = [trained_inside(run, plane, factor, tell) for factor in step_factors(run, plane.basis.rank)]
+    """Train as long as the run with several step sizes; return the training with the lowest validation loss."""
+    return best_of(lambda factor: trained_inside(run, plane, factor, tell), step_factors(run, plane.basis.rank))
+
+
+def best_of(train: Callable[[float], Inside], factors: tuple[float, ...]) -> Inside:
+    """Train with each step size, and with longer ones as long as the longest is best; return the best on validation.
+
+    Args:
+        train: factor of the step size -> what came of it. factors: ascending.
+    """
+    tried = [train(factor) for factor in factors]
+    for _ in range(MOST_LONGER):
+        best = min(tried, key=lambda one: one.validation)
+        if best is not tried[-1] or not math.isfinite(best.validation):
+            break
+        tried.append(train(LONGER * best.factor))
     return min(tried, key=lambda one: one.validation)
 
 

@@ -11,7 +11,17 @@ from collections.abc import Callable
 
 import torch
 
-from lineament.advice.inside import FACTORS, Inside, Plane, Tell, gradient_at, step_factors, trained_inside
+from lineament.advice.inside import (
+    FACTORS,
+    MOST_LONGER,
+    Inside,
+    Plane,
+    Tell,
+    best_of,
+    gradient_at,
+    step_factors,
+    trained_inside,
+)
 from lineament.advice.loss_drop import paired_error
 from lineament.advice.run import CheckedRun
 from lineament.bases import Basis, from_vectors, random_basis, top_directions
@@ -21,8 +31,8 @@ from lineament.records import Label, Quantity
 
 DEFINITIONS = {
     "refresh_loss": "held-out loss at the end of the run's training projected on a plane of `rank` top directions of "
-    "fresh gradients, made anew after `every` steps (0: never), mean over `repeats` trainings on other batches; best "
-    "of three step sizes on validation; error: over those trainings",
+    "fresh gradients, made anew after `every` steps (0: never), mean over `repeats` trainings on other batches; at "
+    "the step size that is best on validation; error: over those trainings",
     "refresh_difference": "that loss with the advised refresh less that of another `arm` (fifth, five_fold: of the "
     "advised number of steps; galore: 200), paired; error: over the trainings",
 }
@@ -71,11 +81,11 @@ def refresh_arms(every: int, n_steps: int) -> dict[str, int | None]:
 
 
 def refresh_steps(run: CheckedRun, every: int, rank: int) -> int:
-    """Return the steps of training and fresh gradients that one test takes."""
+    """Return the steps of training and fresh gradients that one test takes at most."""
     if _why_not(run, every):
         return 0
     times = set(refresh_arms(every, run.n_steps).values())
-    trainings = len(FACTORS[run.rule.name]) + run.repeats - 1
+    trainings = len(FACTORS[run.rule.name]) + MOST_LONGER + run.repeats - 1
     fresh = GRADIENTS_PER_DIRECTION * rank
     return sum(trainings * (run.n_steps + fresh * (1 + (run.n_steps - 1) // (t or run.n_steps))) for t in times)
 
@@ -83,8 +93,7 @@ def refresh_steps(run: CheckedRun, every: int, rank: int) -> int:
 def _repeated(run: CheckedRun, every: int | None, rank: int, tell: Tell) -> list[Inside]:
     """Choose the step size on the run's own batches; return that training and its repetitions."""
     first = _planes(run, every, rank, tell, 0)
-    tried = [trained_inside(run, first(), factor, tell) for factor in step_factors(run, rank)]
-    best = min(tried, key=lambda one: one.validation)
+    best = best_of(lambda factor: trained_inside(run, first(), factor, tell), step_factors(run, rank))
     others = range(1, run.repeats)
     return [best, *(trained_inside(run, _planes(run, every, rank, tell, r)(), best.factor, tell, r) for r in others)]
 

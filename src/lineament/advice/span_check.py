@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineament.advice.inside import FACTORS, Inside, Plane, Tell, best_inside
+from lineament.advice.inside import FACTORS, MOST_LONGER, Inside, Plane, Tell, best_inside
 from lineament.advice.run import CheckedRun
 from lineament.bases import Basis, from_vectors, random_basis
 from lineament.parameters import Vectors
@@ -18,8 +18,8 @@ from lineament.records import Label, Quantity
 DEFINITIONS = {
     "span_returned": "share of the run's fall in held-out loss that comes back, (L_start - L) / (L_start - L_end), "
     "when only the coefficients of the span of the updates of its first `steps` are trained: from its start, with its "
-    "optimizer (without weight decay) and batches, best of three step sizes on validation; null: the same in as many "
-    "random directions; blind: in the span of as many updates of the same optimizer on Gaussian gradients; error: "
+    "optimizer (without weight decay) and batches, at the step size that is best on validation; null: the same in as "
+    "many random directions; blind: in the span of as many updates of the same optimizer on Gaussian gradients; error: "
     "bootstrap over held-out examples",
     "span_above": "that share less the share of random (`over` random) or of blind directions; error: bootstrap over "
     "held-out examples",
@@ -63,8 +63,8 @@ def span_figures(run: CheckedRun, share: float, steps: int, tell: Tell) -> list[
 
 
 def span_steps(run: CheckedRun) -> int:
-    """Return the steps of training that one test takes."""
-    return N_BASES * len(FACTORS[run.rule.name]) * run.n_steps
+    """Return the steps of training that one test takes at most."""
+    return N_BASES * (len(FACTORS[run.rule.name]) + MOST_LONGER) * run.n_steps
 
 
 def first_rows(run: CheckedRun, steps: int) -> Tensor:

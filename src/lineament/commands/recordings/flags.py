@@ -79,7 +79,7 @@ class Advise(AnalysisFlags):
     json: bool = False
     """print the lines as JSON"""
     check: bool = False
-    """test the lines, by training again; takes a few times to some twenty times the recorded training"""
+    """test the lines, by training again; takes 30 to 100 times the recorded training"""
     tests: str = ",".join(TOPICS)
     """tests that are made, comma separated; rank takes seconds, span and refresh train many times"""
     model: str | None = None
