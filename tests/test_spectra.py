@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,19 @@ def test_real_trainings_on_noise_stay_below_the_floor_and_use_what_is_foretold(o
     assert sum(values[0] > (law.floor(values) or 0) for values in found) <= 5  # of 30 at 5 %: chance of more is 0.003
     used = [rank_for_share(np.square(values), 0.9) for values in found]
     assert np.mean(used) == pytest.approx(rank_for_share(np.square(law.values), 0.9), abs=0.6)
+
+
+@pytest.mark.slow
+def test_the_example_tells_what_was_learned_from_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parents[1] / "examples" / "what_an_adapter_uses.py"
+    with torch.random.fork_rng():
+        made_there = runpy.run_path(str(example))
+    capsys.readouterr()
+    taught, noise = (adapter_spectrum(read_adapter(made_there[name])) for name in ("taught", "noise"))
+    assert [module.above_floor for module in taught.modules] == [2, 2]
+    assert [module.above_floor for module in noise.modules] == [0, 0]
+    assert taught.used(0.9) == 2
+    assert abs((noise.used(0.9) or 0) - (noise.blind_used(0.9) or 0)) <= 1
 
 
 @pytest.mark.parametrize("n_strong", [1, 3])
