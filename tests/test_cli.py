@@ -364,7 +364,7 @@ def test_a_run_prints_what_damage_did_to_every_task(copied: Path) -> None:
         assert own.startswith(f"{claim.id}: It is open whether ") is (claim.verdict == "inconclusive")
     assert lines[-1] == f"report: {out / 'report.html'}"
     assert "done in" in done.stderr
-    following = [line.partition("#")[0].strip() for line in done.stderr.splitlines() if line.startswith("  lineament ")]
+    following = [line.partition("#")[0].strip() for line in done.stderr.splitlines() if line.startswith("  ")]
     assert len(following) == 3
     for command in following:
         assert cli._parsed(shlex.split(command.partition(">")[0])[1:])

@@ -321,7 +321,8 @@ def test_a_plan_predicts_by_a_probe_what_the_search_then_begins_with(
     assert "search: " in done.stdout
     assert "took 84 forward passes" in done.stdout
     assert "draws 36 members. Nothing was written." in " ".join(done.stdout.split())
-    following = done.stderr.splitlines()[-1].strip()
+    *_, following, last = map(str.strip, done.stderr.splitlines())
+    assert last.startswith("done in ")
     assert "--plan" not in following
     request = cli._parsed(shlex.split(following)[1:])
     assert (request.plan, request.out, request.run, request.budget) == (False, Path(out), finished, 120)

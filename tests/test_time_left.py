@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lineament import cli
 from lineament.commands import terminal, time_left
 from lineament.commands.time_left import Pace, Whole, duration
 from lineament.runs.executors.progress import ALL_JOBS, ENDED
@@ -144,11 +148,34 @@ def test_steps_of_a_command_say_what_is_left(
         assert text.splitlines()[-1] == "[    70 s] second; about 1 min left in all"
 
 
-def test_the_end_says_how_long_it_took_and_what_is_next(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    clock.now += 75
-    terminal.say_done(False, 100.0, ["lineament advise runs/demo"])
-    assert capsys.readouterr().err == "done in 1 min 15 s; next:\n  lineament advise runs/demo\n"
-    terminal.say_done(False, 100.0)
-    assert capsys.readouterr().err == "done in 1 min 15 s\n"
-    terminal.say_done(True, 100.0, ["x"])
+def test_what_is_next_is_said_as_it_can_be_typed_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody has activated the environment, `lineament` would be "command not found"."""
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    terminal.say_next(False, ["lineament advise runs/demo", "another with lineament in it"])
+    assert capsys.readouterr().err == "next:\n  lineament advise runs/demo\n  another with lineament in it\n"
+    terminal.say_next(True, ["x"])
     assert capsys.readouterr().err == ""
+    script = tmp_path / "with space" / "bin" / "lineament"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
+    terminal.say_next(False, ["lineament runs"])
+    assert capsys.readouterr().err == f"next:\n  '{script}' runs\n"
+    monkeypatch.chdir(tmp_path / "with space")
+    terminal.say_next(False, ["lineament runs"])
+    assert capsys.readouterr().err == "next:\n  bin/lineament runs\n"
+
+
+def test_commands_with_progress_end_with_the_time_they_took() -> None:
+    words = ["record-from-checkpoints", "nowhere", "--out", "new"]
+    assert not hasattr(cli.COMMANDS["keys"], "quiet")
+    assert hasattr(cli.COMMANDS[words[0]], "quiet")
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown):
+        cli._say_done(cli._parsed([*words]), time.monotonic() - 75)
+        cli._say_done(cli._parsed([*words, "--quiet"]), time.monotonic() - 75)
+        cli._say_done(cli._parsed(["keys"]), time.monotonic() - 75)
+    assert shown.getvalue() == "done in 1 min 15 s\n"

@@ -126,6 +126,14 @@ def test_a_run_that_resumes_keeps_the_step_sizes_of_both_parts(tmp_path: Path) -
     assert len(set(wanted.groups[0].rule.step_sizes)) == 6
 
 
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_training_ends_with_what_to_do_next(silent: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my recording"
+    trainer(tiny(), tmp_path, LineamentCallback(folder), max_steps=3, disable_tqdm=silent).train()
+    said = f"3 updates recorded: {folder}\nnext:\n  lineament advise '{folder}'\n"
+    assert (said in capsys.readouterr().err) is not silent
+
+
 def test_every_second_step_holds_two_updates(tmp_path: Path) -> None:
     single, double = LineamentCallback(tmp_path / "all"), LineamentCallback(tmp_path / "second", every=2)
     for callback in (single, double):

@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold bytes or letters that the stream has no code for
             stream.reconfigure(errors="backslashreplace")
-    command = None
+    command, started = None, time.monotonic()
     try:
         if (text := _asked_text(given)) is not None:
             print(text, flush=True)
@@ -96,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             function = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))
         code = function(command)
         sys.stdout.flush()  # a closed pipe must show here, not while Python exits
+        _say_done(command, started)
         return code
     except BrokenPipeError:  # whoever read our output has seen enough, as in `lineament export RUN --csv | head`
         return _unheard()
@@ -166,6 +168,14 @@ def _starting(command: Any) -> Iterator[None]:
         yield
     finally:
         print(f"\r{' ' * len(words)}\r", end="", file=sys.stderr, flush=True)
+
+
+def _say_done(command: Any, started: float) -> None:
+    """Say how long a command with progress took."""
+    if not getattr(command, "quiet", True):
+        from lineament.commands.time_left import duration
+
+        print(f"done in {duration(time.monotonic() - started)}", file=sys.stderr)
 
 
 def _unheard() -> int:

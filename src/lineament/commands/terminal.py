@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from lineament.commands.time_left import Whole, duration
+from lineament.commands.time_left import Whole
 from lineament.files.writing import opened_for_lines
 from lineament.records import foreign_files
 from lineament.runs.executors.progress import ALL_JOBS, ENDED, JobProgress
@@ -79,19 +82,23 @@ def steps_shown(quiet: bool, total: float) -> Iterator[Step]:
         yield step
 
 
-def say_done(quiet: bool, started: float, then: Sequence[str] = ()) -> None:
-    """Say on stderr how long a command took, and what to type next.
-
-    Args:
-        started: `time.monotonic()` when it began.
-        then: commands.
-    """
+def say_next(quiet: bool, commands: Sequence[str]) -> None:
+    """Say on stderr what to type next; a command line's own name is written as it can be called here."""
     if quiet:
         return
     sys.stdout.flush()  # results come first
-    print(f"done in {duration(time.monotonic() - started)}{'; next:' if then else ''}", file=sys.stderr)
-    for command in then:
-        print(f"  {command}", file=sys.stderr)
+    print("next:", file=sys.stderr)
+    for command in commands:
+        print(f"  {re.sub('^lineament(?= )', _own_name(), command)}", file=sys.stderr)
+
+
+def _own_name() -> str:
+    """Return the name that calls Lineament: its path where the environment's folder of commands is not searched."""
+    script = Path(sys.executable).with_name("lineament")
+    if shutil.which("lineament") or not script.is_file():
+        return "lineament"
+    inside = script.is_relative_to(Path.cwd())
+    return shlex.quote(str(script.relative_to(Path.cwd()) if inside else script))
 
 
 def _bars(console: Console) -> Progress:

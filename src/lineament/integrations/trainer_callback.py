@@ -7,12 +7,15 @@ unscaled and clipped.
 
 from __future__ import annotations
 
+import shlex
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lineament.errors import InputError
@@ -136,10 +139,15 @@ class LineamentCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close the recording."""
-        if self.recorder:
-            self.recorder.close()
-            self.recorder = None
+        """Close the recording, and say where it is and what to do with it, unless the trainer shows no progress."""
+        if self.recorder is None:
+            return
+        n_steps = self.recorder.close().n_steps
+        self.recorder = None
+        if not args.disable_tqdm:
+            place = shlex.quote(str(self.folder))
+            said = f"{n_steps} updates recorded: {self.folder}\nnext:\n  lineament advise {place}"
+            tqdm.write(said, file=sys.stderr)  # beside the trainer's bar, which still stands there
 
     def trajectory(self) -> Trajectory:
         """Return the recording, for analysis."""

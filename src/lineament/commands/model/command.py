@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import time
 
 from lineament.commands.model.flags import Model
-from lineament.commands.terminal import console, say_done, steps_shown
+from lineament.commands.terminal import console, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.files.folders import require_writable
 from lineament.problems.loading import load_model, write_model
@@ -14,7 +13,6 @@ from lineament.problems.loading import load_model, write_model
 
 def model(flags: Model) -> int:
     """Load the model and write it; return the exit code."""
-    started = time.monotonic()
     if flags.out.is_dir() and any(flags.out.iterdir()):
         raise InputError(f"{flags.out} is not empty. Choose another --out.")
     require_writable(flags.out)
@@ -27,5 +25,5 @@ def model(flags: Model) -> int:
     size = sum(file.stat().st_size for file in flags.out.iterdir())
     console.print(f"{flags.out}: {n_parameters:,} parameters in {flags.dtype}, {size / 2**20:.0f} MiB", soft_wrap=True)
     console.print(f'in Python: AutoModelForCausalLM.from_pretrained("{flags.out}")', soft_wrap=True)
-    say_done(flags.quiet, started, [f"lineament run lm --model {shlex.quote(str(flags.out))} --preset quick --dry-run"])
+    say_next(flags.quiet, [f"lineament run lm --model {shlex.quote(str(flags.out))} --preset quick --dry-run"])
     return 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 
 from rich.table import Table
 
 from lineament.commands.run.flags import Run
 from lineament.commands.run.summary import next_commands, print_summary
-from lineament.commands.terminal import console, job_progress, print_failures, say_done, steps_shown
+from lineament.commands.terminal import console, job_progress, print_failures, say_next, steps_shown
 from lineament.commands.time_left import Whole
 from lineament.errors import LineamentError
 from lineament.problems.kinds import kind_named
@@ -28,7 +27,6 @@ from lineament.settings.settings import Settings
 
 def run(flags: Run) -> int:
     """Run every missing job, then write claims and report; return the exit code."""
-    started = time.monotonic()
     file, _ = flags.read_config()
     settings = flags.settings(file)
     flags.check(settings)
@@ -59,7 +57,7 @@ def run(flags: Run) -> int:
             raise LineamentError(f"no record was finished; see {out / 'log.txt'}. Fix the cause and use --resume.")
         claims = write_results(out)
     print_summary(out, claims, settings)
-    say_done(flags.quiet, started, next_commands(out, settings))
+    say_next(flags.quiet, next_commands(out, settings))
     return 1 if failures else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -38,7 +37,7 @@ from lineament.commands.search.tables import (
 )
 from lineament.commands.search.target import Target, default_bases, from_adapter, from_run, make_regions, run_settings
 from lineament.commands.search.workers import spread, workers_settings
-from lineament.commands.terminal import job_progress, say_done
+from lineament.commands.terminal import job_progress, say_next
 from lineament.commands.time_left import Whole
 from lineament.errors import InputError
 from lineament.files.folders import require_unused, require_writable
@@ -60,7 +59,6 @@ from lineament.settings.reading import updated
 
 def search(flags: Search) -> int:
     """Plan, probe and search; the winner and the kept members go to the search's folder. Return the exit code."""
-    started = time.monotonic()
     flags.check()
     torch.set_num_threads(flags.threads)
     with _progress(flags) as progress:
@@ -75,7 +73,7 @@ def search(flags: Search) -> int:
     print_plan(target, plans, flags.budget)
     if flags.plan:
         _print_prediction(flags, target, regions, plans, batch)
-        say_done(flags.quiet, started, [line_of("search", replace(flags, plan=False))])
+        say_next(flags.quiet, [line_of("search", replace(flags, plan=False))])
         return 0
     out = flags.out or Path("runs") / f"search-{safe_name(target.task)}-{flags.method}"
     identity = _identity(flags, target, names)
@@ -93,7 +91,6 @@ def search(flags: Search) -> int:
             folder = out / "kept" / f"{number + 1}" if number else out / "winner"
             _save_member(target, position.delta(region, target.streams), folder)
     print_outcome(outcome, out)
-    say_done(flags.quiet, started)
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from rich.text import Text
 from lineament.activations.capture import Place, group_sums, problem_reader
 from lineament.commands.steer.flags import Eval
 from lineament.commands.steer.model import SteeredModel
-from lineament.commands.terminal import Step, console, say_done, steps_shown
+from lineament.commands.terminal import Step, console, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.problems.labelled_data import read_contrast
 from lineament.problems.problem import Evaluation
@@ -39,7 +38,7 @@ TYPICAL_TRIES, COLLATERAL_STEPS = 16, 4
 def evaluate(flags: Eval) -> int:
     """Print the dose-response, the dose at the KL budget and what other tasks lose there; return the exit code."""
     flags.check()
-    started, vector, data = time.monotonic(), read_vector(flags.vector), read_contrast(flags.data)
+    vector, data = read_vector(flags.vector), read_contrast(flags.data)
     checked = require_new(vector, data)
     layer = _layer(vector, flags.layer)
     with steps_shown(flags.quiet, _work(flags)) as step:
@@ -71,7 +70,7 @@ def evaluate(flags: Eval) -> int:
         console.print(part)
     dose = f" --coefficient={calibration.coefficient:.3g}" if calibration.coefficient else ""
     place = shlex.quote(str(flags.vector))
-    say_done(flags.quiet, started, [f'lineament steer generate {place}{dose} --layer {layer} "Once upon a time"'])
+    say_next(flags.quiet, [f'lineament steer generate {place}{dose} --layer {layer} "Once upon a time"'])
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from lineament.commands.steer.flags import Generate
 from lineament.commands.steer.model import SteeredModel
-from lineament.commands.terminal import console, say_done, steps_shown
+from lineament.commands.terminal import console, steps_shown
 from lineament.errors import InputError
 from lineament.files.reading import read_text
 from lineament.problems.conversations import Turn
@@ -30,7 +29,6 @@ def generate(flags: Generate) -> int:
     prompts = _prompts(flags)
     vector = read_vector(flags.vector)
     vector = vector if flags.layer is None else vector.only(flags.layer)
-    started = time.monotonic()
     with steps_shown(flags.quiet, 2) as step:
         step(f"loading {flags.model}", 0)
         loaded = SteeredModel(flags)
@@ -43,7 +41,6 @@ def generate(flags: Generate) -> int:
     for row in zip(prompts, plain, moved, strict=True):
         table.add_row(*row)
     console.print(table)
-    say_done(flags.quiet, started)
     return 0
 
 

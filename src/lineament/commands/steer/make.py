@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from lineament.activations.capture import Place, hash_rows
 from lineament.commands.steer.flags import Make, parse_layers
 from lineament.commands.steer.model import SteeredModel
-from lineament.commands.terminal import Step, console, say_done, steps_shown
+from lineament.commands.terminal import Step, console, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.problems.adapters import save_adapter
 from lineament.problems.encoding import PROMPT
@@ -44,7 +43,7 @@ def make(flags: Make) -> int:
         require_replaceable(path)
     if flags.save_step:
         require_own_adapter(flags.save_step)
-    started, data = time.monotonic(), read_contrast(flags.data)
+    data = read_contrast(flags.data)
     with steps_shown(flags.quiet, 2 if flags.method == "both" else 1) as step:
         step(f"loading {flags.model}", 0)
         loaded = SteeredModel(flags, flags.moved_space)
@@ -72,7 +71,7 @@ def make(flags: Make) -> int:
         save_adapter(loaded.problem.parameters, made.stepped, flags.save_step)
     agreement = {name: directions.agreement() for name, directions in made.by_name.items()}
     _print(flags, vectors, agreement, (*data.notes, *loaded.problem.encoder.rows.notes))
-    say_done(flags.quiet, started, _next_commands(flags))
+    say_next(flags.quiet, _next_commands(flags))
     return 0
 
 

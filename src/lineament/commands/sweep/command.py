@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lineament.commands.job_flags import JobFlags
-from lineament.commands.terminal import console, job_progress, name_foreign, print_failures, say_done
+from lineament.commands.terminal import console, job_progress, name_foreign, print_failures, say_next
 from lineament.commands.time_left import Whole
 from lineament.commands.verdict_tables import sweep_table
 from lineament.errors import LineamentError
@@ -44,13 +43,12 @@ def sweep(flags: JobFlags) -> int:
     if flags.dry_run:
         print_plan(grid, out, flags.n_workers)
         return 0
-    started = time.monotonic()
     failures, results = run_grid(grid, out, flags)
     console.print(sweep_table(results))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     place = shlex.quote(str(out))
     again = [f"lineament report {place}", f"lineament claims {place} --json"]
-    say_done(flags.quiet, started, ["the same command with --resume, for the jobs that failed"] if failures else again)
+    say_next(flags.quiet, ["the same command with --resume, for the jobs that failed"] if failures else again)
     return 1 if failures else 0
 
 
