@@ -65,9 +65,8 @@ noise = trained("noise", lambda x, frozen: of_the_base(x, frozen) + torch.randn(
 # %%
 for folder in (taught, noise):
     spectrum = lineament.adapter_spectrum(lineament.read_adapter(folder))
-    print(
-        f"{folder.name}: rank {spectrum.paid:g} paid for, {spectrum.used(0.9):g} used, blind {spectrum.blind_used(0.9):g}"
-    )
+    used, blind = spectrum.used(0.9), spectrum.blind_used(0.9)
+    print(f"{folder.name}: rank {spectrum.paid:g} paid for, {used:g} used, a blind training {blind:g}")
     for module in spectrum.modules:
         print(f"   module {module.module}: {module.above_floor} of {len(module.values)} above noise")
 
