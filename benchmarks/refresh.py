@@ -13,10 +13,10 @@ twentieth is held out.
 Arms: planes refreshed by retention (the rule of lineament.subspace.clock, fixed before any of these runs), every 20 or
 200 steps, or never, moments carried over; the same by LDAdam's rule alone, which counts the second moment of what the
 old plane did not hold as zero (fill_unseen=False); GaLore's own package with its gap of 200, and of 20, whose moments
-stay as they are (scale 1, so that its steps are as long as ours); AdamW without planes. The step size is the one, of
-those given with --lr, whose "200, LDAdam" arm ends lowest on a pilot seed that is not used again. Every run is appended
-to --out as soon as it ends; one that is there already is not repeated. Intervals: Student t over seeds of the paired
-difference.
+stay as they are (scale 1, so that its steps are as long as ours); AdamW without planes. The step size is the one given
+with --lr; of several, the one whose "200, LDAdam" arm ends lowest on a pilot seed that is not used again. Every run is
+appended to --out as soon as it ends; one that is there already is not repeated. Intervals: Student t over seeds of the
+paired difference.
 """
 
 from __future__ import annotations
@@ -197,9 +197,9 @@ def study(case: Case, options: argparse.Namespace) -> None:
         print(f"{arm:11} seed {seed} lr {lr:g}: {found['loss']:.4f}, refreshed at {found['refreshes']}", flush=True)
         return found["loss"]
 
-    pilot = {lr: once(PILOT_ARM, PILOT_SEED, lr) for lr in options.lr}
-    best = min(pilot, key=pilot.__getitem__)
-    print(f"step size {best:g} of {pilot}", flush=True)
+    pilot = {lr: once(PILOT_ARM, PILOT_SEED, lr) for lr in options.lr} if len(options.lr) > 1 else {}
+    best = min(pilot, key=pilot.__getitem__) if pilot else options.lr[0]
+    print(f"step size {best:g} of {pilot or 'one that was given'}", flush=True)
     for seed in range(options.seeds):
         for arm in options.arms:
             once(arm, seed, best)
@@ -216,7 +216,7 @@ def table(path: Path) -> None:
             continue
         losses = [f["loss"] for _, f in sorted(by_seed.items())]
         paired = [by_seed[s]["loss"] - reference[s]["loss"] for s in sorted(by_seed) if s in reference]
-        counts = ", ".join(str(len(f["refreshes"])) for _, f in sorted(by_seed.items()))
+        counts = ", ".join(str(n_refreshes(f)) for _, f in sorted(by_seed.items()))
         share = statistics.median(f["optimizer_s"] / f["passes_s"] for f in by_seed.values())
         print(
             f"| {arm} | {', '.join(f'{loss:.3f}' for loss in losses)} | {statistics.mean(losses):.3f} | "
@@ -224,10 +224,16 @@ def table(path: Path) -> None:
         )
 
 
+def n_refreshes(found: dict[str, Any]) -> int:
+    """Count refreshes; GaLore's package keeps no list of them."""
+    kind, _, gap = found["arm"].partition(" ")
+    return (found["steps"] - 1) // int(gap) if kind == "galore" else len(found["refreshes"])
+
+
 def interval(paired: list[float]) -> str:
     mean = statistics.mean(paired)
     if len(paired) < 3:
-        return f"{mean:+.3f} ({len(paired)} seeds)"
+        return f"{mean:+.3f} ({len(paired)} seed{'s' * (len(paired) > 1)})"
     half = stats.t.ppf(0.975, len(paired) - 1) * statistics.stdev(paired) / math.sqrt(len(paired))
     return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
 
