@@ -37,15 +37,12 @@ def data_name(record: Record, side: str) -> str:
 def sentences(record: Record) -> Iterator[str]:
     """Say what adding the adapters does, what was foreseen, which scales are best, and whether order matters."""
     costs = [_signed(record, only(record, "cost", data=side)) for side in SIDES]
-    yield (
-        f"Adding B to A changes the loss of A's data by {costs[0]} nats per target token; adding A to B that of B's "
-        f"data by {costs[1]}."
-    )
+    yield f"Adding B changes the loss of A's data by {costs[0]}; adding A that of B's data by {costs[1]}."
     for side in SIDES:
-        measured, base, middle = (_signed(record, _at_one(record, side, kind)) for kind in KINDS)
+        base, middle = (_bare(_at_one(record, side, kind)) for kind in ("predicted", "middle"))
         yield (
-            f"On {LETTERS[side]}'s data the sum's gain falls short of both gains together by {measured}; foretold by "
-            f"curvature at the base: {base}, half-way to the sum: {middle}."
+            f"Interference on {LETTERS[side]}'s data: {_signed(record, _at_one(record, side, 'measured'))}; curvature "
+            f"at the base foretold {base}, half-way to the sum {middle}."
         )
     yield _best_sentence(record)
     yield from _order_sentences(record)
@@ -131,6 +128,10 @@ def _ended(record: Record, of: Quantity) -> str:
         return "-"
     ends = ends_of(record, of)
     return _number(of.value) + (f" [{_number(ends[0])}, {_number(ends[1])}]" if ends else "")
+
+
+def _bare(of: Quantity) -> str:
+    return "nothing" if of.value is None else ("+" if of.value > 0 else "") + _number(of.value)
 
 
 def _signed(record: Record, of: Quantity) -> str:
