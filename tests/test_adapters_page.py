@@ -84,7 +84,7 @@ def test_the_grids_hold_the_figures(tmp_path: Path) -> None:
         assert [row[0] for row in rows] == ["0", "1", "2"]
         assert len(found.grids[f"All modules of {name}"]) == 7
     pair = figures["pairs"][0]  # type: ignore[index]
-    _, *rows = found.grids["Overlap of what they write (left): a and b"]
+    _, *rows = found.grids["Overlap of what they write (left)"]
     overlaps = [f"{module['left']['value']:.2f}" for module in pair["by_module"]]
     assert [cell for row in rows for cell in row[1:]] == overlaps
     assert f"{pair['cosine']:+.3f}" in text

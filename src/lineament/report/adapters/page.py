@@ -110,7 +110,7 @@ def _pair(pair: Mapping[str, Any], n_adapters: int) -> dict[str, Any]:
         "id": f"pair-{key}",
         "title": title,
         "words": _pair_words(pair),
-        "grids": list(_pair_grids(key, title, pair["by_module"])) if by_layer else [],
+        "grids": list(_pair_grids(key, pair["by_module"])) if by_layer else [],
     }
 
 
@@ -126,10 +126,10 @@ def _pair_words(pair: Mapping[str, Any]) -> str:
     return text
 
 
-def _pair_grids(key: str, title: str, modules: Sequence[Mapping[str, Any]]) -> Iterator[Grid]:
+def _pair_grids(key: str, modules: Sequence[Mapping[str, Any]]) -> Iterator[Grid]:
     yield layer_grid(
         f"cosine-{key}",
-        f"Cosine of dW: {title}",
+        "Cosine of dW",
         modules,
         lambda module: Cell(_signed(module["cosine"]), module["cosine"], _cosine_words(module)),
         "Blue where they agree, orange where they oppose each other.",
@@ -137,7 +137,7 @@ def _pair_grids(key: str, title: str, modules: Sequence[Mapping[str, Any]]) -> I
     for side, what in SIDES.items():
         yield layer_grid(
             f"{side}-{key}",
-            f"Overlap of what they {what} ({side}): {title}",
+            f"Overlap of what they {what} ({side})",
             modules,
             partial(_overlap_cell, side),
             "Darker where the leading directions of both lie in one another.",
