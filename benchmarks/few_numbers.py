@@ -1,15 +1,16 @@
 """How much of a recovery do k numbers bring back? Training inside k directions, beside random, blind and static ones.
 
     python benchmarks/few_numbers.py runs/demo --out few-numbers.jsonl
-    python benchmarks/few_numbers.py runs/lm --ranks 20 --factors 1 --out few-numbers-lm.jsonl
+    python benchmarks/few_numbers.py runs/lm --ranks 20 --multiples 3 --out few-numbers-lm.jsonl
     python benchmarks/few_numbers.py --table few-numbers.jsonl
 
 RUN is a finished run folder; its recoveries are trained again from the damaged point, as by `lineament advise --check`:
-on their own batches, with their optimizer and length (to 1.2 T), each with the step size that is best on validation of
-`--factors` times what makes steps as long as the recovery's. The figure is the share of the recovery's fall in held-out
-loss. `prefix`: the span of the first k updates. `static`: the top k directions of 64 minibatch gradients at the damaged
-point. `random`: k random directions. `blind`: the span of k updates of the optimizer on Gaussian gradients. A result is
-appended to --out when it is there, and is not made again. Intervals of the table: Student t over seeds, of each task.
+on their own batches, with their optimizer and length (to 1.2 T), each with the step size that is best on validation: of
+those that the command tries, or of `--multiples` of what makes steps as long as the recovery's. The figure is the share
+of the recovery's fall in held-out loss. `prefix`: the span of the first k updates. `static`: the top k directions of 64
+minibatch gradients at the damaged point. `random`: k random directions. `blind`: the span of k updates of the optimizer
+on Gaussian gradients. A result is appended to --out when it is there, and is not made again. Intervals of the table:
+Student t over seeds, of each task.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="default: all of the run's")
     parser.add_argument("--tasks", nargs="+", help="default: all of the run's targets")
     parser.add_argument("--bases", nargs="+", default=list(BASES), choices=BASES)
-    parser.add_argument("--factors", type=int, choices=(1, 3), default=3, help="step sizes that are tried")
+    parser.add_argument("--multiples", type=float, nargs="+", help="step sizes that are tried, over the usual one")
     parser.add_argument("--table", type=Path, help="print the table of results that are there, and stop")
     asked = parser.parse_args()
     if asked.table:
@@ -80,7 +81,7 @@ def measured(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
             run, study = prepared(case)
             for rank, name in wanted:
                 began = time.perf_counter()
-                found = trained(run, basis(run, study, name, rank), asked.factors)
+                found = trained(run, basis(run, study, name, rank), asked.multiples)
                 share = run.drop.share(found.losses)
                 yield {
                     "task": task,
@@ -93,7 +94,7 @@ def measured(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "end": float(run.drop.end.mean()),
                     "steps": run.n_steps,
                     "factor": found.factor / step_factors(run, rank)[1],
-                    "factors": asked.factors,
+                    "multiples": asked.multiples,
                     "seconds": time.perf_counter() - began,
                 }
 
@@ -116,11 +117,16 @@ def basis(run: CheckedRun, study: Study, name: str, rank: int) -> Basis:
     return blind_basis(run, rank)
 
 
-def trained(run: CheckedRun, plane: Basis, n_factors: int) -> Inside:
+def trained(run: CheckedRun, plane: Basis, multiples: Sequence[float] | None) -> Inside:
+    """Train with the step sizes of `advise --check`, or with these multiples of the usual one."""
     factors = step_factors(run, plane.rank)
-    if n_factors == 1:
-        return trained_inside(run, Plane(plane), factors[1], lambda: None)
-    return best_of(lambda factor: trained_inside(run, Plane(plane), factor, lambda: None), factors)
+
+    def train(factor: float) -> Inside:
+        return trained_inside(run, Plane(plane), factor, lambda: None)
+
+    if multiples is None:
+        return best_of(train, factors)
+    return min((train(multiple * factors[1]) for multiple in multiples), key=lambda one: one.validation)
 
 
 def results(file: Path) -> list[dict[str, Any]]:
