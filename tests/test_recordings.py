@@ -230,7 +230,10 @@ def test_command_line_writes_records_advice_and_report(tmp_path: Path, capsys: p
     assert max(map(len, printed.splitlines())) <= 80 or "report:" in max(printed.splitlines(), key=len)
     out = tmp_path / "rows" / "analysis"
     assert len(load_records(out / "records")) == 1
-    assert "recorded training of" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "recorded training of" in page
+    assert "<dt>recordings</dt><dd>1 (no interval over recordings)</dd>" in page
+    assert "Advice, and how it stood its test" in page
     assert json.loads((out / "advice.json").read_text())["advice"]
     assert cli.main(["advise", str(tmp_path / "rows"), "--json", "--quiet"]) == 0
     lines = json.loads(capsys.readouterr().out)

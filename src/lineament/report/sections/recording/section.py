@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lineament.claims.advice_tests import MEASUREMENT
 from lineament.report.sections.recording.pictures import planes_picture, span_picture, staleness_picture
-from lineament.report.sections.recording.tables import advice_table, module_table
+from lineament.report.sections.recording.tables import advice_table, module_table, told_table
 from lineament.report.sections.section import Opening, Section, each
 
 OPENING = Opening(
@@ -20,7 +20,7 @@ SECTION = Section(
     "The recorded run",
     "what its first updates capture, how long its directions last, and how many of them it used",
     pictures=each(span_picture, planes_picture, staleness_picture),
-    tables=each(advice_table, module_table),
+    tables=each(told_table, advice_table, module_table),
     opening=OPENING,
     also=(MEASUREMENT,),
 )

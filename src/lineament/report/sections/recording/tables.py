@@ -13,12 +13,23 @@ from lineament.report.series import Table
 MAX_MODULES = 40
 
 
+def told_table(sources: Sequence[Record]) -> Table:
+    """Tabulate what the recording says in words, and whether it passed its test."""
+    lines = [line for line in advise(sources) if line.says]
+    rows = [(f"{line.says[0].upper()}{line.says[1:]}", line.standing, _test(line)) for line in lines]
+    note = (
+        "Advice is tested by `lineament advise --check` on the run's own model and data; untested, it is about "
+        "geometry alone. A dash: a description, which has no test."
+    )
+    return Table("Advice, and how it stood its test", ("what the recording says", "test", "what it gave"), rows, note)
+
+
 def advice_table(sources: Sequence[Record]) -> Table:
     """Tabulate every line of `lineament advise`."""
     rows = [
         (
             *(line.text, _value(line), _interval(line), _number(line.blind), _number(line.null)),
-            *(_test(line), line.topic, line.figure),
+            *(line.standing, line.topic, line.figure),
         )
         for line in advise(sources)
     ]
@@ -65,9 +76,11 @@ def _interval(line: Advice) -> str:
 
 def _test(line: Advice) -> str:
     """Return what the line's test gave, or why there was none."""
-    if line.tested is not None and line.tested.value is not None:
-        return f"{line.standing}: {line.tested.text} ({line.tested.interval})"
-    return f"no advice: {line.no_advice}" if line.standing == "no advice" else line.standing
+    if not line.testable or line.no_advice:
+        return line.no_advice or "-"
+    if line.tested is None:
+        return "-"
+    return f"{line.tested.text} ({line.tested.interval})" if line.tested.value is not None else line.tested.text
 
 
 def _number(value: float | None) -> str:
