@@ -23,7 +23,9 @@ PLACEHOLDERS: Mapping[type, str] = {int: "N", float: "X", Path: "PATH", str: "TE
 # What values of these fields are called, the same in every command.
 OWN_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("device", "preset", "method", "model", "task", "point", "basis", "model_type", "adapter"), "NAME"),
-    **{"set": "KEY=VALUE", "vary": "KEY=A,B", "measure": "NAMES", "layers": "LIST", "doses": "LIST"},
+    **{"set": "KEY=VALUE", "vary": "KEY=A,B", "combine": "NAME=X,...", "truncate": "RANK|SHARE", "data": "FILE"},
+    **dict.fromkeys(("measure", "tests"), "NAMES"),
+    **dict.fromkeys(("layers", "doses", "scales"), "LIST"),
     "time_limit": "MINUTES",
 }
 FOLDERS: Mapping[str, str] = {
@@ -97,13 +99,12 @@ def summary_of(kind: type) -> str:
 def _flag(item: dataclasses.Field[Any], hint: Any, text: str, heading: str) -> Flag:
     inner, marks = _unwrapped(hint)
     said = next((mark for mark in marks if isinstance(mark, Said)), Said())
-    foreign = [mark for mark in marks if type(mark).__module__.partition(".")[0] == "tyro"]
     several = typing.get_origin(inner) is tuple
     if several:
         inner = _unwrapped(typing.get_args(inner)[0])[0]
     choices = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
     one = str if choices else inner
-    if foreign or not (one is bool or one in PLACEHOLDERS):
+    if not (one is bool or one in PLACEHOLDERS):
         raise TypeError(f"{item.name} is {hint}: flags are of plain types, with the marks of command_line/markers.py.")
     own = FOLDERS.get(item.name) if one is Path else OWN_WORDS.get(item.name)
     value = said.value or ("NAME" if choices else own or PLACEHOLDERS.get(one, ""))

@@ -15,6 +15,7 @@ from lineament.measurements.registry import MEASUREMENTS
 from lineament.problems.kinds import KINDS
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.settings.fields import Seed, SeedCount, Threads
+from lineament.settings.model import DeviceName
 from lineament.settings.presets import resolve
 from lineament.settings.reading import parse_assignment
 from lineament.settings.settings import Settings
@@ -28,14 +29,14 @@ NOT_SET = {"preset": "--preset {}", "problem": "`lineament run {}`"}
 class SettingFlags:
     """Flags that choose settings."""
 
-    preset: str | None = None
+    preset: Literal["quick", "full"] | None = None
     """quick: minutes; full: every basis, rank and the step-size by damage grid; default full"""
     seed: Seed | None = None
     """first of the seeds; default 0"""
     seeds: SeedCount | None = None
     """number of independent seeds; fewer than three give no interval; default the preset's"""
     measure: Annotated[str | None, Said(MEASURE_HELP)] = None
-    device: str | None = None
+    device: DeviceName | None = None
     """auto, cpu or cuda; default auto"""
     threads: Threads | None = None
     """torch threads per job; default the preset's"""

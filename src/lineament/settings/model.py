@@ -8,6 +8,7 @@ from typing import Literal
 from lineament.settings.fields import PositiveInt, Text, setting
 
 DtypeName = Literal["float32", "bfloat16"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lineament.problems.kinds import KINDS
 from lineament.settings.fields import NonEmpty, OneOf, Seed, SeedCount, Text, Threads, setting
 from lineament.settings.geometry import GeometrySettings
 from lineament.settings.measurement import MeasureSettings
-from lineament.settings.model import LoraSettings, ModelSettings
+from lineament.settings.model import DeviceName, LoraSettings, ModelSettings
 from lineament.settings.plain import digest, to_dict
 from lineament.settings.search import SearchSettings
 from lineament.settings.steering import SteeringSettings
@@ -33,7 +33,7 @@ class Settings:
     seed: Seed = setting(0, "First seed; seeds run from `seed` to `seed + seeds - 1`.")
     seeds: SeedCount = setting(3, "Number of independent seeds; fewer than three give no interval.", "seeds")
     measure: NonEmpty[Text] = setting(("gradient_rank", "basis_capture", "basis_drift"), "Measurements to make.")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Device of the model; auto takes cuda when there is one.")
+    device: DeviceName = setting("auto", "Device of the model; auto takes cuda when there is one.")
     threads: Threads = setting(
         1, "Number of torch threads per job; results are equal bit for bit only at the same number.", "threads"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from lineament.commands.compose.inputs import (
     require_curvature,
 )
 from lineament.commands.compose.tables import print_composition
-from lineament.commands.terminal import console, job_progress
+from lineament.commands.terminal import console, job_progress, say_next
+from lineament.commands.time_left import Whole
 from lineament.errors import InputError
 from lineament.files.folders import mark, require_ours, require_writable
 from lineament.files.writing import delete_leftovers
@@ -43,10 +44,10 @@ def compose(flags: Compose) -> int:
             )
     require_ours(flags.out, "composition")
     require_writable(flags.out)
-    started = time.monotonic()
     adapters, data = read_adapters(flags), read_data(flags)
     options = CompositionOptions(flags.scale_values(), flags.draws, flags.seed)
-    with job_progress(flags.quiet) as show:
+    whole = Whole()
+    with job_progress(flags.quiet, whole=whole) as show:
         progress = partial(show, _title(flags))
         progress(f"loading {flags.model}", 0, 1)
         problem = load_base(flags, adapters)
@@ -62,7 +63,7 @@ def compose(flags: Compose) -> int:
             (drawn[0].batch, drawn[1].batch),
             options,
             validation=(drawn[0].validation, drawn[1].validation),
-            progress=lambda what, done, total: progress(f"measuring {what}", done, total),
+            progress=_counted(progress, whole),
         )
     best = best_scales(composition)
     scales = flags.merged_at() or (best.first, best.second)
@@ -71,8 +72,19 @@ def compose(flags: Compose) -> int:
     print_composition(record)
     for note in dict.fromkeys(note for one in drawn for note in one.notes):
         console.print(f"note: {note}.")
-    _print_end(flags, scales, time.monotonic() - started)
+    _print_end(flags, scales)
     return 0
+
+
+def _counted(progress: Progress, whole: Whole) -> Progress:
+    """Return the progress of the measurement, most of the work, whose counts tell the time that is left."""
+    whole.begin()
+
+    def measuring(what: str, done: int, total: int) -> None:
+        whole.count(done, total)
+        progress(f"measuring {what}", done, total)
+
+    return measuring
 
 
 def _title(flags: Compose) -> str:
@@ -122,8 +134,9 @@ def _write(out: Path, record: Record, merged: StoredAdapter) -> None:
     write_report(out)
 
 
-def _print_end(flags: Compose, scales: tuple[float, float], seconds: float) -> None:
+def _print_end(flags: Compose, scales: tuple[float, float]) -> None:
     chosen = "" if flags.at else ", which validation examples chose"
     console.print(f"merged adapter, {scales[0]:g} A + {scales[1]:g} B{chosen}: {flags.out / MERGED}", soft_wrap=True)
-    console.print(f"report: {flags.out / 'report.html'} (after {seconds:.0f} s)", soft_wrap=True)
-    console.print(f"next: lineament adapters {flags.out / MERGED}  # what it holds; --truncate cuts it", soft_wrap=True)
+    console.print(f"report: {flags.out / 'report.html'}", soft_wrap=True)
+    merged = shlex.quote(str(flags.out / MERGED))
+    say_next(flags.quiet, [f"lineament adapters {merged}  # what it holds; --truncate cuts it"])

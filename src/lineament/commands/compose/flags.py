@@ -10,6 +10,7 @@ from typing import Annotated
 from lineament.command_line.markers import Positional, Said
 from lineament.errors import InputError
 from lineament.settings.fields import AtLeastTwo, PositiveInt, Seed, Threads
+from lineament.settings.model import DeviceName
 
 # As `lineament.merging.interference` has them, which needs torch.
 SCALES = "0.25,0.5,0.75,1,1.25,1.5"
@@ -51,7 +52,7 @@ class Compose:
     """seed of the draws of examples, halves and null"""
     threads: Threads = 2
     """torch threads"""
-    device: str = "auto"
+    device: DeviceName = "auto"
     """auto, cpu or cuda"""
     quiet: bool = False
     """show no progress"""

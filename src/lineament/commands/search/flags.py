@@ -12,6 +12,7 @@ from lineament.command_line.markers import Positional
 from lineament.errors import InputError, require_package, unknown_name
 from lineament.runs.executors.options import ExecutorOptions
 from lineament.settings.fields import AtLeastTwo, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Threads
+from lineament.settings.model import DeviceName
 
 Budget = Annotated[int, Interval(ge=1, le=10**9)]
 
@@ -105,7 +106,7 @@ class Search(ExecutorOptions, SearchOptions, TargetFlags):
     """continue the search in --out"""
     threads: Threads = 2
     """torch threads"""
-    device: str = "auto"
+    device: DeviceName = "auto"
     """auto, cpu or cuda"""
     quiet: bool = False
     """show no progress"""

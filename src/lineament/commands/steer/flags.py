@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from lineament.command_line.markers import Positional
 from lineament.errors import InputError, unknown_name
 from lineament.settings.fields import AnyFloat, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Threads
+from lineament.settings.model import DeviceName
 
 # What --method may say; `both` makes two vectors.
 METHODS = ("caa", "pca", "probe", "step", "both", "adapter")
@@ -31,7 +32,7 @@ class ModelFlags:
     """seed of a fresh adapter, and of sampling"""
     threads: Threads = 2
     """torch threads"""
-    device: str = "auto"
+    device: DeviceName = "auto"
     """auto, cpu or cuda"""
     template: str = ""
     """prompt of a statement, e.g. "{statement}" for the bare text; default "{statement} Answer:", whose answer is
