@@ -89,3 +89,25 @@ def test_workers_end_with_the_run_which_goes_on_to_the_same_records(
     done = lineament_here(*command, "--resume")
     assert done.returncode == 0, done.stderr
     assert record_bytes(out) == record_bytes(finished)
+
+
+FIRST_WORKER = """
+from lineament.runs.executors.processes import ProcessPool
+
+if __name__ == "__main__":
+    pool = ProcessPool(2)
+    for _ in range(2):
+        with open(f"/proc/{pool._new().process.pid}/status") as file:
+            print(next(line.split()[1] for line in file if line.startswith("SigBlk")))
+    pool.close()
+"""
+
+
+def test_no_worker_gets_the_interrupts_of_a_terminal_the_first_neither(tmp_path: Path) -> None:
+    """Python's own helper process, which the first start makes, lets them through again."""
+    script = tmp_path / "first_worker.py"
+    script.write_text(FIRST_WORKER)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    masks = [int(word, 16) for word in done.stdout.split()]
+    assert len(masks) == 2
+    assert all(mask >> (signal.SIGINT - 1) & 1 for mask in masks)

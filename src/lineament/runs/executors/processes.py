@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -127,6 +128,7 @@ def _interrupts_held() -> Iterator[None]:
 
     A terminal sends Ctrl-C to workers too, where it would be a traceback each: they are ended by this process instead.
     """
+    resource_tracker.ensure_running()  # which the first start does otherwise, and then lets interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
