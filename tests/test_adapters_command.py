@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from command_line import lineament_here
 from made_adapters import dense_changes, loaded, made, of_matrices
 
-from lineament import read_adapter, save_stored_adapter
+from lineament import cli, read_adapter, save_stored_adapter
+from lineament.commands.adapters import command
 from lineament.commands.adapters.selection import names_of, rank_or_share, sum_in_words, weights_of
 from lineament.commands.adapters.tables import percent
 from lineament.errors import InputError
@@ -179,6 +181,33 @@ def test_the_same_start_of_a_is_told(tmp_path: Path) -> None:
     pairs = body(str(first), str(second), str(third))["pairs"]
     assert pairs[0]["same_start"] is True
     assert pairs[0]["cosine_of_a"] == pytest.approx(1)
+
+
+def test_what_to_type_next_can_be_typed(two: tuple[Path, Path, Dense, Dense], tmp_path: Path) -> None:
+    first, second, *_ = two
+    said = {
+        "one": lineament_here("adapters", str(made(tmp_path / "more than is used", r=9)[0])).stderr,
+        "two": lineament_here("adapters", str(first), str(second)).stderr,
+        "made": lineament_here("adapters", str(first), "--truncate", "1", "--out", str(tmp_path / "cut one")).stderr,
+    }
+    for text in said.values():
+        lines = [line for line in text.partition("next:\n")[2].splitlines() if line.startswith("  ")]
+        assert len(lines) == 1
+        cli._parsed(shlex.split(lines[0])[1:])
+    assert f"compose {first} {second} --model MODEL" in said["two"]
+    assert "cut one'" in said["made"]
+    assert "more than is used' --truncate " in said["one"]
+    assert "next" not in lineament_here("adapters", str(first)).stderr  # all of its rank is used
+    for quiet in ("--quiet", "--json"):
+        assert "next" not in lineament_here("adapters", str(first), str(second), quiet).stderr
+
+
+def test_what_takes_long_shows_progress(two: tuple[Path, Path, Dense, Dense], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *_ = two
+    monkeypatch.setattr(command, "LONG", 0)
+    text = lineament_here("adapters", str(first), str(second)).stderr
+    assert "singular values of a" in text
+    assert "comparing modules" in text
 
 
 def test_different_bases_are_told(two: tuple[Path, Path, Dense, Dense]) -> None:

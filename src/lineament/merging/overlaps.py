@@ -23,6 +23,7 @@ from torch import Tensor
 from lineament.errors import InputError
 from lineament.merging.spectra import Decomposition, decompose, require_finite
 from lineament.problems.factor_names import PREFIX
+from lineament.problems.progress import Progress, silent
 from lineament.problems.stored_adapters import Factors, StoredAdapter, live_order
 from lineament.vectors.adapter_algebra import module_inner, require_one_shape
 
@@ -166,11 +167,12 @@ class Comparison:
         return f"Comparison({len(self.pairs)} pairs by {share}, {len(self.shared)} modules in all)"
 
 
-def compare_adapters(adapters: Sequence[StoredAdapter], share: float = 0.9) -> Comparison:
+def compare_adapters(adapters: Sequence[StoredAdapter], share: float = 0.9, progress: Progress = silent) -> Comparison:
     """Compare two or more adapters of one base model, module by module.
 
     Args:
         share: of each module's |dW|^2 in the directions that are compared, in (0, 1].
+        progress: called for each module.
 
     Raises:
         InputError: fewer than two adapters, a share out of its range, weights of different shapes, or two adapters
@@ -184,7 +186,9 @@ def compare_adapters(adapters: Sequence[StoredAdapter], share: float = 0.9) -> C
         require_finite(adapter)
     found: dict[tuple[int, int], list[ModuleOverlap]] = {pair: [] for pair in combinations(range(len(adapters)), 2)}
     squares, shared = np.zeros(len(adapters)), list[SharedModule]()
-    for module in live_order({module for adapter in adapters for module in adapter.factors}):
+    modules = live_order({module for adapter in adapters for module in adapter.factors})
+    for number, module in enumerate(modules):
+        progress("comparing modules", number, len(modules))
         own = {i: adapter.factors[module] for i, adapter in enumerate(adapters) if module in adapter.factors}
         parts = _decomposed(module, own)
         for i, one in parts.items():

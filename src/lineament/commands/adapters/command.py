@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -13,16 +14,19 @@ from lineament.commands.adapters.body import json_body
 from lineament.commands.adapters.flags import Adapters
 from lineament.commands.adapters.selection import differing_bases, names_of, rank_or_share, sum_in_words, weights_of
 from lineament.commands.adapters.tables import in_words, notes, print_adapters, print_comparison
-from lineament.commands.terminal import console
+from lineament.commands.terminal import console, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.files.folders import require_writable
 from lineament.files.writing import write_bytes
 from lineament.merging.overlaps import Comparison, compare_adapters
 from lineament.merging.spectra import AdapterSpectrum, adapter_spectrum
 from lineament.merging.truncation import truncate_to_rank, truncate_to_share
-from lineament.problems.stored_adapters import StoredAdapter, read_adapter, require_own_adapter
+from lineament.problems.stored_adapters import WEIGHTS, StoredAdapter, read_adapter, require_own_adapter
 from lineament.report.adapters.page import adapters_page, is_adapters_page
 from lineament.vectors.adapter_algebra import combine_adapters, save_stored_adapter
+
+# Bytes of weights that take more than two seconds, and the share of |dW|^2 that a rank is proposed for.
+LONG, SHARE_TO_KEEP = 2**26, 0.99
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,57 @@ def adapters(flags: Adapters) -> int:
     if flags.report:
         _require_page(flags.report)
     torch.set_num_threads(flags.threads)
-    stored = dict(zip(names, map(read_adapter, flags.folders), strict=True))
-    spectra = {name: adapter_spectrum(adapter) for name, adapter in stored.items()}
-    comparison = compare_adapters(list(stored.values()), flags.share) if len(stored) > 1 else None
+    stored, spectra, comparison = _figures(flags, names)
     made = _made(stored, weights or {names[0]: 1.0}, cut) if weights or cut is not None else None
     if flags.out and made:
         save_stored_adapter(made.adapter, flags.out)
     _show(flags, stored, spectra, comparison, made)
+    commands = _next(flags, stored, spectra)
+    say_next(flags.quiet or flags.json or not commands, commands)
     return 0
+
+
+def _figures(
+    flags: Adapters, names: Sequence[str]
+) -> tuple[dict[str, StoredAdapter], dict[str, AdapterSpectrum], Comparison | None]:
+    """Read the adapters, and return what each holds and what they share, by name; show progress where it takes long."""
+    n, brief = len(names), sum(map(_size, flags.folders)) < LONG
+    with steps_shown(flags.quiet or brief, n + (n * n / 2 if n > 1 else 0)) as step:
+        stored, spectra = {}, {}
+        for name, folder in zip(names, flags.folders, strict=True):
+            step(f"singular values of {name}", 1)
+            stored[name] = read_adapter(folder)
+            spectra[name] = adapter_spectrum(stored[name])
+        if n == 1:
+            return stored, spectra, None
+
+        def compared(what: str, _done: int, total: int) -> None:
+            step(what, n * n / 2 / total)
+
+        return stored, spectra, compare_adapters(list(stored.values()), flags.share, compared)
+
+
+def _size(folder: Path) -> int:
+    try:
+        return (folder / WEIGHTS).stat().st_size
+    except OSError:  # reading it says what is wrong
+        return 0
+
+
+def _next(flags: Adapters, stored: Mapping[str, StoredAdapter], spectra: Mapping[str, AdapterSpectrum]) -> list[str]:
+    """Return what to type next: look at what was made, cut a single adapter, or measure a pair on data."""
+    if flags.out:
+        return [f"lineament adapters {quote(str(flags.out))}"]
+    folders = [quote(str(folder)) for folder in flags.folders]
+    if len(folders) == 2:
+        bases = {str(one.config.get("base_model_name_or_path") or "MODEL") for one in stored.values()}
+        base = bases.pop() if len(bases) == 1 else "MODEL"
+        return [f"lineament compose {' '.join(folders)} --model {quote(base)} --data A.jsonl --data B.jsonl"]
+    first = next(iter(spectra.values()))
+    rank = first.rank(SHARE_TO_KEEP)
+    if len(folders) == 1 and 0 < rank < first.paid:
+        return [f"lineament adapters {folders[0]} --truncate {rank} --out DIR"]
+    return []
 
 
 def _show(

@@ -35,6 +35,8 @@ class Adapters:
     """print all figures as JSON"""
     threads: Threads = 1
     """torch threads; matrices are so small that more of them only wait for each other"""
+    quiet: bool = False
+    """show no progress, and not what to type next"""
     debug: bool = False
     """show tracebacks"""
 
