@@ -96,11 +96,24 @@ results = lineament.measure(
 )
 assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
+# %% [markdown]
+# In a notebook `results` alone shows the verdicts as a table. `plot` draws the figures of the report.
+# With `out="runs/mine"` above, `lineament.open_run("runs/mine")` opens the same another day.
+
 # %%
+print(results)
 for claim in results.claims:
     interval = f"[{claim.low:.2f}, {claim.high:.2f}]" if claim.low is not None else "no interval"
     measured = "-" if claim.measured is None else f"{claim.measured:.2f}"
     print(f"{claim.id:26} {measured:>6} {interval:14} {claim.verdict}")
+print("figures:", ", ".join(results.figures))
+figure = results.plot("capture")
+print(f"capture: {figure.layout.title.text}")
+
+# %% [markdown]
+# `results.to_pandas()` has one row for each quantity, and `results.report("page.html")` writes the whole report.
+
+# %%
 captures = next(record for record in results.records if record.measurement == "basis_capture")
 steps = captures.value("recovery_steps")
 print(f"seed 0 was back at 95 % of its accuracy after {steps:.0f} updates" if steps else "seed 0 did not recover")

@@ -37,7 +37,7 @@ def asked_packages() -> Iterator[tuple[str, str]]:
 
 def test_every_package_that_is_asked_for_is_in_its_extra_and_in_no_core() -> None:
     asked = set(asked_packages())
-    assert {extra for _, extra in asked} == {"steer", "search", "sweep", "data"}
+    assert {extra for _, extra in asked} == {"steer", "search", "sweep", "data", "notebook"}
     for module, extra in asked:
         name = DISTRIBUTIONS.get(module, module)
         assert any(re.match(rf"{name}\b", text) for text in EXTRAS[extra]), (module, extra)

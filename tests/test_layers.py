@@ -39,6 +39,7 @@ LAYERS = (
     ("advice",),
     ("report",),
     ("runs",),
+    ("results",),
     ("api",),
     ("command_line",),
     ("commands",),

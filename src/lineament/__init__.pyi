@@ -5,7 +5,6 @@ from .activations.capture import problem_reader as problem_reader
 from .activations.capture import read_rows as read_rows
 from .advice.check import check_advice as check_advice
 from .advice.training import Training as Training
-from .api import Results as Results
 from .api import measure as measure
 from .bases import Basis as Basis
 from .bases import capture as capture
@@ -53,6 +52,10 @@ from .problems.stored_adapters import read_adapter as read_adapter
 from .records import Quantity as Quantity
 from .records import Record as Record
 from .records import load_records as load_records
+from .results.opened import Run as Run
+from .results.opened import Sweep as Sweep
+from .results.opened import open_run as open_run
+from .results.results import Results as Results
 from .steering.formats import from_layer_activations as from_layer_activations
 from .steering.formats import read_vector as read_vector
 from .steering.steered import steered as steered

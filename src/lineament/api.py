@@ -5,24 +5,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lineament.claims.claims_file import write_claims
 from lineament.claims.registry import evaluate_claims
-from lineament.claims.verdict import Claim
 from lineament.errors import InputError
-from lineament.files.folders import require_unused, require_writable
+from lineament.files.folders import IDENTITY, require_unused, require_writable
 from lineament.files.schemas import read_ours
 from lineament.files.writing import delete_leftovers, write_json
 from lineament.parameters import hash_tensors
 from lineament.problems.adapters import attach_lora, linear_names
 from lineament.problems.in_memory import InMemoryProblem
 from lineament.problems.problem import Batch
-from lineament.records import Record
+from lineament.records import Record, load_records
+from lineament.results.results import Results
 from lineament.runs.folder import EXTENDING, RunFolder, differences
 from lineament.runs.job import measured, measurements_of, targets_of, validate_on
 from lineament.settings.plain import flattened, to_dict
@@ -30,16 +31,6 @@ from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
 from lineament.study.case import Case
-
-IDENTITY = "identity.json"
-
-
-@dataclass(frozen=True)
-class Results:
-    """What was measured: `records` with every quantity, `claims` with the verdicts over seeds."""
-
-    records: tuple[Record, ...]
-    claims: tuple[Claim, ...]
 
 
 def measure(
@@ -60,15 +51,18 @@ def measure(
         target: the task to damage; default the first.
         seeds: independent splits, adapters, damages and recoveries of this one model. One seed gives no interval.
         settings: dotted keys, e.g. {"recovery.space": "full", "damage.steps": 20}; `lineament keys` lists them.
-        out: folder for stages and recordings, by default a temporary one. Stages that are there already are not made
-            again, so that a call that was cut short goes on, and more seeds or another target extend it.
+        out: folder for stages, recordings, records and verdicts, by default a temporary one. Stages that are there
+            already are not made again, so that a call that was cut short goes on, and more seeds or another target
+            extend it. `lineament.open_run` and `lineament report` take it.
 
     Returns:
-        Records and claims. What was fixed: this one model; intervals speak of damage and recovery around it.
+        Records and claims of this call. What was fixed: this one model; intervals speak of damage and recovery around
+        it.
 
     Raises:
         InputError: unknown key or task, a value out of its range, too few examples, modules that cannot take an
-            adapter, or an `out` whose stages are of other weights, examples or settings (the difference is named).
+            adapter, or an `out` whose stages are of other weights, examples or settings (the difference is named), or
+            that holds a damaged record.
     """
     if not data:
         raise InputError("data names no task; give task -> Batch, at least one.")
@@ -76,11 +70,18 @@ def measure(
     chosen = updated(Settings(), settings or {}, "settings")
     validate_on(replace(chosen, seeds=seeds, task=replace(chosen.task, targets=(target,))), tuple(data))
     identity = _identity(model, data, chosen)
-    records: list[Record] = []
-    with _stages(out, identity) as run, _as_it_was(model):
-        for seed in range(chosen.seed, chosen.seed + seeds):
-            records += _measure_seed(model, data, target, seed, chosen, run, identity)
-    return Results(tuple(records), tuple(evaluate_claims(records, chosen.measurement.headline_rank)))
+    records, rank = list[Record](), chosen.measurement.headline_rank
+    with _stages(out, identity) as run:
+        folder = RunFolder(run).records
+        held = {record.name: record for record in load_records(folder, with_arrays=False)}
+        with _as_it_was(model):
+            for seed in range(chosen.seed, chosen.seed + seeds):
+                records += _measure_seed(model, data, target, seed, chosen, run, identity)
+        for record in records:
+            record.save(folder)
+        held |= {record.name: record for record in records}
+        write_claims(run, [held[name] for name in sorted(held)], rank)
+    return Results(tuple(records), tuple(evaluate_claims(records, rank)), rank)
 
 
 def _measure_seed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ MADE_ANEW = "Move the file away if it is not a record of this run; `lineament ru
 Label = str | int | float
 # The target of a record that is of the operating point with all its tasks, and not of one of them.
 ALL_TASKS = "all_tasks"
+# Columns of a tidy table, before and after those of the labels.
+NAMING = ("measurement", "target", "seed", "quantity")
+FIELDS = ("value", "stderr", "null", "blind", "ceiling", "unit", "reason")
 # A number nearer to zero than so many of its standard errors has no known sign, and nothing is divided by it.
 MIN_STDERRS = 3.0
 
@@ -187,6 +190,34 @@ def _load_named(path: Path, with_arrays: bool) -> Record:
     if path.stem not in (record.name, f"{record.measurement}-{record.target}-seed{record.seed}"):
         raise InputError(f"{path} holds the record {record.name}, which would count twice. {MADE_ANEW}")
     return record
+
+
+def label_columns(records: Iterable[Record], taken: Collection[str] = ()) -> dict[str, str]:
+    """Return label -> its column in a tidy table, sorted; a label called as another column is `label.NAME`.
+
+    Args:
+        taken: names of columns that stand there besides `NAMING` and `FIELDS`.
+    """
+    labels = sorted({label for record in records for quantity in record.quantities for label in quantity.labels})
+    others = {*NAMING, *FIELDS, *taken}
+    return {label: f"label.{label}" if label in others else label for label in labels}
+
+
+def tidy_rows(record: Record, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield one row for each quantity of a record: `NAMING`, a column for each label that it has, `FIELDS`.
+
+    Args:
+        columns: as `label_columns` returns them.
+    """
+    for quantity in record.quantities:
+        yield {
+            "measurement": record.measurement,
+            "target": record.target,
+            "seed": record.seed,
+            "quantity": quantity.name,
+            **{columns[label]: value for label, value in quantity.labels.items()},
+            **{field: getattr(quantity, field) for field in FIELDS},
+        }
 
 
 def label_values(records: Iterable[Record], name: str, label: str) -> list[Label]:

@@ -16,6 +16,8 @@ from lineament.files.reading import read_json
 from lineament.files.writing import is_left_over, write_json
 
 MARKER = "lineament.json"
+# What the stages of `lineament.measure` depend on; it marks their folder.
+IDENTITY = "identity.json"
 LOCK = "lock"
 Kind = Literal["analysis", "cache", "adapter", "composition"]
 

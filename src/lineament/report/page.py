@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from lineament.claims.claims_file import read_claims
-from lineament.claims.verdict import VERDICT_WORDS
+from lineament.claims.verdict import VERDICT_WORDS, Claim
 from lineament.errors import InputError
-from lineament.files.reading import parse_toml, read_text
+from lineament.files.folders import IDENTITY
+from lineament.files.reading import parse_toml, read_json, read_text
 from lineament.files.writing import write_bytes
 from lineament.records import ALL_TASKS, Record, load_records, target_words
 from lineament.report import words
 from lineament.report.rendering import assets, drawn, identifier, provenance_lines, template
 from lineament.report.sections import recovery
-from lineament.report.sections.registry import sections_of
+from lineament.report.sections.registry import by_target, sections_of, sources_of
 from lineament.report.sections.section import Opening, Section, definitions, missing_reasons
 from lineament.report.verdicts import verdict_row
+from lineament.settings.plain import flattened
 
 DEFAULT_RANK = 10
+# Where the headline rank stands in config.toml, and in what `lineament.measure` writes in its place.
+HEADLINE_RANK = {False: "measurement.headline_rank", True: "settings.measurement.headline_rank"}
 WITHOUT_RECOVERY = Opening(
     "Task",
     "the operating point, measured on",
@@ -52,19 +56,36 @@ def render(run: Path) -> str:
     if not records:
         raise InputError(f"{run} holds no records. Give the folder that `lineament run --out` wrote.")
     claims = read_claims(run) if (run / "claims.json").exists() else None
-    config = _config(run)
-    rank = _headline_rank(config)
-    targets = sorted(dict.fromkeys(record.target for record in records), key=lambda target: target == ALL_TASKS)
+    return render_records(records, claims, headline_rank(run), _config(run), provenance_lines(run))
+
+
+def render_records(
+    records: Sequence[Record],
+    claims: Sequence[Claim] | None,
+    rank: int = DEFAULT_RANK,
+    config: str = "",
+    provenance: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Return the page of some records as text.
+
+    Args:
+        records: at least one, with their arrays.
+        claims: None where nothing was judged yet.
+        rank: the headline rank, whose pictures are shown.
+        config: text of the configuration.
+        provenance: (key, text) pairs.
+    """
+    targets = by_target(records)
     page: str = template("template.html.j2").render(
         records=records,
-        overview=_overview(records, targets),
+        overview=_overview(records, list(targets)),
         claims=[verdict_row(claim) for claim in claims or ()],
         verdicts=VERDICT_WORDS,
         has_claims=claims is not None,
         has_blind=any(claim.blind is not None for claim in claims or ()),
-        targets=[_target(target, [r for r in records if r.target == target], rank) for target in targets],
+        targets=[_target(target, own, rank) for target, own in targets.items()],
         config=config,
-        provenance=provenance_lines(run),
+        provenance=provenance,
         hashes=sorted({record.config_hash for record in records}),
         **assets(),
     )
@@ -76,13 +97,14 @@ def _config(run: Path) -> str:
     return read_text(path) if path.exists() else ""
 
 
-def _headline_rank(config: str) -> int:
-    """Return the rank that a configuration asks for; one that was damaged since stands in the page as it is."""
+def headline_rank(run: Path) -> int:
+    """Return the rank that a folder's settings ask for; those that were damaged since count for nothing."""
     try:
-        measurement = parse_toml(config, "the configuration").get("measurement")
+        identity = run / IDENTITY
+        body = read_json(identity) if identity.exists() else parse_toml(_config(run), "the configuration")
     except InputError:
         return DEFAULT_RANK
-    rank = measurement.get("headline_rank") if isinstance(measurement, dict) else None
+    rank = dict(flattened(body)).get(HEADLINE_RANK[identity.exists()]) if isinstance(body, dict) else None
     return rank if isinstance(rank, int) else DEFAULT_RANK
 
 
@@ -116,14 +138,7 @@ def _target(target: str, records: Sequence[Record], rank: int) -> dict[str, Any]
         "title": _target_title(target, sections),
         "id": identifier(target),
         "failed": recovery.not_recovered(records),
-        "sections": [
-            _section(
-                section,
-                [r for name in (section.measurement, *section.also) for r in records if r.measurement == name],
-                rank,
-            )
-            for section in sections
-        ],
+        "sections": [_section(section, sources_of(section, records), rank) for section in sections],
     }
 
 

@@ -5,6 +5,7 @@ Nothing is judged here: verdicts and conditions are shown as claims.json has the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,6 +44,12 @@ def verdict_row(claim: Claim) -> dict[str, Any]:
         "paper": _shown(claim.paper, "none"),
         "facts": _facts(claim),
     }
+
+
+def verdict_counts(verdicts: Iterable[str]) -> str:
+    """Say how often each verdict was given, e.g. `2 supported, 1 inconclusive`."""
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[verdict]} {text}" for verdict, text in VERDICT_WORDS.items() if counts[verdict])
 
 
 def meaning(claim: Claim) -> str:

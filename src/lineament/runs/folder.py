@@ -17,7 +17,7 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from lineament.errors import InputError
-from lineament.files.folders import LOCK, require_unused, require_writable
+from lineament.files.folders import IDENTITY, LOCK, require_unused, require_writable
 from lineament.files.naming import safe_name
 from lineament.files.schemas import read_ours
 from lineament.files.writing import append_line, delete_leftovers, write_bytes, write_json
@@ -101,6 +101,18 @@ class RunFolder:
         if "problem" not in body:  # an empty file would otherwise pass for a run of the defaults
             raise InputError(f"{self.path} is no run folder: its config.toml names no problem.")
         return updated(Settings(), body, str(self.config))
+
+    def headline_rank(self) -> int:
+        """Read the rank that claims are judged at, also of a folder that `lineament.measure` wrote.
+
+        Raises:
+            InputError: the folder is neither, or what it was made with is damaged.
+        """
+        identity = self.path / IDENTITY
+        if self.config.exists() or not identity.exists():
+            return self.settings().measurement.headline_rank
+        body = read_ours(identity, {1: "identity"}, "Measure into another folder.")
+        return updated(Settings(), dict(flattened(body["settings"])), str(identity)).measurement.headline_rank
 
     def check(self, settings: Settings, resume: bool) -> None:
         """Refuse, before anything is written, a folder that these settings may not go to.

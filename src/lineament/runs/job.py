@@ -128,11 +128,11 @@ def write_results(run: Path) -> list[Claim]:
     from lineament.report.page import write_report
 
     folder = RunFolder(run)
-    settings = folder.settings()
+    rank = folder.headline_rank()
     records = load_records(folder.records)
     if not records:
         raise InputError(f"{run} holds no records yet.")
-    claims = write_claims(run, records, settings.measurement.headline_rank)
+    claims = write_claims(run, records, rank)
     write_report(run)
     return claims
 

@@ -8,7 +8,7 @@ import sys
 from lineament.commands.inspect.flags import Export
 from lineament.commands.terminal import name_foreign
 from lineament.errors import InputError
-from lineament.records import load_records
+from lineament.records import FIELDS, NAMING, label_columns, load_records, tidy_rows
 from lineament.runs.folder import RunFolder
 from lineament.runs.sweep.folder import SweepFolder
 
@@ -25,13 +25,9 @@ def export(flags: Export) -> int:
     name_foreign(folder)
     if not records:
         raise InputError(f"{flags.run} holds no records; give the folder of a run that has measured something.")
-    labels = sorted({label for record in records for quantity in record.quantities for label in quantity.labels})
-    writer = csv.writer(sys.stdout)
-    fields = ("value", "stderr", "null", "blind", "ceiling", "unit", "reason")
-    writer.writerow(["measurement", "target", "seed", "quantity", *labels, *fields])
+    labels = label_columns(records)
+    writer = csv.DictWriter(sys.stdout, [*NAMING, *labels.values(), *FIELDS], restval="")
+    writer.writeheader()
     for record in records:
-        for quantity in record.quantities:
-            own = [quantity.labels.get(label, "") for label in labels]
-            tail = [getattr(quantity, field) for field in fields]
-            writer.writerow([record.measurement, record.target, record.seed, quantity.name, *own, *tail])
+        writer.writerows(tidy_rows(record, labels))
     return 0

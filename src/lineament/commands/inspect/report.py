@@ -28,7 +28,7 @@ def report(flags: Report) -> int:
             write_report(flags.run)
         name_foreign(folder.records)
     else:
-        folder.settings()
+        folder.headline_rank()  # refuses, before the lock is there, what is no run
         with folder.locked():
             write_results(flags.run)
         name_foreign(folder.records)

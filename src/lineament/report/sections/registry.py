@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 
+from lineament.records import ALL_TASKS, Record
 from lineament.report.sections import basis_drift, capture_by_horizon, capture_without_momentum, gradient_rank, recovery
 from lineament.report.sections.basis_capture import section as basis_capture
 from lineament.report.sections.composition import section as composition
@@ -34,3 +35,16 @@ def sections_of(measurements: Collection[str]) -> list[Section]:
     shown = [section for section in SECTIONS if section.measurement in measurements]
     covered = {name for section in shown for name in (section.measurement, *section.also)}
     return [*shown, *(generic_section(name) for name in sorted(set(measurements) - covered))]
+
+
+def by_target(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return target -> its records in the order of the page: what is of all tasks comes last."""
+    targets: dict[str, list[Record]] = {}
+    for record in records:
+        targets.setdefault(record.target, []).append(record)
+    return dict(sorted(targets.items(), key=lambda item: item[0] == ALL_TASKS))
+
+
+def sources_of(section: Section, records: Sequence[Record]) -> list[Record]:
+    """Return those of one target's records that a section shows, its own measurement's first."""
+    return [record for name in (section.measurement, *section.also) for record in records if record.measurement == name]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lineament.claims.claims_file import claim_from, read_sweep
-from lineament.claims.verdict import VERDICT_WORDS
 from lineament.errors import InputError
 from lineament.files.reading import read_text
 from lineament.files.writing import write_bytes
@@ -18,7 +16,7 @@ from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids
 from lineament.report.sweep.differences import difference_tables
 from lineament.report.sweep.pictures import claim_pictures
-from lineament.report.verdicts import verdict_row
+from lineament.report.verdicts import verdict_counts, verdict_row
 from lineament.settings.words import short_keys, value_words
 
 # Cells stand side by side up to here; more of them stand one below the other.
@@ -138,8 +136,7 @@ def _verdict(grid: ClaimGrid, combination: tuple[Any, ...]) -> dict[str, Any] | 
 
 
 def _totals(grid: ClaimGrid) -> str:
-    counts = Counter(claim["verdict"] for claim in grid.claims.values())
-    return ", ".join(f"{counts[verdict]} {text}" for verdict, text in VERDICT_WORDS.items() if counts[verdict])
+    return verdict_counts(claim["verdict"] for claim in grid.claims.values())
 
 
 def _section(grid: ClaimGrid, body: Mapping[str, Any], several_tasks: bool) -> dict[str, Any]:

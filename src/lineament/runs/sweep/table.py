@@ -12,7 +12,7 @@ from lineament.claims.claims_file import read_sweep
 from lineament.claims.intervals import LEVEL
 from lineament.errors import require_package
 from lineament.files.writing import written_whole
-from lineament.records import Record, load_records
+from lineament.records import FIELDS, Record, load_records
 from lineament.runs.sweep.folder import SweepFolder
 from lineament.runs.sweep.grid import Cell, Grid
 from lineament.settings.keys import KEYS
@@ -102,7 +102,7 @@ def _write(path: Path, columns: Mapping[str, str], groups: Iterable[Iterable[Row
 
 
 def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, str]) -> Iterator[Row]:
-    varied = _varied(cell)
+    varied = varied_columns(cell)
     for record in _records(folder, cell):
         shared = {
             **varied,
@@ -115,29 +115,24 @@ def _record_rows(folder: SweepFolder, cell: Cell, labels: Mapping[str, str]) -> 
                 **shared,
                 **{name: _as_text(value) if labels[name] == TEXT else value for name, value in named.items()},
                 "quantity": quantity.name,
-                "value": quantity.value,
-                "stderr": quantity.stderr,
+                **{"null_value" if field == "null" else field: getattr(quantity, field) for field in FIELDS},
                 "low": None if arm is None or quantity.value is None else quantity.value - arm,
                 "high": None if arm is None or quantity.value is None else quantity.value + arm,
-                "null_value": quantity.null,
-                "blind": quantity.blind,
-                "ceiling": quantity.ceiling,
-                "unit": quantity.unit,
-                "reason": quantity.reason,
             }
 
 
 def _claim_rows(cell: Cell, claims: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     for claim in claims:
         same = {name: claim.get(name) for name in CLAIM_COLUMNS if name not in ("claim", "null_value")}
-        yield {**_varied(cell), **same, "claim": claim["id"], "null_value": claim["null"]}
+        yield {**varied_columns(cell), **same, "claim": claim["id"], "null_value": claim["null"]}
 
 
 def _records(folder: SweepFolder, cell: Cell) -> list[Record]:
     return load_records(folder.run(cell).records, with_arrays=False)
 
 
-def _varied(cell: Cell) -> Row:
+def varied_columns(cell: Cell) -> Row:
+    """Return a cell's name and its values of the varied keys, as they stand in tables."""
     return {"cell": cell.name, **{key: _varied_value(value) for key, value in cell.values.items()}}
 
 
