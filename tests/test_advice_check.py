@@ -151,6 +151,17 @@ def test_over_recordings_the_interval_is_student_t(tmp_path: Path) -> None:
     assert two.outcome == "undecided"
 
 
+def test_replicates_are_tested_together(tmp_path: Path) -> None:
+    runs = [rank_run(tmp_path / str(i), with_values(3.0, 2.0, 0.1 * i)) for i in range(3)]
+    folders, trainings = [run.trajectory.folder for run in runs], [run.training for run in runs]
+    wanted = advise([record for i, run in enumerate(runs) for record in checked(run, i)])
+    found = check_advice(folders, trainings, options=OPTIONS, check=RANKS)
+    one, other = (line_of(lines, "mean_module_rank", statistic="k90").tested for lines in (found, wanted))
+    assert one == other
+    with pytest.raises(InputError, match="3 recordings and 1 trainings"):
+        check_advice(folders, trainings[:1])
+
+
 def test_shares_of_a_drop_have_the_error_of_the_examples() -> None:
     generator = np.random.default_rng(0)
     start = 5 + generator.standard_normal(400)

@@ -68,8 +68,8 @@ class Work:
 
 
 def check_advice(
-    recording: Path | str,
-    training: Training,
+    recording: Path | str | Sequence[Path | str],
+    training: Training | Sequence[Training],
     *,
     options: AnalysisOptions | None = None,
     check: CheckOptions | None = None,
@@ -81,25 +81,48 @@ def check_advice(
     torch's random state come back.
 
     Args:
-        recording: its folder, with whole rows.
-        training: how to make it again, and how it is judged.
+        recording: its folder, with whole rows; or several, of replicates of one training.
+        training: how to make it again, and how it is judged; one for each recording.
         options: of the analysis; its `optimizer` states the one that was used where the recording does not know it.
         check: how tests are made.
         progress: told (what is done, steps of training done, steps in all).
 
     Returns:
-        The lines of `advise`, with `tested` where there was a test. Intervals are within this one run.
+        The lines of `advise`, with `tested` where there was a test. Intervals are Student t over recordings, and within
+        the run where there is one.
 
     Raises:
-        InputError: a sketched recording, or a training of other parameters than it recorded.
+        InputError: not one training for each recording, sketched rows, an optimizer that is not known, or a training of
+            other parameters than were recorded.
     """
-    trajectory, options = Trajectory(recording), options or AnalysisOptions()
-    require_checkable(trajectory, options)
-    analysis = analyze_recording(trajectory, str(trajectory.about.get("task", "recording")), 0, options)
-    begun = begin_check(trajectory, training, analysis, options, check, progress=progress)
-    lines = advise([analysis, begun])
-    tests = check_recording(trajectory, training, begun, lines, options, check, progress=progress)
-    return advise([analysis, tests])
+    folders = [recording] if isinstance(recording, Path | str) else list(recording)
+    trainings = [training] if isinstance(training, Training) else list(training)
+    if not folders or len(folders) != len(trainings):
+        raise InputError(f"{len(folders)} recordings and {len(trainings)} trainings; give one training for each.")
+    options, trajectories = options or AnalysisOptions(), [Trajectory(folder) for folder in folders]
+    for trajectory in trajectories:
+        require_checkable(trajectory, options)
+    return _checked(list(zip(trajectories, trainings, strict=True)), options, check, progress)
+
+
+def _checked(
+    runs: Sequence[tuple[Trajectory, Training]],
+    options: AnalysisOptions,
+    check: CheckOptions | None,
+    progress: Progress,
+) -> list[Advice]:
+    """Analyze replicates, and test what is advised from all of them on each."""
+    target = str(runs[0][0].about.get("task", "recording"))
+    analyses, begun = list[Record](), list[Record]()
+    for number, (trajectory, training) in enumerate(runs):
+        analyses.append(analyze_recording(trajectory, target, number, options))
+        begun.append(begin_check(trajectory, training, analyses[-1], options, check, progress=progress))
+    lines = advise([*analyses, *begun])
+    tests = [
+        check_recording(trajectory, training, record, lines, options, check, progress=progress)
+        for (trajectory, training), record in zip(runs, begun, strict=True)
+    ]
+    return advise([*analyses, *tests])
 
 
 def require_checkable(trajectory: Trajectory, options: AnalysisOptions) -> None:
