@@ -22,10 +22,10 @@ import lineament
 from lineament import cli
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError
-from lineament.files.folders import IDENTITY
+from lineament.files.folders import IDENTITY, Kind, mark
 from lineament.records import FIELDS, NAMING, Quantity, Record
 from lineament.report.drawing import draw
-from lineament.report.figures import TITLE_LETTERS, run_pictures
+from lineament.report.figures import TITLE_LETTERS, UNBROKEN, run_pictures
 from lineament.report.page import headline_rank, render_records
 from lineament.runs.folder import RunFolder
 from lineament.runs.sweep.results import write_all
@@ -216,8 +216,11 @@ def test_figures_are_those_of_the_page_with_title_and_legend(results: lineament.
     assert "spectrum" in results.figures
     picture = run_pictures(results.records, results.headline_rank)["spectrum"]["maximum"]
     figure, bare = results.plot("spectrum"), draw(picture)
-    assert figure.layout.title.text.replace("<br>", " ") == results.figures["spectrum"] == picture.title
-    assert max(map(len, figure.layout.title.text.split("<br>"))) <= TITLE_LETTERS
+    assert results.figures["spectrum"] == picture.title
+    lines = figure.layout.title.text.split("<br>")
+    assert " ".join(lines).replace(UNBROKEN, " ") == picture.title
+    assert max(map(len, lines)) <= TITLE_LETTERS
+    assert not any(line.startswith("%") for line in lines)
     for own, of_page in zip(figure.data, bare.data, strict=True):
         assert own.update(showlegend=None) == of_page
     named = [t.legendgroup for t in results.plot("spectrum").data if t.showlegend]
@@ -251,6 +254,8 @@ def test_a_sweep_is_opened_cell_by_cell(swept: Path) -> None:
     assert opened._repr_html_().count(f"<td>{first}</td>") == len(opened.claims[first])
     with pytest.raises(InputError, match=r"Did you mean 'optimizer=sgd,lr=0.001'"):
         opened.cell("optimizer=sgd,lr=0.0001")
+    with pytest.raises(InputError, match="holds no records"):
+        opened.cell("optimizer=adamw,lr=0.1")  # it has not started
     assert isinstance(opened.plot("basis_drifts"), go.Figure)
     with pytest.raises(InputError, match=r"Did you mean 'basis_drifts'"):
         opened.plot("basis_drift")
@@ -304,6 +309,24 @@ def test_what_is_no_folder_of_results_is_refused(tmp_path: Path) -> None:
             lineament.open_run(path)
     with pytest.raises(InputError, match="holds no records"):
         lineament.open_run(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["analysis", "composition"])
+def test_what_was_not_judged_has_no_verdicts_and_is_reported(
+    kind: Kind, results: lineament.Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for own in results.records:
+        own.save(tmp_path / "records")
+    assert run(tmp_path).claims  # of a folder that nothing is known of, what its records decide
+    mark(tmp_path, kind)
+    opened = run(tmp_path)
+    assert opened.claims == ()
+    assert "claims: none" in repr(opened)
+    assert "spectrum" in opened.figures
+    assert cli.main(["report", str(tmp_path)]) == 0
+    capsys.readouterr()
+    page = (tmp_path / "report.html").read_bytes()
+    assert opened.report(tmp_path / "again.html").read_bytes() == page
 
 
 def test_measure_refuses_a_damaged_record_before_it_measures(out: Path) -> None:

@@ -22,6 +22,7 @@ Pictures = Mapping[str, Mapping[str, Picture]]
 TITLE_LETTERS, TITLE_LINE, ABOVE = 75, 22, 60
 LEGEND_ROW, BELOW = 20, 70
 LEGEND_PER_ROW = 3
+UNBROKEN = "\u00a0"
 
 
 def run_pictures(records: Sequence[Record], rank: int) -> Pictures:
@@ -91,7 +92,7 @@ def _alone(picture: Picture) -> go.Figure:
         entries |= {trace.legendgroup} if new else set()
         if isinstance(trace, go.Scatter):
             trace.showlegend = new
-    title = wrap(picture.title, TITLE_LETTERS)
+    title = wrap(picture.title.replace(" %", f"{UNBROKEN}%"), TITLE_LETTERS)
     above, below = ABOVE + TITLE_LINE * len(title), BELOW + LEGEND_ROW * -(-len(entries) // LEGEND_PER_ROW)
     panels = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
     figure.update_layout(
