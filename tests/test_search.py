@@ -22,7 +22,7 @@ from lineament.commands.search.driver import _spend, choose, probe_cost, run_sea
 from lineament.commands.search.flags import SearchOptions
 from lineament.commands.search.methods import METHODS, Position
 from lineament.commands.search.plan import LocalPlan, local_plan, probe, probe_sigmas
-from lineament.commands.search.tables import print_plan
+from lineament.commands.search.tables import print_impossible, print_plan
 from lineament.commands.search.target import Target
 from lineament.errors import InputError, NonFiniteError
 from lineament.population.population import Population
@@ -307,6 +307,16 @@ def test_search_is_reproducible_and_resumes(searched: tuple[Path, str], finished
     other = lineament_here(*command, "--rank", "4")
     assert other.returncode == 2
     assert "rank: 5 there, 4 now" in other.stderr.replace("\n", " ")
+
+
+def test_a_gain_beyond_the_loss_is_said_to_be_impossible(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = whole_space(0.0)
+    assert plan.gain is not None
+    print_impossible([plan], plan.gain * 1.01)
+    assert capsys.readouterr().out == ""
+    print_impossible([plan], plan.gain * 0.99)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"predicted in {plan.space.name} is more than the loss at this point, {plan.gain * 0.99:.3g} nats" in said
 
 
 def test_a_plan_predicts_by_a_probe_what_the_search_then_begins_with(

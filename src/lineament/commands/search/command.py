@@ -30,6 +30,7 @@ from lineament.commands.search.flags import Search, SearchOptions
 from lineament.commands.search.plan import LocalPlan, Probe
 from lineament.commands.search.tables import (
     print_choice,
+    print_impossible,
     print_no_probe,
     print_outcome,
     print_plan,
@@ -81,6 +82,7 @@ def search(flags: Search) -> int:
     with _pool(flags, target, out) as pool, RunFolder(out).locked(), _progress(flags) as progress:
         write_json(out / "request.json", identity)
         population = Population(target.problem, batch, memory_bytes=flags.memory_bytes)
+        print_impossible(plans, population.base)
         choice, probes = _choice(out, lambda: choose(target, regions, plans, population, flags, progress))
         print_choice(choice, probes)
         region = next(item for item in regions if item.name == choice.region)
@@ -102,6 +104,7 @@ def _print_prediction(
         print_no_probe(plans, flags.sigma)
         return
     population = Population(target.problem, batch, memory_bytes=flags.memory_bytes)
+    print_impossible(plans, population.base)
     with _progress(flags) as progress:
         choice, probes = choose(target, regions, plans, population, flags, progress)
     print_choice(choice, probes)

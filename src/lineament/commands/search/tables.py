@@ -87,6 +87,16 @@ def print_choice(choice: Choice, probes: Sequence[Probe]) -> None:
     console.print(f"search: {what}; predicted {gain}{fresh}")
 
 
+def print_impossible(plans: Sequence[LocalPlan], base: float) -> None:
+    """Say which predictions exceed the loss that there is, nats: cross entropy cannot fall below zero."""
+    beyond = [plan.space.name for plan in plans if plan.gain is not None and plan.gain > base]
+    if beyond:
+        console.print(
+            f"The gain predicted in {', '.join(beyond)} is more than the loss at this point, {base:.3g} nats: the "
+            "quadratic picture fails before so long a step."
+        )
+
+
 def print_what_a_plan_took(cost: int, choice: Choice) -> None:
     """Say that a probe was spent for the prediction, which the search itself begins with."""
     console.print(
