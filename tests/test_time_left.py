@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -125,6 +126,24 @@ def test_lines_say_what_is_left(clock: Clock, monkeypatch: pytest.MonkeyPatch) -
     assert last == "[    30 s] all jobs: jobs ended (1/3); about 1 min left in all"
 
 
+def test_bars_fit_80_columns_with_all_that_they_say(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal.job_progress(quiet=False, whole=Whole()) as progress:
+        for number in (1, 2):
+            progress(f"momentum=sgd, seed {number}", "training to the operating point of all tasks", 119, 1200)
+        clock.now += 137
+        progress(ALL_JOBS, "jobs ended", 1, 3)
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue()).splitlines()]
+    last = [line for line in lines if line.startswith("all jobs")][-1]
+    assert last.endswith("4 min 34 s left")
+    assert max(map(len, lines)) <= 80
+    assert any("119/1200" in line and line.startswith("momentum=sgd, seed 2: training") for line in lines)
+
+
 @pytest.mark.parametrize("on_a_terminal", [True, False])
 def test_steps_of_a_command_say_what_is_left(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, on_a_terminal: bool
@@ -143,7 +162,7 @@ def test_steps_of_a_command_say_what_is_left(
         step("second", 3)
     text = shown.getvalue()
     assert "loading" in text
-    assert "about 1 min left in all" in text
+    assert "1 min left" in text
     if not on_a_terminal:
         assert text.splitlines()[-1] == "[    70 s] second; about 1 min left in all"
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from lineament.commands.time_left import Whole
 from lineament.files.writing import opened_for_lines
@@ -28,6 +29,8 @@ _PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
 console = Console(soft_wrap=False, **_PLAIN)
 SECONDS_BETWEEN_LINES = 5.0
 MAX_FAILURES_SHOWN = 10
+# Beside what is being done stand a bar, counts such as 123/144, the time gone and the time left: so many characters.
+BESIDE, MIN_WIDTH = 46, 20
 # A new step of a command, with its share of the work.
 Step = Callable[[str, float], None]
 
@@ -103,11 +106,15 @@ def _own_name() -> str:
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[count]}", markup=False),
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(max_width=max(MIN_WIDTH, console.width - BESIDE), no_wrap=True, overflow="ellipsis"),
+        ),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[count]}", markup=False, table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}", markup=False),
+        TextColumn("{task.fields[left]}", markup=False, table_column=Column(no_wrap=True)),
         console=console,
         transient=True,
     )
@@ -130,7 +137,7 @@ class _Bars:
         count = f"{done}/{total}" if label else f"{done} %"
         self.bars.update(self.tasks[label], description=text, completed=done, total=total, count=count)
         first = self.tasks.get(ALL_JOBS, next(iter(self.tasks.values())))
-        self.bars.update(first, left=self.whole.words())
+        self.bars.update(first, left=self.whole.words(short=True))
 
     def _remove(self, label: str) -> None:
         if label in self.tasks:

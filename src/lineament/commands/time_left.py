@@ -86,10 +86,12 @@ class Whole:
     def _rounds(self, parts: float) -> float:
         return parts if self.at_a_time == 1 else math.ceil(parts / self.at_a_time)
 
-    def words(self) -> str:
+    def words(self, *, short: bool = False) -> str:
         """Return the time that is left in words; empty if nobody knows, or if it takes longer than was thought."""
         left = self.left_s()
-        return f"about {duration(round(left))} left in all" if left is not None and left >= 1 else ""
+        if left is None or left < 1:
+            return ""
+        return f"{duration(round(left))} left" if short else f"about {duration(round(left))} left in all"
 
 
 def duration(seconds: float) -> str:
