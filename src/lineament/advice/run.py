@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class CheckedRun:
         rule: how its optimizer turns gradients into updates; of several parameter groups, the first one's.
         seed: of everything random in the tests.
         repeats: trainings on other batches in each comparison.
+        made: trainings that several lines of advice share, by what they were made of.
     """
 
     trajectory: Trajectory
@@ -47,6 +49,7 @@ class CheckedRun:
     seed: int = 0
     repeats: int = 3
     streams: Streams = field(init=False)
+    made: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", Streams(self.seed).child("advice"))
