@@ -53,6 +53,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/base_model.py
 	$(BIN)/python benchmarks/recorder.py
 	$(BIN)/python benchmarks/gradient_gram.py
+	$(BIN)/python benchmarks/install_size.py
 
 clean:
 	rm -rf $(VENV) site dist build runs
