@@ -228,6 +228,26 @@ def print_ranking(seeds: Sequence[Sequence[Pair]]) -> None:
         print(f"\nI({c:g}, {c:g}): {curvature} less the best angle ({best}, its sign chosen by the outcome): {gap}.")
 
 
+def print_costs(seeds: Sequence[Sequence[Pair]]) -> None:
+    """What ranks the 30 combinations of a base by what the other adapter costs the own one."""
+    rows: dict[str, Callable[[Pair, int], float]] = {
+        "slope and curvature at the own adapter": lambda p, own: float(
+            DataFigures(p.composition, own).foretold_cost().value or 0.0
+        ),
+        "slope at the own adapter": lambda p, own: float(p.composition.meetings[own].onward[:, 0].mean()),
+        "I(1, 1) measured": lambda p, own: p.interference[1.0][own],
+        **{name: (lambda p, own, name=name: p.angles[name]) for name in seeds[0][0].angles},  # type: ignore[misc]
+    }
+    print("\n| ranked by | L(A + B) - L(own adapter) on its data, Spearman over 30 of a seed |\n|---|---|")
+    for name, of in rows.items():
+        ranks = []
+        for pairs in seeds:
+            places = list(itertools.product(pairs, (0, 1)))
+            costs = [float(DataFigures(p.composition, own).cost().value or 0.0) for p, own in places]
+            ranks.append(spearman([of(p, own) for p, own in places], costs))
+        print(f"| {name} | {text(ranks)} |")
+
+
 def print_null(seeds: Sequence[Sequence[Pair]]) -> None:
     shares: dict[str, list[float]] = {"predicted": [], "measured": []}
     for pairs in seeds:
@@ -253,6 +273,7 @@ def main() -> None:
     seeds = [measured_pairs(settings, seed) for seed in range(arguments.seeds)]
     print_agreement(seeds)
     print_ranking(seeds)
+    print_costs(seeds)
     print()
     print_null(seeds)
 

@@ -97,6 +97,7 @@ def made(losses: object, curvatures: tuple[float, float, float] = (0.0, 1.0, 0.0
         slopes=torch.zeros(n, 2, dtype=torch.float64),
         curvatures=torch.tensor([curvatures], dtype=torch.float64).repeat(n, 1),
         middle=torch.full((n,), curvatures[1], dtype=torch.float64),
+        onward=torch.zeros(n, 2, dtype=torch.float64),
         grid=torch.stack([torch.stack([at(s, t) for t in scales]) for s in scales]),
         small=torch.stack([torch.stack([at(c, 0), at(0, c), at(c, c)]) for c in small]),
         null_curvatures=torch.zeros(2, n, dtype=torch.float64),
@@ -152,6 +153,23 @@ def test_curvature_half_way_is_exact_to_third_order(composed: Composition, data:
         misses.append([abs(float(one.curvatures[:, 0, 1].mean()) / real - 1) for one in at])
     assert misses[1][0] == pytest.approx(misses[0][0] / 2, rel=0.2)
     assert misses[1][1] == pytest.approx(misses[0][1] / 4, rel=0.2)
+
+
+def test_the_cost_is_foretold_to_second_order_from_the_own_adapter(
+    composed: Composition, data: tuple[Batch, Batch]
+) -> None:
+    """With the other adapter made smaller by c, what is missed falls as c^2: half as large an adapter, a quarter."""
+    problem = base_problem("gpt2")
+    for own in (0, 1):
+        missed = []
+        for c in (0.005, 0.0025):
+            pair = tuple(one if place == own else scale_adapter(one, c) for place, one in enumerate(composed.adapters))
+            found = DataFigures(interference(problem, pair, data, SMALL), own)  # type: ignore[arg-type]
+            measured, foretold = found.cost().value, found.foretold_cost().value
+            assert measured is not None
+            assert foretold is not None
+            missed.append(abs(foretold - measured) / abs(measured))
+        assert missed[1] == pytest.approx(missed[0] / 4, rel=0.25)
 
 
 def test_a_wrong_sign_is_never_predicted() -> None:

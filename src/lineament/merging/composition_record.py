@@ -35,7 +35,8 @@ DEFINITIONS: Mapping[str, str] = {
     "loss": f"mean loss of the base with s A + t B added in dW; {_INTERVAL}",
     "slope": "g'A or g'B: derivative of the loss by the adapter's scale at the base",
     "curvature": "A'HA, A'HB, B'HB at the base, from one Hessian-vector product for each adapter",
-    "cost": f"loss with A + B minus that with the data set's own adapter alone; {_INTERVAL}",
+    "cost": "loss with A + B minus that with the data set's own adapter alone; predicted: slope and half the curvature "
+    f"by the other adapter's scale, at the own one; {_INTERVAL}",
     "interference": "I(s, t) = L(theta + s A + t B) - L(theta + s A) - L(theta + t B) + L(theta); predicted: s t A'HB "
     "at the base; both: with A'HB half-way to s A + t B, on the line between the base and half-way to A + B",
     "interference_at_one": "I(1, 1); predicted: A'HB at the base; middle: A'HB at theta + A / 2 + B / 2, which is "
@@ -159,7 +160,8 @@ def _interference(figures: DataFigures, data: Mapping[str, Label]) -> Iterator[Q
             for kind, values in kinds.items():
                 labels = {**data, "kind": kind, "s": s, "t": t}
                 yield Quantity("interference", float(values[row, column]), NATS, labels=labels)
-    yield from with_ends("cost", figures.cost(), NATS, data)
+    yield from with_ends("cost", figures.cost(), NATS, {**data, "kind": "measured"})
+    yield from with_ends("cost", figures.foretold_cost(), NATS, {**data, "kind": "predicted"})
     yield from with_ends("interference_at_one", figures.middle(), NATS, {**data, "kind": "middle"})
     guessed, seen = figures.null()
     for kind, draws, own in (

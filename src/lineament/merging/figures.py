@@ -112,6 +112,11 @@ class DataFigures:
         alone = meeting.grid[at, 0] if self.data == 0 else meeting.grid[0, at]
         return figure(self.resampled.means(meeting.grid[at, at] - alone), "a loss is not finite there")
 
+    def foretold_cost(self) -> Figure:
+        """Return the same to second order, from slope and curvature at the own adapter."""
+        onward = self.meeting.onward
+        return figure(self.resampled.means(onward[:, 0] + onward[:, 1] / 2))
+
     def interference(self) -> Figure:
         """Return I(1, 1)."""
         at = self.composition.one

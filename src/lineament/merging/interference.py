@@ -31,7 +31,7 @@ LARGEST_SCALE = 100.0
 HALVINGS = 5
 FEWEST_EXAMPLES = 8
 # Derivatives of a data set take about as long as so many losses of it.
-WORK_OF_CURVATURE = 8
+WORK_OF_CURVATURE = 12
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Meeting:
         curvatures: A'HA, A'HB and B'HB at the base, (n_examples, 3).
         middle: A'HB half-way to the sum, at theta + A / 2 + B / 2, (n_examples,): I(1, 1) but for terms of fourth order
             (the midpoint rule for the integral of d2L/dsdt, which I is).
+        onward: slope and curvature of the loss by the other adapter's scale, at the data set's own adapter,
+            (n_examples, 2). Slope + curvature / 2 foretells what the other adapter costs.
         grid: loss at every pair of scales, A's first, (n_scales, n_scales, n_examples); the first scale is 0.
         small: losses at (c, 0), (0, c) and (c, c) for scales c below those of the grid, (n_small, 3, n_examples).
         null_curvatures: A'HB' for every draw B' of the null, (n_draws, n_examples).
@@ -53,6 +55,7 @@ class Meeting:
     slopes: Float64[Tensor, "n_examples 2"]
     curvatures: Float64[Tensor, "n_examples 3"]
     middle: Float64[Tensor, " n_examples"]
+    onward: Float64[Tensor, "n_examples 2"]
     grid: Float64[Tensor, "n_scales n_scales n_examples"]
     small: Float64[Tensor, "n_small 3 n_examples"]
     null_curvatures: Float64[Tensor, "n_draws n_examples"]
@@ -158,7 +161,8 @@ def interference(
 
     The prediction costs one gradient and one Hessian-vector product per adapter and data set, whatever the grid; it is
     made before any loss of the grid is computed. A second one, half-way to the sum, foretells I(1, 1) far better where
-    the adapters are too large for the base's curvature. The model's weights are not touched.
+    the adapters are too large for the base's curvature, and a third, at each adapter, what the other one costs it. The
+    model's weights are not touched.
 
     Args:
         problem: its `model` is the base, whose modules are named as the adapters name them.
@@ -181,7 +185,7 @@ def interference(
     halves = validation or tuple(_half(len(batch), options, place) for place, batch in enumerate(data))
     drawn = [with_random_vectors(adapters[1], options.streams.generator("null", i)) for i in range(options.draws)]
     work = _Work(problem, adapters, drawn, options, progress)
-    derivatives = [work.derivatives(batch) for batch in data]
+    derivatives = [work.derivatives(batch, own) for own, batch in enumerate(data)]
     meetings = [work.meeting(*one) for one in zip(data, derivatives, halves, strict=True)]
     dtype = problem.parameters.tensors[0].dtype
     return Composition(adapters, options.grid, options.small, (meetings[0], meetings[1]), dtype, options.seed)
@@ -219,22 +223,25 @@ class _Work:
         n_points = len(options.grid) ** 2 + 3 * len(options.small) + 2 * len(drawn)
         self.done, self.total = 0, 2 * (n_points + WORK_OF_CURVATURE)
 
-    def derivatives(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Differentiate at the base and half-way to the sum.
+    def derivatives(self, batch: Batch, own: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Differentiate at the base, half-way to the sum, and at the data set's own adapter.
 
         Returns:
-            Slopes (n_examples, n_adapters) and curvatures (n_examples, 2, n_adapters) of A, B and all draws, and A'HB
-            in the middle, (n_examples,).
+            Slopes (n_examples, n_adapters) and curvatures (n_examples, 2, n_adapters) of A, B and all draws, A'HB in
+            the middle, (n_examples,), and slope and curvature from the own adapter on, (n_examples, 2).
         """
         self.progress("gradients and curvature", self.done, self.total)
         found = scale_derivatives(self.problem, self.all, batch, rows=(0, 1))
         middle = scale_derivatives(self.problem, self.pair, batch, rows=(0,), point=(0.5, 0.5))
+        other, point = 1 - own, (1.0, 0.0) if own == 0 else (0.0, 1.0)
+        onward = scale_derivatives(self.problem, self.pair, batch, rows=(other,), point=point)
         self.done += WORK_OF_CURVATURE
-        return found.slopes, found.curvatures, middle.curvatures[:, 0, 1]
+        ahead = torch.stack([onward.slopes[:, other], onward.curvatures[:, 0, other]], dim=1)
+        return found.slopes, found.curvatures, middle.curvatures[:, 0, 1], ahead
 
-    def meeting(self, batch: Batch, derivatives: tuple[Tensor, Tensor, Tensor], validation: Tensor) -> Meeting:
+    def meeting(self, batch: Batch, derivatives: tuple[Tensor, Tensor, Tensor, Tensor], validation: Tensor) -> Meeting:
         """Measure all losses on one data set."""
-        slopes, curvatures, middle = derivatives
+        slopes, curvatures, middle, onward = derivatives
         scales, small = self.options.grid, self.options.small
         grid = self._losses(batch, self.pair, [(s, t) for s in scales for t in scales])
         line = self._losses(batch, self.pair, [p for c in small for p in ((c, 0.0), (0.0, c), (c, c))])
@@ -244,6 +251,7 @@ class _Work:
             slopes=slopes[:, :2],
             curvatures=torch.stack(own, dim=1),
             middle=middle,
+            onward=onward,
             grid=grid.view(len(scales), len(scales), -1),
             small=line.view(len(small), 3, -1),
             null_curvatures=curvatures[:, 0, 2:].T.contiguous(),

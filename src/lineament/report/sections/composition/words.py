@@ -14,6 +14,7 @@ KINDS = {
     "predicted": "predicted at the base",
     "middle": "predicted half-way",
 }
+COSTS = {"measured": "added by the other", "predicted": "  foretold at own"}
 # Kind of a predicted figure -> where its curvature was measured, in words.
 SOURCES = {"predicted": "base", "both": "both"}
 NOTE = (
@@ -36,8 +37,12 @@ def data_name(record: Record, side: str) -> str:
 
 def sentences(record: Record) -> Iterator[str]:
     """Say what adding the adapters does, what was foreseen, which scales are best, and whether order matters."""
-    costs = [_signed(record, only(record, "cost", data=side)) for side in SIDES]
-    yield f"Adding B changes the loss of A's data by {costs[0]}; adding A that of B's data by {costs[1]}."
+    for side, other in zip(SIDES, reversed(SIDES), strict=True):
+        measured, foretold = (only(record, "cost", data=side, kind=kind) for kind in ("measured", "predicted"))
+        yield (
+            f"Adding {LETTERS[other]} changes the loss of {LETTERS[side]}'s data by {_signed(record, measured)}; "
+            f"curvature at {LETTERS[side]} foretold {_bare(foretold)}."
+        )
     for side in SIDES:
         base, middle = (_bare(_at_one(record, side, kind)) for kind in ("predicted", "middle"))
         yield (
@@ -57,7 +62,8 @@ def _cells(record: Record) -> Iterator[tuple[str, Cell]]:
     yield "examples", lambda side: _number(only(record, "examples", data=side).value)
     for what, s, t in (("base", 0, 0), ("A", 1, 0), ("B", 0, 1), ("A + B", 1, 1)):
         yield f"loss of {what}", lambda side, s=s, t=t: _number(_loss(record, side, s, t))  # type: ignore[misc]
-    yield "added by the other", lambda side: _ended(record, only(record, "cost", data=side))
+    for kind, what in COSTS.items():
+        yield what, lambda side, kind=kind: _ended(record, only(record, "cost", data=side, kind=kind))  # type: ignore[misc]
     for kind, what in KINDS.items():
         yield what, lambda side, kind=kind: _ended(record, _at_one(record, side, kind))  # type: ignore[misc]
         if kind != "middle":
