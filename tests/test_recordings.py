@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,10 @@ def test_command_line_writes_records_advice_and_report(tmp_path: Path, capsys: p
     assert "<dt>recordings</dt><dd>1 (no interval over recordings)</dd>" in page
     assert "Advice, and how it stood its test" in page
     assert json.loads((out / "advice.json").read_text())["advice"]
+    assert "\n* " not in printed
+    assert cli.main(["advise", str(tmp_path / "rows"), "--quiet", "--window", "4", "--plane-rank", "2"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"\* The first (\d+ steps span|step spans) 77 % of the way\. Untested\.", said)
     assert cli.main(["advise", str(tmp_path / "rows"), "--json", "--quiet"]) == 0
     lines = json.loads(capsys.readouterr().out)
     assert {"topic", "value", "interval", "null", "figure"} <= set(lines[0])

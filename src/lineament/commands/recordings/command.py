@@ -41,8 +41,8 @@ BASES = {"null": "null_noise_prefix", "other": "control_other_data"}
 
 
 def show_analysis(flags: Analyze) -> int:
-    """Analyze, write records, advice and report, and print the advice; return the exit code."""
-    _print(analyzed(flags), flags.folder)
+    """Analyze, write records, advice and report, and print the figures; return the exit code."""
+    _print(analyzed(flags), flags.folder, in_words=False)
     return 0
 
 
@@ -52,7 +52,7 @@ def show_advice(flags: Advise) -> int:
     if flags.json:
         print(json.dumps(_bodies(records), indent=1))
     else:
-        _print(records, flags.folder)
+        _print(records, flags.folder, in_words=True)
     return 0
 
 
@@ -202,7 +202,8 @@ def _by_target(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
         yield target, list(own)
 
 
-def _print(records: Sequence[Record], out: Path) -> None:
+def _print(records: Sequence[Record], out: Path, *, in_words: bool) -> None:
+    """Print what recordings say about practice: in sentences, if asked for, and the figures in tables."""
     for target, both in _by_target(records):
         own = analyses(both)
         first = own[0]
@@ -214,7 +215,7 @@ def _print(records: Sequence[Record], out: Path) -> None:
         for remark in remarks(both):
             console.print(remark, style="dim")
         told = advise(both)
-        for sentence in filter(None, (line.sentence for line in told)):
+        for sentence in filter(None, (line.sentence for line in told if in_words)):
             console.print(f"* {sentence}")
         for topic, grouped in groupby(told, key=lambda line: (line.topic, line.quantity)):
             lines = list(grouped)
