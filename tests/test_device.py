@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from families import arguments, write_data, write_family
 from stand_in_device import DEVICE, OnDevice, stand_in_device
 from sweep_jobs import SMALLEST
 from test_api import SMALL, Tiny, data
 
 import lineament
+from lineament import cli
 from lineament.population.members import GaussianMembers
 from lineament.population.population import Population
 from lineament.problems.problem import Batch
@@ -76,6 +79,17 @@ def test_a_job_on_the_device_gives_the_same_figures(
     run_job(settings("cpu", **changes), 0, tmp_path / "cpu")
     with stand_in_device(monkeypatch):
         run_job(settings("cuda", **changes), 0, tmp_path / "cuda")
+    require_same(records(tmp_path / "cuda"), records(tmp_path / "cpu"))
+
+
+@pytest.mark.slow
+def test_a_language_model_on_the_device_gives_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, examples = write_family("llama", tmp_path / "model"), write_data(tmp_path / "mine.jsonl")
+    command = cli._parsed(arguments(model, examples, tmp_path / "run", "--measure", "gradient_rank,steering"))
+    small = command.settings({})
+    run_job(replace(small, device="cpu"), 0, tmp_path / "cpu")
+    with stand_in_device(monkeypatch):
+        run_job(replace(small, device="cuda"), 0, tmp_path / "cuda")
     require_same(records(tmp_path / "cuda"), records(tmp_path / "cpu"))
 
 
