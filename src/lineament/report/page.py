@@ -18,6 +18,7 @@ from lineament.report.rendering import assets, drawn, identifier, provenance_lin
 from lineament.report.sections import recovery
 from lineament.report.sections.registry import by_target, sections_of, sources_of
 from lineament.report.sections.section import Opening, Section, definitions, missing_reasons
+from lineament.report.story import story
 from lineament.report.verdicts import verdict_row
 from lineament.settings.plain import flattened
 
@@ -79,6 +80,7 @@ def render_records(
     page: str = template("template.html.j2").render(
         records=records,
         overview=_overview(records, list(targets)),
+        story=story(claims or ()),
         claims=[verdict_row(claim) for claim in claims or ()],
         verdicts=VERDICT_WORDS,
         has_claims=claims is not None,

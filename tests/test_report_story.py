@@ -1,0 +1,60 @@
+"""The first screen of a report: what was decided, those claims first that a reader asks for first, with pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lineament.claims.registry import CLAIMS
+from lineament.claims.verdict import Claim
+from lineament.report.story import FIRST, N_SENTENCES, story
+
+
+def claim(id: str, verdict: str = "supported", **changes: Any) -> Claim:
+    made = Claim(id, "sort", "lora_factors", 10, "what", None, 0.5, 0.25, 0.75, 0.1, "fraction", "rule", verdict)  # type: ignore[arg-type]
+    return replace(made, **changes)
+
+
+def test_claims_that_were_decided_come_in_the_order_of_interest() -> None:
+    last = claim(next(id for id in CLAIMS if id not in FIRST))
+    lines = story(
+        [
+            last,
+            claim("basis_drifts", "not_supported"),
+            claim("static_plane_misses"),
+            claim("prefix_captures", "inconclusive"),
+        ]
+    )
+    assert [line.kind for line in lines] == ["supported", "not_supported", "supported"]
+    assert lines[0].sentence == CLAIMS["static_plane_misses"].holds
+    assert lines[1].sentence == CLAIMS["basis_drifts"].fails
+    assert lines[0].figures == "0.5 [0.25, 0.75]; null 0.1"
+    assert len(story([claim(id) for id in CLAIMS])) == N_SENTENCES
+
+
+def test_names_of_tasks_stand_where_there_are_several() -> None:
+    lines = story([claim("basis_drifts"), claim("basis_drifts", task="copy")])
+    assert [line.sentence.partition(":")[0] for line in lines] == ["sort", "copy"]
+
+
+def test_a_bar_is_drawn_for_what_lies_between_0_and_1() -> None:
+    (line,) = story([claim("prefix_captures", blind=0.2)])
+    assert line.bar is not None
+    assert (line.bar.low, line.bar.measured, line.bar.high, line.bar.null, line.bar.blind) == (25, 50, 75, 10, 20)
+    assert story([claim("prefix_captures", null=-0.1)])[0].bar.null is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("changes", [{"high": 1.2}, {"low": -0.1}, {"low": None, "high": None}, {"measured": None}])
+def test_other_figures_have_none(changes: dict[str, Any]) -> None:
+    assert story([claim("prefix_captures", **changes)])[0].bar is None
+
+
+def test_every_claim_named_first_exists() -> None:
+    assert set(FIRST) <= CLAIMS.keys()
+    assert len(set(FIRST)) == len(FIRST) >= N_SENTENCES
+
+
+def test_nothing_decided_has_no_story() -> None:
+    assert story([claim("prefix_captures", "inconclusive")]) == []
