@@ -75,8 +75,8 @@ def composed(out: Path, pair: tuple[str, str], examples: int) -> Record:
     return Record.load(next((folder / "records").glob("*.json")))
 
 
-def at_one(record: Record, side: str, kind: str) -> float:
-    found = (q for q in record.select("interference_at_one", data=side, kind=kind) if "end" not in q.labels)
+def value_of(record: Record, name: str, side: str, kind: str) -> float:
+    found = (q for q in record.select(name, data=side, kind=kind) if "end" not in q.labels)
     return next(found).value or math.nan
 
 
@@ -89,8 +89,9 @@ def main() -> None:
     torch.set_num_threads(1)
     train(given.out, given.steps)
     lines = [
-        "| pair | data | I(1, 1) | A'HB at the base | A'HB half-way | cosine of dW | left overlap (chance) |",
-        "|---|---|---|---|---|---|---|",
+        "| pair | data | added by the other | foretold at own | I(1, 1) | A'HB at the base | A'HB half-way | "
+        "cosine of dW | left overlap (chance) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     seen: dict[str, list[float]] = {"measured": [], "predicted": [], "middle": []}
     for pair in itertools.combinations(TASKS, 2):
@@ -99,10 +100,11 @@ def main() -> None:
         left = found.mean("left")
         assert left is not None
         for side, task in zip(SIDES, pair, strict=True):
-            values = [at_one(record, side, kind) for kind in seen]
+            values = [value_of(record, "interference_at_one", side, kind) for kind in seen]
+            costs = [value_of(record, "cost", side, kind) for kind in ("measured", "predicted")]
             for own, value in zip(seen.values(), values, strict=True):
                 own.append(value)
-            cells = [f"{value:+.3f}" for value in values]
+            cells = [f"{value:+.3f}" for value in (*costs, *values)]
             angles = f"{found.cosine:.3f} | {left.value:.3f} ({left.chance:.3f})"
             lines.append(f"| {', '.join(pair)} | {task} | {' | '.join(cells)} | {angles} |")
     print("\n".join(["", *lines]))
