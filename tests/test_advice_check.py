@@ -15,16 +15,17 @@ from advice_cases import Layer, adapted, recorded, training, with_values
 from torch import Tensor
 
 from lineament.advice.check import begin_check, check_advice, check_recording
-from lineament.advice.inside import Inside, best_of, first_update_cosine
+from lineament.advice.inside import Inside, Plane, best_of, first_update_cosine, trained_inside
 from lineament.advice.loss_drop import LossDrop
 from lineament.advice.options import CheckOptions
 from lineament.advice.rank_check import rank_figure
 from lineament.advice.refresh_check import refresh_arms
 from lineament.advice.run import CheckedRun
 from lineament.advice.training import Training
+from lineament.bases import Basis, from_vectors
 from lineament.claims.advice import advise, remarks
 from lineament.claims.advice_line import Advice
-from lineament.errors import InputError
+from lineament.errors import InputError, NonFiniteError
 from lineament.measurements.recording.analysis import analyze_recording
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.parameters import ParameterSpace
@@ -358,6 +359,21 @@ def test_gradients_that_are_made_again_are_those_that_would_have_been_recorded(
         known = [(a, b) for a, b in zip(found[:2], wanted[:2], strict=True) if a is not None and b is not None]
         assert [a for a, _ in known] == pytest.approx([b for _, b in known], rel=1e-5)
         assert found[:2].count(None) == wanted[:2].count(None)
+
+
+def test_a_training_whose_next_plane_cannot_be_made_has_diverged(tmp_path: Path) -> None:
+    own = training(Layer(), with_values(3.0, 2.5, 2.0, 1.5))
+    trajectory = recorded(tmp_path / "rows", own, torch.optim.SGD(own.model.parameters(), lr=0.01), 12)
+    run = CheckedRun.of(trajectory, own, trajectory.optimizer.groups[0].rule)
+    plane = from_vectors(trajectory.updates(1, 2), "first")
+
+    def fails() -> Basis:
+        raise NonFiniteError("no plane")
+
+    found = trained_inside(run, Plane(plane, 5, fails), 1.0, lambda: None)
+    assert found.validation == math.inf
+    assert np.array_equal(found.losses, run.drop.start)
+    assert not run.space.read().any()  # the weights came back
 
 
 def test_what_is_no_test_is_refused() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lineament.advice.run import CheckedRun
 from lineament.bases import Basis
+from lineament.errors import NonFiniteError
 from lineament.records import Label, Quantity
 from lineament.subspace.optimizer import SubspaceOptimizer
 
@@ -133,6 +134,9 @@ def _step(run: CheckedRun, optimizer: torch.optim.Optimizer, step: int) -> bool:
         return False
     for parameter, part in zip(run.space.tensors, run.space.unflatten(gradient), strict=True):
         parameter.grad = part
-    optimizer.step()
+    try:
+        optimizer.step()
+    except NonFiniteError:  # of a plane that was to be made anew
+        return False
     optimizer.zero_grad(set_to_none=True)
     return all(bool(torch.isfinite(parameter).all()) for parameter in run.space.tensors)

@@ -129,11 +129,13 @@ def _fresh_plane(run: CheckedRun, rank: int, tell: Tell, which: tuple[int, int])
             raise NonFiniteError("a plane was to be made of a gradient that is not finite.")
         rows.append(gradient.detach().double().cpu())
         tell()
-    space = run.space.space
-    top = top_directions(Vectors(torch.stack(rows), space), rank, "fresh gradients")
-    if top.rank == rank:
+    space, gradients = run.space.space, torch.stack(rows)
+    top = top_directions(Vectors(gradients, space), rank, "fresh gradients") if bool(gradients.any()) else None
+    if top is not None and top.rank == rank:
         return top
     others = random_basis(space, rank, run.streams.generator("filling", repeat, made))
+    if top is None:  # a training that has arrived; any plane will do
+        return others
     return from_vectors(Vectors(torch.cat([top.columns.T, others.columns.T]), space), top.label).leading(rank)
 
 
