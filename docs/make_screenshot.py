@@ -1,11 +1,14 @@
 """Write docs/images/report.png and report-capture.png: verdicts and first capture figure of a run's report.
 
-python docs/make_screenshot.py runs/demo
+python docs/make_screenshot.py embedded=runs/embedded
+
+The name is the study's in docs/results.md; docs/images/made-from.json keeps it with the configuration.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +17,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
+from lineament.records import load_records
+
 FOLDER = Path(__file__).parent / "images"
 FLAGS = (
     "--headless=new --hide-scrollbars --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
@@ -21,8 +26,8 @@ FLAGS = (
 )
 
 
-def main(run: Path) -> None:
-    """Draw the report at 1100 pixels and cut out the two pictures."""
+def main(study: str, run: Path) -> None:
+    """Draw the report at 1100 pixels, cut out the two pictures, and note what they were made from."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for flag in FLAGS.split():
@@ -38,6 +43,9 @@ def main(run: Path) -> None:
         _cut(browser, "[id$=basis_capture] > h2", "[id$=basis_capture] figure", FOLDER / "report-capture.png")
     finally:
         browser.quit()
+    hashes = sorted({record.config_hash for record in load_records(run / "records", with_arrays=False)})
+    made = {file: {"study": study, "configuration": " ".join(hashes)} for file in ("report.png", "report-capture.png")}
+    (FOLDER / "made-from.json").write_text(json.dumps(made, indent=1) + "\n")
 
 
 def _cut(browser: webdriver.Chrome, first: str, last: str, file: Path) -> None:
@@ -53,4 +61,5 @@ def _cut(browser: webdriver.Chrome, first: str, last: str, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    name, _, folder = sys.argv[1].partition("=")
+    main(name, Path(folder))

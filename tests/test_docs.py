@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import lineament
+from sweep_jobs import sets
 
 from lineament import cli
 from lineament.claims.registry import CLAIMS
@@ -92,6 +96,50 @@ def test_every_claim_basis_measurement_and_key_is_documented() -> None:
     text = "\n".join(path.read_text() for path in PAGES)
     for name in [*CLAIMS, *BASES, *MEASUREMENTS, *KEYS]:
         assert f"`{name}`" in text, f"{name} is not in the docs"
+
+
+def studies() -> dict[str, set[str]]:
+    """Study -> configurations that its tables, and the pictures of its report, were made from."""
+    found: dict[str, set[str]] = {}
+    for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        marks = re.findall(r"(?ms)<!-- (?:claims|captures) (\w+)[^\n]* -->\n(.*?)<!-- end -->", page.read_text())
+        for study, table in marks:
+            found.setdefault(study, set()).update(re.findall(r"configuration `([0-9a-f ]+)`", table) or ["none"])
+    for made in json.loads((ROOT / "docs" / "images" / "made-from.json").read_text()).values():
+        found.setdefault(made["study"], set()).add(made["configuration"])
+    return found
+
+
+def test_tables_and_pictures_of_a_study_are_of_one_configuration() -> None:
+    held = studies()
+    assert held.keys() == {"embedded", "smollm2"}
+    for study, configurations in held.items():
+        assert len(configurations) == 1, f"{study}: make its tables and pictures from one run"
+        assert re.fullmatch("[0-9a-f]{16}", configurations.pop())
+
+
+def readme_commands() -> list[str]:
+    """Commands of the README in the order in which they stand, but for set-up and what is marked as not run."""
+    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    return [line.partition("#")[0].strip() for line in lines if line.startswith("lineament ")]
+
+
+@pytest.mark.slow
+@pytest.mark.lm
+def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
+    """As in a fresh clone after `make demo`, whose run is a smaller one here."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    run = lineament("run", "synthetic", *sets(), "--set", "seeds=1", "--out", "runs/demo", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert len(readme_commands()) >= 5
+    for line in readme_commands():
+        done = lineament(*shlex.split(line)[1:], cwd=tmp_path)
+        assert done.returncode == 0, (line, done.stderr)
+        assert done.stdout.strip(), line
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_readme_names_files_that_exist() -> None:

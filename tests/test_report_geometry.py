@@ -348,9 +348,8 @@ def test_measurements_without_recovery_open_as_such(tmp_path: Path) -> None:
 def test_the_terminal_names_all_tasks() -> None:
     claims = evaluate_claims(geometry_records(), 10)
     claims += [replace(claims[0], task="sort")]
-    column = claims_table(claims).columns[1]
-    assert column.header == "task"
-    assert set(column.cells) == {"all tasks", "sort"}
+    cells = [str(cell) for cell in claims_table(claims).columns[0].cells]
+    assert [cell for cell in cells if cell in ("all tasks", "sort")] == ["all tasks", "sort"]
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 10])

@@ -23,26 +23,22 @@ MAX_CELLS_SHOWN = 12
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:
-    """Show the verdicts, readable at 80 columns; the task has a column only when there are several."""
-    tasks = sorted({claim.task for claim in claims})
+    """Show the verdicts, readable at 80 columns; of several tasks, each has a line above its claims."""
+    tasks = dict.fromkeys(claim.task for claim in claims)
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("claim", no_wrap=True)
-    if len(tasks) > 1:
-        table.add_column("task", no_wrap=True)
+    table.add_column("claim", overflow="fold")  # the one that gives way
     table.add_column("measured [95 %]", no_wrap=True)
     # blind and paper have a column only where a claim has one: wider tables do not fit 80 columns
     beside = [name for name in ("null", "blind", "paper") if name == "null" or any(getattr(c, name) for c in claims)]
     for name in beside:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for claim in claims:
-        table.add_row(
-            claim.id,
-            *([target_words(claim.task)] if len(tasks) > 1 else []),
-            _with_interval(claim),
-            *(_number(getattr(claim, name)) for name in beside),
-            _styled_verdict(claim.verdict),
-        )
+    for task in tasks:
+        if len(tasks) > 1:
+            table.add_row(Text(target_words(task), "bold"))
+        for claim in (claim for claim in claims if claim.task == task):
+            numbers = [_number(getattr(claim, name)) for name in beside]
+            table.add_row(claim.id, _with_interval(claim), *numbers, _styled_verdict(claim.verdict))
     return table
 
 
@@ -63,7 +59,15 @@ def _with_interval(claim: Claim) -> Text:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}" if abs(value) < 0.01 else f"{value:.2f}"
+    if value is None:
+        return "-"
+    return (
+        f"{value:.2f}"
+        if 0.01 <= abs(value) < 100 or value == 0
+        else f"{value:.2g}"
+        if abs(value) < 0.01
+        else f"{value:.0f}"
+    )
 
 
 def sweep_table(results: Mapping[str, Any]) -> Table:

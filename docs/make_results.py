@@ -1,21 +1,31 @@
-"""Put the claims, or the captures, of run folders into the README between its markers.
+"""Put the results of run folders into README.md and docs/results.md, each table with its configuration and date.
 
-python benchmarks/make_tables.py claims:synthetic=runs/demo claims:lm=runs/lm-quick captures:lm=runs/lm
+python docs/make_results.py embedded=runs/embedded smollm2=runs/smollm2
+
+A study is named in the mark above each table: `<!-- claims STUDY: ID ID -->` or `<!-- captures STUDY -->`, up to
+`<!-- end -->`. Only tables of the studies that are given are made anew.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from lineament.claims.claims_file import read_claims
 from lineament.claims.evidence import Evidence
 from lineament.claims.intervals import Interval, over_seeds
 from lineament.records import ALL_TASKS, Quantity, Record, load_records
+from lineament.report.verdicts import claim_title
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+BLOCK = re.compile(
+    r"(?ms)(<!-- (?P<kind>claims|captures) (?P<study>\w+)(?:: (?P<ids>[\w ]+))? -->\n).*?(^<!-- end -->)"
+)
 WORDS = {"supported": "supported", "not_supported": "**not supported**", "inconclusive": "inconclusive"}
 
 
@@ -23,33 +33,26 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}" if abs(value) < 0.01 else f"{value:.2f}"
 
 
-def table(run: Path) -> str:
-    body = json.loads((run / "claims.json").read_text())
-    n_seeds, first = body["n_seeds"], body["claims"][0]
-    seeds = "1 seed, so no interval" if n_seeds == 1 else f"{n_seeds} seeds"
-    tasks = list(dict.fromkeys(claim["task"] for claim in body["claims"]))
-    several = len(tasks) > 1
-    named = ("tasks " if several else "task ") + ", ".join(f"`{task}`" for task in tasks)
-    named = "all tasks" if tasks == [ALL_TASKS] else named
-    columns = ["claim", *(["task"] if several else []), "measured", "interval", "null", "blind", "paper", "verdict"]
+def claims_table(run: Path, ids: Sequence[str]) -> str:
+    """Rows: claims in words; columns: what was measured, what would be seen if nothing were there, the verdict."""
+    by_id = {claim.id: claim for claim in read_claims(run)}
+    if missing := [id for id in ids if id not in by_id]:
+        raise SystemExit(f"{run} does not hold the claims {', '.join(missing)}; measure them in it.")
     lines = [
-        f"{body['model']}, {named}, {first['space']}, {seeds}:",
-        "",
-        f"| {' | '.join(columns)} |",
-        "|---" * len(columns) + "|",
+        "| claim | measured | 95 % | null | blind | paper | verdict |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for c in body["claims"]:
-        interval = f"{number(c['low'])} to {number(c['high'])}" if c["low"] is not None else "-"
-        row = [
-            f"`{c['id']}`",
-            *([c["task"]] if several else []),
-            number(c["measured"]),
+    for claim in (by_id[id] for id in ids or by_id):
+        interval = f"{number(claim.low)} to {number(claim.high)}" if claim.low is not None else "-"
+        row = (
+            f"{claim_title(claim.id)} (`{claim.id}`)",
+            number(claim.measured),
             interval,
-            number(c["null"]),
-            number(c.get("blind")),
-            number(c["paper"]),
-            WORDS[c["verdict"]],
-        ]
+            number(claim.null),
+            number(claim.blind),
+            number(claim.paper),
+            WORDS[claim.verdict],
+        )
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -74,10 +77,9 @@ def captures_table(run: Path) -> str:
         by_task.setdefault(record.target, []).append(record)
     tasks = list(by_task)
     first = next(iter(by_task.values()))[0]
-    n_seeds = len({record.seed for record in by_task[tasks[0]]})
     steps = _interval(_values(by_task[tasks[0]], "basis_capture", "recovery_steps"), False).partition(" ")[0]
     lines = [
-        f"{first.model}, {first.space}, AdamW, T = {steps}, {RANK} directions, {n_seeds} seeds, 95 % intervals:",
+        f"{first.model}, AdamW, T = {steps}, {RANK} directions, mean over seeds [95 %]:",
         "",
         f"| captured share of the recovery | paper | {' | '.join(f'`{task}`' for task in tasks)} |",
         "|---" * (2 + len(tasks)) + "|",
@@ -135,18 +137,32 @@ def _best_static(records: list[Record]) -> str:
     return _interval(list(evidence.best_static().values()), True)
 
 
-MAKERS: dict[str, Callable[[Path], str]] = {"claims": table, "captures": captures_table}
+def made_from(run: Path) -> str:
+    """Say what the table above it was made from."""
+    records = load_records(run / "records", with_arrays=False)
+    hashes = " ".join(sorted({record.config_hash for record in records}))
+    tasks = list(dict.fromkeys(record.target for record in records if record.target != ALL_TASKS))
+    seeds = len({record.seed for record in records})
+    started = json.loads((run / "provenance.json").read_text())["started"]
+    named = ", ".join(f"`{task}`" for task in tasks)
+    return (
+        f"*{records[0].model}, {records[0].space}, tasks damaged: {named or 'none'}; {seeds} seeds; "
+        f"configuration `{hashes}`, run on {started[:10]}.*"
+    )
 
 
 def main() -> None:
-    text = README.read_text()
-    for argument in sys.argv[1:]:
-        name, _, run = argument.partition("=")
-        start, end = f"<!-- {name} -->", "<!-- end -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = f"{before}{start}\n{MAKERS[name.partition(':')[0]](Path(run))}\n{end}{after}"
-    README.write_text(text)
+    runs = {name: Path(run) for name, _, run in (argument.partition("=") for argument in sys.argv[1:])}
+
+    def made(block: re.Match[str]) -> str:
+        run, ids = runs.get(block["study"]), (block["ids"] or "").split()
+        if run is None:
+            return block[0]
+        table = captures_table(run) if block["kind"] == "captures" else claims_table(run, ids)
+        return f"{block[1]}\n{table}\n\n{made_from(run)}\n{block[5]}"
+
+    for page in PAGES:
+        page.write_text(BLOCK.sub(made, page.read_text()))
 
 
 if __name__ == "__main__":
