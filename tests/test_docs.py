@@ -112,7 +112,7 @@ def studies() -> dict[str, set[str]]:
 
 def test_tables_and_pictures_of_a_study_are_of_one_configuration() -> None:
     held = studies()
-    assert held.keys() == {"embedded", "smollm2"}
+    assert held.keys() == {"embedded", "smollm2", "smollm2_geometry"}
     for study, configurations in held.items():
         assert len(configurations) == 1, f"{study}: make its tables and pictures from one run"
         assert re.fullmatch("[0-9a-f]{16}", configurations.pop())
