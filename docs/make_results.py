@@ -23,9 +23,7 @@ from lineament.report.verdicts import claim_title
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-BLOCK = re.compile(
-    r"(?ms)(<!-- (?P<kind>claims|captures) (?P<study>\w+)(?::(?P<ids>[\w ]*))? -->\n).*?(^<!-- end -->)"
-)
+BLOCK = re.compile(r"(?ms)(<!-- (?P<kind>claims|captures) (?P<study>\w+)(?::(?P<ids>[\w ]*))? -->\n).*?(^<!-- end -->)")
 WORDS = {"supported": "supported", "not_supported": "**not supported**", "inconclusive": "inconclusive"}
 
 
