@@ -117,7 +117,9 @@ def test_experts_are_recorded_as_plain_weights_and_say_so(tmp_path: Path) -> Non
     wrong = 3.0 * (b @ a).norm()
     assert abs(wrong / layer.get_delta_weight("default").norm() - 1) > 0.01
     callback = LineamentCallback(tmp_path / "recording", task="experts")
-    arguments = SimpleNamespace(fsdp=[], fp16=False, max_grad_norm=1.0, optim="sgd", learning_rate=0.1)
+    arguments = SimpleNamespace(
+        fsdp=[], fp16=False, max_grad_norm=1.0, optim="sgd", learning_rate=0.1, disable_tqdm=True
+    )
     state = SimpleNamespace(is_world_process_zero=True, global_step=0)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     with pytest.warns(UserWarning, match="recorded as plain weights"):

@@ -23,8 +23,10 @@ LINE_CAPTION = (
 )
 
 
-def grid_picture(sources: Sequence[Record]) -> Picture:
+def grid_picture(sources: Sequence[Record]) -> Picture | None:
     """Draw the loss of A's and of B's data over both scales, measured and predicted."""
+    if not sources[0].quantities:
+        return None
     record = sources[0]
     first, second = (only(record, "best_scale", adapter=side).value or 0.0 for side in SIDES)
     best = (first, second, "best pair of scales")
@@ -34,8 +36,10 @@ def grid_picture(sources: Sequence[Record]) -> Picture:
     return Picture("composition-grid", title, GRID_CAPTION, panels, sources, spread=SPREAD)
 
 
-def line_picture(sources: Sequence[Record]) -> Picture:
+def line_picture(sources: Sequence[Record]) -> Picture | None:
     """Draw interference along s = t, measured and predicted, with the null at 1."""
+    if not sources[0].quantities:
+        return None
     record = sources[0]
     panels = [_along(record, side) for side in SIDES]
     title = "How far curvature foretells what the adapters do to each other"

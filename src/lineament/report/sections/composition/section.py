@@ -20,16 +20,18 @@ OPENING = Opening(
 )
 
 
-def figures_table(sources: Sequence[Record]) -> Table:
+def figures_table(sources: Sequence[Record]) -> Table | None:
     """Tabulate every figure with a column for each data set."""
     record = sources[0]
+    if not record.quantities:
+        return None
     columns = ["", *(f"{LETTERS[side]}'s data: {data_name(record, side)}" for side in SIDES)]
     return Table("The two adapters on the data of each", columns, rows(record), NOTE)
 
 
 def first_words(sources: Sequence[Record]) -> str:
     """Return the sentences that come before every picture."""
-    return " ".join(sentences(sources[0]))
+    return " ".join(sentences(sources[0])) if sources[0].quantities else ""
 
 
 SECTION = Section(
