@@ -31,6 +31,7 @@ from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
 from lineament.study.case import Case
+from lineament.study.training import own_random_state
 
 
 def measure(
@@ -120,10 +121,8 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = range(torch.cuda.device_count()) if in_use else ()
     try:
-        with torch.random.fork_rng(devices):
+        with own_random_state():
             yield
     finally:
         for module, training in modes:

@@ -166,5 +166,17 @@ class ParameterSpace:
             self.write(theta)
             yield
 
+    @contextmanager
+    def requiring_gradients(self) -> Iterator[None]:
+        """Let the tensors require gradients inside the block; their flags come back, also after an exception."""
+        flags = [p.requires_grad for p in self.tensors]
+        try:
+            for parameter in self.tensors:
+                parameter.requires_grad_(True)
+            yield
+        finally:
+            for parameter, flag in zip(self.tensors, flags, strict=True):
+                parameter.requires_grad_(flag)
+
     def _layout(self) -> str:
         return layout_hash((n, tuple(p.shape)) for n, p in zip(self.names, self.tensors, strict=True))

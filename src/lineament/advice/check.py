@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from lineament.advice import rank_check, refresh_check, span_check
 from lineament.advice.gradients import retention_made_again
 from lineament.advice.inside import first_update_cosine
@@ -28,7 +26,7 @@ from lineament.measurements.recording.blind_run import optimizer_of
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.problems.progress import silent
 from lineament.records import Label, Quantity, Record
-from lineament.study.training import own_gradients
+from lineament.study.training import own_gradients, own_random_state
 from lineament.vectors.recording.reader import Trajectory
 
 DEFINITIONS = {
@@ -209,7 +207,7 @@ def _at_work(
     trajectory: Trajectory, training: Training, options: AnalysisOptions, check: CheckOptions
 ) -> Iterator[CheckedRun]:
     """Give the run to tests; the model's weights and gradients, and torch's random state, come back."""
-    with torch.random.fork_rng(_devices()):
+    with own_random_state():
         space = training.space_of(trajectory)
         with space.restored(), own_gradients(space.tensors):
             rule = optimizer_of(trajectory, options).groups[0].rule
@@ -264,23 +262,13 @@ def _refresh_work(run: CheckedRun, line: Advice) -> Work:
 def _begun(run: CheckedRun, analysis: Record, options: CheckOptions) -> Record:
     """Return the record of a check that has tested nothing yet."""
     length = analysis.select("recorded", what="displacement")
-    return Record(
-        measurement=MEASUREMENT,
-        target=analysis.target,
-        seed=analysis.seed,
-        problem=analysis.problem,
-        model=analysis.model,
-        space=analysis.space,
-        n_params=analysis.n_params,
-        config_hash=analysis.config_hash,
-        quantities=(
-            *length,
-            Quantity("checked", 1.0, "checks", labels={"options": options.hash()}),
-            *run.drop.quantities(),
-            first_update_cosine(run),
-        ),
-        definitions=DEFINITIONS,
+    figures = (
+        *length,
+        Quantity("checked", 1.0, "checks", labels={"options": options.hash()}),
+        *run.drop.quantities(),
+        first_update_cosine(run),
     )
+    return replace(analysis, measurement=MEASUREMENT, quantities=figures, definitions=DEFINITIONS, arrays={})
 
 
 def _found(known: Sequence[Quantity], work: Work) -> list[Quantity]:
@@ -298,8 +286,3 @@ def _teller(progress: Progress, what: str, done: int, total: int) -> Callable[[]
 
     progress(what, done, total)
     return tell
-
-
-def _devices() -> list[int]:
-    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return list(range(torch.cuda.device_count())) if in_use else []

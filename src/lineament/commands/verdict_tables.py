@@ -61,13 +61,9 @@ def _with_interval(claim: Claim) -> Text:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return (
-        f"{value:.2f}"
-        if 0.01 <= abs(value) < 100 or value == 0
-        else f"{value:.2g}"
-        if abs(value) < 0.01
-        else f"{value:.0f}"
-    )
+    if 0 < abs(value) < 0.01:
+        return f"{value:.2g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
 def sweep_table(results: Mapping[str, Any]) -> Table:

@@ -7,8 +7,7 @@ commute either: without them, kappa says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -18,6 +17,7 @@ from lineament.problems.factor_names import PREFIX
 from lineament.problems.problem import Batch, Problem
 from lineament.problems.stored_adapters import StoredAdapter
 from lineament.vectors.hessian import LossHessian
+from lineament.vectors.local_geometry import kappa_of, unit_norm_kappa_of
 
 # Four vectors of so many float64 numbers, and the graph of as many gradients, fit into 8 GB.
 MOST_PARAMETERS = 120_000_000
@@ -51,8 +51,8 @@ def order_kappas(problem: Problem, adapters: Sequence[StoredAdapter], data: Sequ
         ("within_first", halves[0]),
         ("within_second", halves[1]),
     ]
-    with _measured(problem.model, names):
-        space = ParameterSpace(problem.model, names)
+    space = ParameterSpace(problem.model, names)
+    with space.requiring_gradients():
         return [_kappa(problem, space, pair, batches) for pair, batches in pairs]
 
 
@@ -78,22 +78,5 @@ def _kappa(problem: Problem, space: ParameterSpace, pair: str, batches: tuple[Ba
     by_second, by_first = second @ a, first @ b
     first.release()
     second.release()
-    size_a, size_b = float(a.norm()), float(b.norm())
-    plain = float((by_second - by_first).norm() / (a + b).norm())
-    unit = float((by_second / size_a - by_first / size_b).norm() / (a / size_a + b / size_b).norm())
-    return Kappa(pair, plain, unit)
-
-
-@contextmanager
-def _measured(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Let some weights have gradients; the flags come back, also after an exception."""
-    own = dict(model.named_parameters())
-    chosen = [own[name] for name in names]
-    before = [parameter.requires_grad for parameter in chosen]
-    try:
-        for parameter in chosen:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, flag in zip(chosen, before, strict=True):
-            parameter.requires_grad_(flag)
+    products, gradients = (by_second, by_first), (a, b)
+    return Kappa(pair, kappa_of(products, gradients), unit_norm_kappa_of(products, gradients))

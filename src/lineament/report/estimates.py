@@ -39,7 +39,7 @@ class Estimate:
     def interval_text(self) -> str:
         """Return `[low, high]`, or why there is none; of two seeds their values."""
         if self.low is not None and self.high is not None:
-            return f"[{number(self.low)}, {number(self.high)}]"
+            return interval_text(self.low, self.high)
         if self.pair is not None:
             return f"(two seeds: {number(self.pair[0])} and {number(self.pair[1])})"
         return f"{FEW_SEEDS[self.n_seeds]}: no interval" if self.n_seeds in FEW_SEEDS else "none"
@@ -66,6 +66,11 @@ def number(value: float) -> str:
     if abs(value) >= 1000 and abs(value) < 1e7:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """Write the ends of an interval."""
+    return f"[{number(low)}, {number(high)}]"
 
 
 def percent(share: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import Claim
 from lineament.records import target_words
-from lineament.report.estimates import number
+from lineament.report.estimates import interval_text, number
 
 N_SENTENCES = 4
 # Claims that a reader asks for first; the others follow in their own order.
@@ -75,7 +75,7 @@ def _line(claim: Claim, several: bool) -> Line:
 
 def _figures(claim: Claim) -> Iterable[str]:
     if claim.measured is not None:
-        interval = "" if claim.low is None or claim.high is None else f" [{number(claim.low)}, {number(claim.high)}]"
+        interval = "" if claim.low is None or claim.high is None else f" {interval_text(claim.low, claim.high)}"
         yield f"{number(claim.measured)}{interval}"
     beside = {"blind": claim.blind, "null": claim.null, "paper": claim.paper}
     yield from (f"{name} {number(value)}" for name, value in beside.items() if value is not None)

@@ -14,7 +14,7 @@ from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Condition
 from lineament.records import target_words
 from lineament.report import words
-from lineament.report.estimates import number
+from lineament.report.estimates import interval_text, number
 
 SIGNS = {"supported": "✓", "not_supported": "✗", "inconclusive": "?"}
 STRADDLES = "Undecided: the interval {interval} reaches both sides of the rule ({rule})."
@@ -106,7 +106,7 @@ def _value_text(condition: Condition) -> str:
     interval = condition.interval
     if interval is None or interval.low is None or interval.high is None:
         return condition.name
-    return f"{condition.name}, {number(interval.mean)} [{number(interval.low)}, {number(interval.high)}],"
+    return f"{condition.name}, {number(interval.mean)} {interval_text(interval.low, interval.high)},"
 
 
 def _sentence(head: str, clauses: Iterable[str]) -> str:
@@ -119,7 +119,7 @@ def _shown(value: float | None, otherwise: str) -> str:
 
 def _interval(claim: Claim) -> str:
     if claim.low is not None and claim.high is not None:
-        return f"[{number(claim.low)}, {number(claim.high)}]"
+        return interval_text(claim.low, claim.high)
     # Any other reason is a sentence, which stands below the claim and would widen this column.
     few = _few_seeds(claim)
     return f"{few}: no interval" if few else "no interval"

@@ -6,8 +6,6 @@ To first order it is J delta, J the Jacobian of the mean activation (protocol, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -193,25 +191,11 @@ def _pulled_back(
 ) -> Float64[Tensor, " n_params"]:
     """Return J^T weights: the gradient of <mean activation, weights>, (n_params,) float64."""
     reader, total = problem_reader(problem, place), torch.zeros(problem.parameters.n_params, dtype=torch.float64)
-    with _gradients_of(problem):
+    with problem.parameters.requiring_gradients(), torch.enable_grad():
         for index in length_sorted(batch):
             hidden = reader.read(batch.rows(index))[:, 0]
             total += problem.parameters.gradient((hidden @ weights.to(hidden)).sum()).double().cpu()
     return total / len(batch)
-
-
-@contextmanager
-def _gradients_of(problem: Problem) -> Iterator[None]:
-    """Let the measured tensors require gradients inside the block, and restore their flags on exit."""
-    flags = [p.requires_grad for p in problem.parameters.tensors]
-    try:
-        for parameter in problem.parameters.tensors:
-            parameter.requires_grad_(True)
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter, flag in zip(problem.parameters.tensors, flags, strict=True):
-            parameter.requires_grad_(flag)
 
 
 class _Callable(nn.Module):

@@ -73,6 +73,14 @@ def train(
 
 
 @contextmanager
+def own_random_state() -> Iterator[None]:
+    """Give back torch's random state, of the CPU and of every GPU in use, also after an exception."""
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if in_use else ()):
+        yield
+
+
+@contextmanager
 def own_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
     """Put gradients that somebody else accumulated aside, and back on exit, also after an exception."""
     kept = [parameter.grad for parameter in parameters]

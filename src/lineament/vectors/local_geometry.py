@@ -105,6 +105,22 @@ def commutator(space: ParameterSpace, first: Loss, second: Loss) -> Float64[Tens
     return difference
 
 
+def kappa_of(products: Sequence[Tensor], gradients: Sequence[Tensor]) -> float:
+    """Return |H_B g_A - H_A g_B| / |g_A + g_B|: the order defect per unit of step size, to first order.
+
+    Args:
+        products: H_B g_A and H_A g_B, (n_params,) each. gradients: g_A and g_B.
+    """
+    return float((products[0] - products[1]).norm() / (gradients[0] + gradients[1]).norm())
+
+
+def unit_norm_kappa_of(products: Sequence[Tensor], gradients: Sequence[Tensor]) -> float:
+    """Return kappa with both gradients at length 1, so that the louder one does not decide; arguments as `kappa_of`."""
+    lengths = [gradient.norm() for gradient in gradients]
+    of_units = [product / length for product, length in zip(products, lengths, strict=True)]
+    return kappa_of(of_units, [gradient / length for gradient, length in zip(gradients, lengths, strict=True)])
+
+
 def order_defect(space: ParameterSpace, first: Loss, second: Loss, step_size: float) -> OrderDefect:
     """Take a step on each of two losses in both orders, and compare where they end.
 

@@ -20,6 +20,7 @@ from lineament.problems.problem import Batch
 from lineament.records import Quantity
 from lineament.vectors.gradients import group_gradients
 from lineament.vectors.hessian import HessianOperator
+from lineament.vectors.local_geometry import unit_norm_kappa_of
 
 STORED = ("own", "second", "of_second", "metric_own", "metric_second", "metric_of_second", "shuffled")
 
@@ -76,9 +77,7 @@ class Products:
     ) -> Iterator[Quantity]:
         kind = "within" if tasks[0] is tasks[1] else "between"
         labels = {"first": tasks[0].name, "second": tasks[1].name, "pair": kind}
-        first, second = (gradient / gradient.norm() for gradient in gradients)
-        a, b = (float(gradient.norm()) for gradient in gradients)
-        unit = float((crossed[0] / a - crossed[1] / b).norm() / (first + second).norm())
+        unit = unit_norm_kappa_of(crossed, gradients)
         yield Quantity("kappa_unit_norm", unit, "per step-size unit", labels=labels)
         moved = (gradients[0] + gradients[1]) / self.metric
         metric = float(((in_metric[0] - in_metric[1]) / self.metric).norm() / moved.norm())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lineament.claims.advice import advise, remarks
 from lineament.claims.advice_line import Advice
 from lineament.records import Record
-from lineament.report.estimates import blind_of, estimate, label_texts, nulls_of, number, select
+from lineament.report.estimates import blind_of, estimate, interval_text, label_texts, nulls_of, number, select
 from lineament.report.series import Table
 
 MAX_MODULES = 40
@@ -71,7 +71,7 @@ def _value(line: Advice) -> str:
 def _interval(line: Advice) -> str:
     if line.low is None or line.high is None:
         return f"none: {line.interval}" if line.value is not None else ""
-    return f"[{number(line.low)}, {number(line.high)}] over {line.interval}".replace("over within", "within")
+    return f"{interval_text(line.low, line.high)} over {line.interval}".replace("over within", "within")
 
 
 def _test(line: Advice) -> str:
