@@ -61,7 +61,7 @@ def _with_interval(claim: Claim) -> Text:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    if 0 < abs(value) < 0.01:
+    if abs(value) < 0.01:
         return f"{value:.2g}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
