@@ -9,8 +9,12 @@ on their own batches, with their optimizer and length (to 1.2 T), each with the 
 those that the command tries, or of `--multiples` of what makes steps as long as the recovery's. The figure is the share
 of the recovery's fall in held-out loss. `prefix`: the span of the first k updates. `static`: the top k directions of 64
 minibatch gradients at the damaged point. `random`: k random directions. `blind`: the span of k updates of the optimizer
-on Gaussian gradients. A result is appended to --out when it is there, and is not made again. Intervals of the table:
-Student t over seeds, of each task.
+on Gaussian gradients. `searched`: the prefix's k numbers (`searched-random`: those of the
+random directions) found without a gradient, by the evolution strategy of `lineament search --method es` in populations
+of 12, each on the recovery's next batch, with as many forward passes as the training takes when its backward pass
+counts as two; sigma stays and is best on validation of those whose draws are as long as `--draws` of the recovery's
+displacement. A result is appended to --out when it is there, and is not made again. Intervals of the table: Student t
+over seeds, of each task.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ from lineament.advice.span_check import blind_basis
 from lineament.advice.training import recovery_training
 from lineament.bases import Basis, from_vectors, random_basis, top_directions
 from lineament.claims.intervals import over_seeds
+from lineament.commands.search.methods import EvolutionStrategy
+from lineament.population.region import Region
 from lineament.problems.factory import factory_of
 from lineament.problems.progress import silent
 from lineament.runs.folder import RunFolder
@@ -39,7 +45,10 @@ from lineament.study.case import Case
 from lineament.study.points import DAMAGED
 from lineament.study.study import Study, prepare_study
 
-BASES = ("prefix", "static", "random", "blind")
+SEARCHED = {"searched": "prefix", "searched-random": "random"}
+BASES = ("prefix", "static", "random", "blind", *SEARCHED)
+POPULATION = 12  # 4 + 3 log(20), Hansen 2016
+PASSES = 3  # a forward and a backward pass of one step
 
 
 def main() -> None:
@@ -51,6 +60,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", help="default: all of the run's targets")
     parser.add_argument("--bases", nargs="+", default=list(BASES), choices=BASES)
     parser.add_argument("--multiples", type=float, nargs="+", help="step sizes that are tried, over the usual one")
+    parser.add_argument(
+        "--draws", type=float, nargs="+", default=[0.1, 0.3], help="lengths of the search's draws, in |D|"
+    )
     parser.add_argument("--table", type=Path, help="print the table of results that are there, and stop")
     asked = parser.parse_args()
     if asked.table:
@@ -81,7 +93,7 @@ def measured(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
             run, study = prepared(case)
             for rank, name in wanted:
                 began = time.perf_counter()
-                found = trained(run, basis(run, study, name, rank), asked.multiples)
+                found = answer(run, basis(run, study, name, rank), name, asked)
                 share = run.drop.share(found.losses)
                 yield {
                     "task": task,
@@ -93,7 +105,7 @@ def measured(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "start": float(run.drop.start.mean()),
                     "end": float(run.drop.end.mean()),
                     "steps": run.n_steps,
-                    "factor": found.factor / step_factors(run, rank)[1],
+                    "factor": found.factor if name in SEARCHED else found.factor / step_factors(run, rank)[1],
                     "multiples": asked.multiples,
                     "seconds": time.perf_counter() - began,
                 }
@@ -108,6 +120,7 @@ def prepared(case: Case) -> tuple[CheckedRun, Study]:
 
 
 def basis(run: CheckedRun, study: Study, name: str, rank: int) -> Basis:
+    name = SEARCHED.get(name, name)
     if name == "prefix":
         return from_vectors(run.trajectory.updates(1, rank), name)
     if name == "static":
@@ -115,6 +128,27 @@ def basis(run: CheckedRun, study: Study, name: str, rank: int) -> Basis:
     if name == "random":
         return random_basis(run.space.space, rank, run.streams.generator("random", rank))
     return blind_basis(run, rank)
+
+
+def answer(run: CheckedRun, plane: Basis, name: str, asked: argparse.Namespace) -> Inside:
+    if name not in SEARCHED:
+        return trained(run, plane, asked.multiples)
+    return min((searched(run, plane, draw) for draw in asked.draws), key=lambda one: one.validation)
+
+
+@torch.no_grad()
+def searched(run: CheckedRun, plane: Basis, draw: float) -> Inside:
+    """Move k numbers by an evolution strategy whose draws are `draw` of the recovery's displacement long."""
+    sigma = draw * float((run.end - run.start).norm()) / plane.rank**0.5
+    strategy = EvolutionStrategy(Region("prefix", run.space, plane), run.streams.child("searched"), sigma, 0.0)
+    for step in range(PASSES * run.n_steps // POPULATION):
+        members, losses = strategy.ask(POPULATION).members, []
+        for delta in members.deltas(0, POPULATION):
+            with run.space.temporarily(run.start + delta):
+                losses.append(float(run.training.loss(step)))
+        strategy.tell(np.asarray(losses))
+    with run.space.temporarily(run.start + strategy.centre.delta(strategy.region, strategy.streams)):
+        return Inside(run.held_out(), run.validation(), draw)
 
 
 def trained(run: CheckedRun, plane: Basis, multiples: Sequence[float] | None) -> Inside:
