@@ -211,3 +211,9 @@ class TestFile:
 
     def test_tags_as_text(self) -> None:
         assert parsed_tags(Path("v"), tags_json(TAGS)) == TAGS
+
+
+def test_one_tensor_may_stand_at_several_layers(tmp_path: Path) -> None:
+    direction = torch.tensor([3.0, -4.0])
+    save_vector(SteeringVector({1: direction, 2: direction}), tmp_path / "v.safetensors")
+    assert all(torch.equal(load_vector(tmp_path / "v.safetensors").directions[layer], direction) for layer in (1, 2))

@@ -56,6 +56,8 @@ from .results.opened import Run as Run
 from .results.opened import Sweep as Sweep
 from .results.opened import open_run as open_run
 from .results.results import Results as Results
+from .steering.combination import Combined as Combined
+from .steering.combination import combine_vectors as combine_vectors
 from .steering.formats import from_layer_activations as from_layer_activations
 from .steering.formats import read_vector as read_vector
 from .steering.steered import steered as steered

@@ -61,6 +61,7 @@ FUNCTIONS: dict[type, str] = {
     steer.Make: "steer.make:make",
     steer.Eval: "steer.evaluate:evaluate",
     steer.Generate: "steer.generate:generate",
+    steer.Combine: "steer.combine:combine",
     steer.Export: "steer.convert:export_vector",
     steer.Import: "steer.convert:import_vector",
     Analyze: "recordings.command:show_analysis",

@@ -21,7 +21,7 @@ from lineament.files.writing import write_bytes
 
 SCHEMA = 1
 METADATA_KEY = "lineament_steering_vector"
-Position = Literal["last", "answer", "mean"]
+Position = Literal["last", "answer", "mean", "various"]
 Normalisation = Literal["none", "unit"]
 
 
@@ -32,14 +32,17 @@ class VectorTags:
     Attributes:
         model: name of the model. model_hash: hash over its weights, adapter included.
         n_layers: blocks of the model.
-        method: `caa`, `pca`, `probe`, `step` (shift by a weight step), or whatever another tool says.
+        method: `caa`, `pca`, `probe`, `step` (shift by a weight step), `combination` (a sum of vectors), or whatever
+            another tool says.
         contrast: `statement`, `answer`, or `` where there is none.
         site: output of the whole block, of its attention or of its MLP.
-        position: token it was read at: last of the prompt, the answer's, or the mean over all.
+        position: token it was read at: last of the prompt, the answer's, or the mean over all; `various` for a sum of
+            vectors that were read at different ones.
         normalisation: `none`, or `unit` (every direction has norm 1).
         data_hash: hash over the token rows and labels. n_examples: how many.
         template: how a statement became a prompt. model_type: what transformers calls the architecture.
         row_hashes: a short hash of each text it was made from, so that held-out data can be known to be new.
+        made_of: of a sum of vectors, their names and weights.
     """
 
     model: str = ""
@@ -55,6 +58,7 @@ class VectorTags:
     row_hashes: tuple[str, ...] = ()
     template: str = ""
     model_type: str = ""
+    made_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ class SteeringVector:
 
 def save_vector(vector: SteeringVector, path: Path) -> None:
     """Write a vector as safetensors; tags go to its metadata as JSON."""
-    tensors = {f"layer.{layer}": vector.directions[layer].float().contiguous().cpu() for layer in vector.layers}
+    # Copies, since safetensors refuses one tensor at two layers.
+    tensors = {f"layer.{layer}": vector.directions[layer].float().cpu().contiguous().clone() for layer in vector.layers}
     write_bytes(path, save(tensors, metadata={METADATA_KEY: tags_json(vector.tags)}))
 
 

@@ -1,4 +1,4 @@
-"""Flags of the five actions of `lineament steer`, which the tools take as they were parsed."""
+"""Flags of the six actions of `lineament steer`, which the tools take as they were parsed."""
 
 from __future__ import annotations
 
@@ -204,6 +204,42 @@ class Generate(ModelFlags):
 
 
 @dataclass(frozen=True)
+class Combine:
+    """Add several vectors up to one, with their lengths and cosines by layer."""
+
+    parts: Positional[tuple[str, ...]] = ()
+    """vectors and their weights, as joy.safetensors=1 formal.safetensors=-0.5"""
+    out: Path = Path("combined.safetensors")
+    """file of the sum"""
+    orthogonal: bool = False
+    """make the vectors orthogonal first, in the order given: each loses what it has along the earlier ones"""
+    layers: str = "all"
+    """all, which must be the same of every vector, or those to keep, such as 4,8-12"""
+    unit: bool = False
+    """scale the sum at every layer to norm 1"""
+    overwrite: bool = False
+    """replace a file that exists"""
+    quiet: bool = False
+    """do not say what to type next"""
+    debug: bool = False
+    """show tracebacks"""
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong before a file is read.
+
+        Raises:
+            InputError: names the flag, what was given and what is allowed.
+        """
+        parse_layers(self.layers, None)
+        if self.out.suffix != ".safetensors":
+            raise InputError(
+                f"--out must be a .safetensors file; got {self.out}. `lineament steer export` writes GGUF."
+            )
+        if self.out.exists() and not self.overwrite:
+            raise InputError(f"{self.out} exists; choose another name or add --overwrite.")
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a vector as a GGUF control vector for llama.cpp and repeng."""
 
@@ -239,7 +275,14 @@ class Import:
     """show tracebacks"""
 
 
-ACTIONS = {"make": Make, "eval": Eval, "generate": Generate, "export": Export, "import": Import}
+ACTIONS = {
+    "make": Make,
+    "eval": Eval,
+    "generate": Generate,
+    "combine": Combine,
+    "export": Export,
+    "import": Import,
+}
 
 
 def parse_layers(text: str, n_layers: int | None) -> tuple[int, ...]:
