@@ -10,11 +10,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+from chosen_settings import add_settings, settings_of
 
 from lineament.runs.folder import RunFolder
 from lineament.runs.job import make_problem, validate
-from lineament.settings.presets import resolve
-from lineament.settings.reading import parse_assignment
 from lineament.study.case import Case
 from lineament.study.horizon import why_not_a_task
 from lineament.study.points import DAMAGED, TRAINED
@@ -23,13 +22,10 @@ from lineament.study.study import prepare_study
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("problem", choices=["synthetic", "lm"])
-    parser.add_argument("--preset", default="quick")
+    add_settings(parser)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    changes = dict(parse_assignment(text) for text in options.set)
-    settings = resolve(options.problem, options.preset, [("--set", changes)])
+    settings = settings_of(options)
     validate(settings)
     torch.set_num_threads(settings.threads)
     recovery = settings.recovery

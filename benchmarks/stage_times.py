@@ -1,7 +1,7 @@
 """Where a run's time goes, and how near each stage is to the machine's limit.
 
     lineament run synthetic --preset quick --seeds 1 --threads 1 --out runs/timed --log-file progress.txt
-    python benchmarks/stage_times.py progress.txt synthetic
+    python benchmarks/stage_times.py progress.txt synthetic --threads 1
 
 A stage's time is from its first line to the next stage's first line, per seed; lines are written when a stage begins.
 Its limit is the floating-point work of its passes (as `--dry-run` counts them, each of one example forward and
@@ -17,12 +17,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from chosen_settings import add_settings, settings_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from lineament.runs.job import make_problem
 from lineament.runs.planning import plan
-from lineament.settings.presets import resolve
-from lineament.settings.reading import parse_assignment
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
 
@@ -90,16 +89,10 @@ def product_rate(n: int = 2048, rounds: int = 5) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("progress", type=Path)
-    parser.add_argument("problem", choices=["synthetic", "lm"])
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_settings(parser)
     options = parser.parse_args()
-    changes = dict(parse_assignment(text) for text in options.set)
-    settings = resolve(
-        options.problem, options.preset, [("--set", changes), ("--threads", {"threads": options.threads})]
-    )
-    torch.set_num_threads(options.threads)
+    settings = settings_of(options)
+    torch.set_num_threads(settings.threads)
     rate, flops, passes = product_rate(), flops_per_example(settings), planned_passes(settings)
     times = stage_times(options.progress.read_text().splitlines())
     stages = list(dict.fromkeys(stage for of_seed in times.values() for stage in of_seed))

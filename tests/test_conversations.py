@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
 from datasets import Dataset
 from families import WORDS, write_family
 from transformers import AutoTokenizer
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer
 from lineament.errors import InputError
 from lineament.problems.conversations import Turn
 from lineament.problems.encoding import Encoder
-from lineament.problems.labelled_data import Completion, Pair, read_contrast, read_labelled
+from lineament.problems.labelled_data import Completion, Pair, read_contrast, read_labelled, read_task
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.statements import Statement
 from lineament.problems.token_rows import TokenRows
@@ -41,6 +42,7 @@ def answer(content: str) -> list[dict[str, str]]:
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -48,6 +50,11 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_family("gpt2", tmp_path_factory.mktemp("model") / "gpt2")
+
+
+def problem_on(model: Path, data: Path) -> LanguageModelProblem:
+    keys = {"model.name": str(model), "task.data": str(data), "task.names": [data.stem]}
+    return LanguageModelProblem(resolve("lm", "quick", [("test", {**keys, "task.evaluation_examples": 8})]), seed=0)
 
 
 def encoder(model: Path, template: str | None) -> Encoder:
@@ -125,6 +132,37 @@ def test_preferences_in_plain_text_are_as_any_answer_pair(tmp_path: Path) -> Non
         read_contrast(write(tmp_path / "b.jsonl", rows[0], {"prompt": "Shall I?", "chosen": "No.", "rejected": "Yes."}))
     (tmp_path / "a.csv").write_text("prompt,chosen,rejected\nShall I?,Yes.,No.\n")
     assert read_contrast(tmp_path / "a.csv").items == found.items[:1]
+
+
+@pytest.mark.parametrize("said", ["preference", "pair"])
+def test_a_task_learns_the_chosen_of_many_answers(said: str, model: Path, tmp_path: Path) -> None:
+    """What `run` makes of them: the same rows, splits and targets as completions of the chosen answers."""
+    names = {"preference": ("chosen", "rejected"), "pair": ("matching", "not_matching")}[said]
+    asked = [f"What is {i}?" for i in range(60)]
+    rows = [dict(zip(("prompt", *names), (q, f"It is {i}.", "Nothing."), strict=True)) for i, q in enumerate(asked)]
+    repeated = {**rows[0], names[1]: "Nobody knows."}
+    one = write(tmp_path / "many" / "mine.jsonl", *rows, repeated)
+    plain = [{"prompt": q, "completion": f"It is {i}."} for i, q in enumerate(asked)]
+    problems = [problem_on(model, data) for data in (one, write(tmp_path / "plain" / "mine.jsonl", *plain))]
+    for part in ("evaluation", "train"):
+        own, wanted = (getattr(problem.statements("mine"), part) for problem in problems)
+        assert own == wanted
+    for field in ("input_ids", "targets", "positions"):
+        own, wanted = (getattr(problem.fixed("mine", "evaluation"), field) for problem in problems)
+        assert torch.equal(own, wanted)
+    assert any("learns the 60 chosen" in note and str(one) in note for note in problems[0].notes)
+    assert not any("chosen" in note for note in problems[1].notes)
+    assert read_contrast(one).is_pairs, "steering takes them as they are"
+
+
+def test_two_answers_for_all_rows_stay_a_choice(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Is it {i}?", "chosen": ("Yes.", "No.")[i % 2], "rejected": ("No.", "Yes.")[i % 2]}
+        for i in range(80)
+    ]
+    found = read_task(write(tmp_path / "mine.jsonl", *rows))
+    assert found.is_pairs
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from lineament.claims.verdict import Bounds
 from lineament.records import Label, Quantity
 
 NAME = "random_search"
-# The step sigma is named by the share of the gain that curvature should take there.
-SMALL_COST, THEOREM_COST = 0.01, 0.25
+# A step sigma is named by the share of the gain that curvature should take there.
+SMALL_COST = 0.01
 # Where curvature costs half of the gain a prediction has most to be wrong about: this slope is the claim's own.
 SLOPE_COSTS = ("0.5", "0.1", "0.01")
 
@@ -54,6 +54,7 @@ def _measure_theorem(e: Evidence) -> Measured | None:
     if not figures:
         return None
     draws = sorted({int(q.labels["draws"]) for q in figures if "draws" in q.labels})
+    cost = float(figures[0].labels["cost"])  # of the step at which the ratio was measured
     errors = [q.stderr for q in figures if q.stderr is not None]
     return Measured(
         over_seeds(ratios.values()),
@@ -64,7 +65,7 @@ def _measure_theorem(e: Evidence) -> Measured | None:
             "draws": draws,
             "standard_error_within_a_seed": mean_or_none(errors),
             "linear_by_space": _by_space(e, "ratio_linear", SMALL_COST, n),
-            "second_order_by_space_at_half_best_sigma": _by_space(e, "ratio_second_order", THEOREM_COST, n),
+            "second_order_by_space_at_half_best_sigma": _by_space(e, "ratio_second_order", cost, n),
             "departure_sigma_by_space": _departures(e, n),
         },
     )

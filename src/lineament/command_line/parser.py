@@ -1,4 +1,10 @@
-"""The command line to the dataclass of a command: one message that says what to do for whatever does not fit."""
+"""The command line to the dataclass of a command: one message that says what to do for whatever does not fit.
+
+argparse could stand under it, with shtab for completions. Tried in November 2026: this module stayed as long as it is
+(123 lines for 121), since argparse took the place of one loop, and had to be told as much again: our sentences instead
+of its own, flags between arguments, words after `--`, lists that begin with a minus, and that `--no-order` is a flag of
+that name and switches nothing off. It also refused a value that begins with two dashes, such as a prompt.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import string
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lineament.errors import InputError
@@ -110,6 +110,7 @@ class LabelledData:
     Attributes:
         name: the file's name without its suffix. lines: where each item stands in the file, from 1.
         n_repeated: rows that are left out, since an earlier one is the same in all that is read of them.
+        reading: how a task reads the rows, where that is not as they stand.
     """
 
     name: str
@@ -117,13 +118,14 @@ class LabelledData:
     items: tuple[Item, ...]
     lines: tuple[int, ...]
     n_repeated: int = 0
+    reading: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done with the rows that a user may not expect, one sentence each."""
-        if not self.n_repeated:
-            return ()
-        return (f"{self.path}: {self.n_repeated} rows that repeat an earlier one word by word are counted once",)
+        repeated = f"{self.n_repeated} rows that repeat an earlier one word by word are counted once"
+        said = ((repeated if self.n_repeated else ""), self.reading)
+        return tuple(f"{self.path}: {words}" for words in said if words)
 
     @property
     def is_pairs(self) -> bool:
@@ -151,6 +153,29 @@ def read_labelled(source: Path | str) -> LabelledData:
     found = LabelledData(data.name, Path(data.source), tuple(lines), tuple(lines.values()), n_repeated)
     _require_distinct(found, data)
     return found
+
+
+def read_task(source: Path | str) -> LabelledData:
+    """Read rows as a task learns them: pairs with more than two answers in all as completions by the matching answer.
+
+    A task is judged between two answers for all rows; preferences with an answer of their own in each row have none.
+
+    Raises:
+        InputError: see `read_labelled`.
+    """
+    data = read_labelled(source)
+    pairs = {item: line for item, line in zip(data.items, data.lines, strict=True) if isinstance(item, Pair)}
+    n_answers = len({answer for pair in pairs for answer in (pair.matching, pair.not_matching)})
+    if n_answers <= 2:
+        return data
+    lines: dict[Item, int] = {}
+    for pair, line in pairs.items():
+        lines.setdefault(Completion(pair.text, pair.matching, pair.group, pair.turns), line)
+    reading = (
+        f"{n_answers} different answers are more than a task can be judged between, so it learns the {len(lines)} "
+        "chosen (matching) ones, as completions, and leaves the others out"
+    )
+    return replace(data, items=tuple(lines), lines=tuple(lines.values()), reading=reading)
 
 
 def read_contrast(source: Path | str) -> LabelledData:

@@ -28,7 +28,7 @@ from lineament.problems.adapters import (
 from lineament.problems.encoding import PROMPT, EncodedPairs, Encoder, Example
 from lineament.problems.factory import Factory
 from lineament.problems.frozen_linear import quicken
-from lineament.problems.labelled_data import Item, LabelledData, Pair, Passage, read_labelled
+from lineament.problems.labelled_data import Item, LabelledData, Pair, Passage, read_task
 from lineament.problems.loading import load_model
 from lineament.problems.neutral_text import NEUTRAL_TEXTS
 from lineament.problems.problem import SPLITS, Batch, Problem, Split, at_positions, chosen_device, padded_rows
@@ -65,7 +65,7 @@ class LanguageModelProblem(Problem):
     def __init__(self, settings: Settings, seed: int, *, for_study: bool = True) -> None:
         self.streams = Streams(seed).child("lm")
         self.tasks = statement_task_names(settings)
-        data = read_labelled(settings.task.data) if settings.task.data else None
+        data = read_task(settings.task.data) if settings.task.data else None
         self._pairs_task = data.name if data and data.is_pairs else None
         if data and not data.is_labelled and data.name in settings.task.targets and "steering" in settings.measure:
             raise InputError(f"{data.path} has no two labels to steer between; leave steering out of --measure.")
@@ -189,7 +189,6 @@ class LanguageModelProblem(Problem):
         return found
 
     def _split_data(self, data: LabelledData, n: int, length: int, generator: np.random.Generator) -> Splits[Any]:
-        _require_two_answers(data)
         if data.is_labelled:
             return split(data.items, n, generator)  # type: ignore[arg-type]
         if not isinstance(data.items[0], Passage):
@@ -222,16 +221,6 @@ def statement_task_names(settings: Settings) -> tuple[str, ...]:
         if name not in known:
             raise unknown_name("task", name, known)
     return tuple(name for name in known if not settings.task.names or name in settings.task.names)
-
-
-def _require_two_answers(data: LabelledData) -> None:
-    """Refuse data of more than two answers: they can be steered with, but a task is judged between two."""
-    found = {answer for item in data.items if isinstance(item, Pair) for answer in (item.matching, item.not_matching)}
-    if len(found) > 2:
-        raise InputError(
-            f"{data.path} has {len(found)} different answers ({', '.join(sorted(found)[:4])}, ...); a task needs two. "
-            "`lineament steer make` takes such data as they are."
-        )
 
 
 @contextmanager
