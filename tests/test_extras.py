@@ -37,7 +37,7 @@ def asked_packages() -> Iterator[tuple[str, str]]:
 
 def test_every_package_that_is_asked_for_is_in_its_extra_and_in_no_core() -> None:
     asked = set(asked_packages())
-    assert {extra for _, extra in asked} == {"steer", "search", "sweep", "data", "notebook"}
+    assert {extra for _, extra in asked} == {"steer", "search", "sweep", "data", "notebook", "figures"}
     for module, extra in asked:
         name = DISTRIBUTIONS.get(module, module)
         assert any(re.match(rf"{name}\b", text) for text in EXTRAS[extra]), (module, extra)
@@ -57,6 +57,7 @@ def test_all_and_the_tests_have_every_extra() -> None:
         ("pyarrow", "sweep", ["run", "synthetic", "--preset", "quick", "--vary", "recovery.lr=1e-3,2e-3"]),
         ("pyarrow", "data", ["run", "lm", "--data", "rows.parquet", "--preset", "quick"]),
         ("datasets", "data", ["run", "lm", "--data", "hf:boolq", "--preset", "quick"]),
+        ("resvg_py", "figures", ["report", "runs/demo", "--figures", "pictures"]),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,17 @@ class Record:
         """File name without suffix."""
         return f"{self.measurement}-{safe_name(self.target)}-seed{self.seed}"
 
+    @cached_property
+    def _by_name(self) -> Mapping[str, Sequence[Quantity]]:
+        """The quantities of each name: a report asks for them thousands of times."""
+        found: dict[str, list[Quantity]] = {}
+        for quantity in self.quantities:
+            found.setdefault(quantity.name, []).append(quantity)
+        return found
+
     def select(self, name: str, **labels: Label) -> Iterator[Quantity]:
         """Yield every quantity of this name that carries these labels."""
-        return (found for found in self.quantities if found.matches(name, **labels))
+        return (found for found in self._by_name.get(name, ()) if found.matches(name, **labels))
 
     def value(self, name: str, **labels: Label) -> float | None:
         """Return the value of the one quantity that matches, or None if it is absent or undefined.

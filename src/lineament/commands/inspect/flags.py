@@ -11,10 +11,17 @@ from lineament.command_line.markers import Positional
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html again from records; needs no model."""
+    """Write report.html again from records, and its pictures as files; needs no model and no browser."""
 
     run: Positional[Path]
     """folder of a run, a sweep, an analysis or a composition"""
+    figures: Path | None = None
+    """also write every picture of the report into this folder, as SVG and PNG with title and caption; other files in it
+    stay"""
+    figure_kind: Literal["svg", "png"] | None = None
+    """write pictures of this kind alone; default both"""
+    quiet: bool = False
+    """no progress"""
 
 
 @dataclass(frozen=True)
