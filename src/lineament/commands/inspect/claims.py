@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from lineament.claims.claims_file import read_claims, read_sweep
 from lineament.claims.verdict import Claim
 from lineament.commands.inspect.flags import Claims, Compare
+from lineament.commands.inspect.kinds import no_verdicts
 from lineament.commands.terminal import console
 from lineament.commands.verdict_tables import claims_table, sweep_table
-from lineament.errors import InputError
+from lineament.files.folders import IDENTITY
 from lineament.files.reading import read_json
+from lineament.files.schemas import read_ours
 from lineament.records import target_words
 from lineament.runs.folder import RunFolder
 from lineament.runs.sweep.folder import SweepFolder
-from lineament.settings.plain import flattened
-from lineament.settings.settings import Settings
+from lineament.settings.plain import flattened, to_dict
+from lineament.settings.words import value_words
+
+# Settings that mean nothing where model and examples were given in memory.
+IN_MEMORY = ("problem", "preset", "model", "task", "training")
 
 
 def claims(flags: Claims) -> int:
@@ -45,14 +51,14 @@ def compare(flags: Compare) -> int:
         name, task = key
         table.add_row(name, target_words(task), *(_short(by_key.get(key)) for by_key in pairs))
     console.print(table)
-    for line in _differences(RunFolder(flags.first).settings(), RunFolder(flags.second).settings()):
+    for line in _differences(*(facts_of(run) for run in (flags.first, flags.second))):
         console.print(line)
     return 0
 
 
 def _claims_of(path: Path) -> list[Claim]:
     if not (path / "claims.json").exists():
-        raise InputError(f"{path} holds no claims.json, so it is no finished run. `lineament runs` lists runs.")
+        raise no_verdicts(path)
     return read_claims(path)
 
 
@@ -64,6 +70,16 @@ def _short(claim: Claim | None) -> str:
     return f"{measured}{interval} {claim.verdict}"
 
 
-def _differences(first: Settings, second: Settings) -> list[str]:
-    a, b = (dict(flattened(asdict(settings))) for settings in (first, second))
-    return [f"{key}: {a[key]} | {b[key]}" for key in a if a[key] != b[key]]
+def facts_of(path: Path) -> dict[str, Any]:
+    """Return what a run or a folder of `lineament.measure` was made with: dotted key -> value."""
+    identity = path / IDENTITY
+    if RunFolder(path).config.exists() or not identity.exists():
+        return dict(flattened(to_dict(RunFolder(path).settings())))
+    body = read_ours(identity, {1: "identity"}, "Measure into another folder.")
+    # a model and examples in memory have no settings of their own
+    held = {key: value for key, value in flattened(body["settings"]) if key.partition(".")[0] not in IN_MEMORY}
+    return {**held, "model.name": body["model"], "task.names": body["tasks"]}
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return [f"{key}: {value_words(a[key])} | {value_words(b[key])}" for key in a if key in b and a[key] != b[key]]

@@ -36,7 +36,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Runs:
-    """List the runs below a folder."""
+    """List the runs below a folder, and sweeps, analyses, compositions, searches, recordings and what measure left."""
 
     root: Positional[Path] = Path("runs")
     """folder to look in"""
@@ -47,9 +47,9 @@ class Compare:
     """Show two runs' claims side by side, and the settings in which they differ."""
 
     first: Positional[Path]
-    """run folder"""
+    """folder of a run, of a sweep's cell or of `lineament.measure`"""
     second: Positional[Path]
-    """run folder"""
+    """folder of another one"""
 
 
 @dataclass(frozen=True)
