@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from lineament.advice.inside import Inside, Plane, best_of, step_factors, trained_inside
+from lineament.advice.options import CheckOptions
 from lineament.advice.run import CheckedRun
 from lineament.advice.span_check import blind_basis
 from lineament.advice.training import recovery_training
@@ -116,7 +117,7 @@ def prepared(case: Case) -> tuple[CheckedRun, Study]:
     study = prepare_study(case)
     trajectory = study.trajectory
     rule = trajectory.optimizer.groups[0].rule
-    return CheckedRun.of(trajectory, recovery_training(case), rule, seed=case.seed), study
+    return CheckedRun.of(trajectory, recovery_training(case), rule, CheckOptions(seed=case.seed)), study
 
 
 def basis(run: CheckedRun, study: Study, name: str, rank: int) -> Basis:

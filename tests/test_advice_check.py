@@ -24,7 +24,7 @@ from lineament.advice.run import CheckedRun
 from lineament.advice.training import Training
 from lineament.bases import Basis, from_vectors
 from lineament.claims.advice import advise, remarks
-from lineament.claims.advice_line import Advice
+from lineament.claims.advice_line import Advice, why_untested
 from lineament.errors import InputError, NonFiniteError
 from lineament.measurements.recording.analysis import analyze_recording
 from lineament.measurements.recording.options import AnalysisOptions
@@ -113,7 +113,19 @@ def record_of(
     save: Callable[[Record], object] = lambda record: None,
 ) -> Record:
     begun = begin_check(trajectory, own, analysis, OPTIONS, check, earlier=earlier)
-    return check_recording(trajectory, own, begun, advise([analysis, begun]), OPTIONS, check, save=save)
+    return check_recording(trajectory, own, begun, advise([analysis, begun.record]), OPTIONS, check, save=save)
+
+
+def test_spans_of_dw_stay_untested_and_say_why(tmp_path: Path) -> None:
+    run = rank_run(tmp_path / "rows", with_values(3.0, 2.0))
+    lines = [line for line in check_advice(tmp_path / "rows", run.training, options=OPTIONS) if line.testable]
+    spans = [line for line in lines if line.quantity == "steps_to_span" and not line.no_advice]
+    of_dw = [line for line in spans if line.labels["space_of"] == "lora_effective"]
+    assert of_dw
+    assert {line.standing for line in of_dw} == {"untested"}
+    assert why_untested(lines) == [of_dw[0].no_test]
+    assert "no training can be held in a span of dW" in of_dw[0].no_test
+    assert why_untested([line for line in lines if line not in of_dw]) == []
 
 
 def test_a_test_of_another_recording_does_not_count(tmp_path: Path) -> None:
@@ -136,6 +148,36 @@ def test_a_check_goes_on_with_what_an_earlier_one_left(tmp_path: Path) -> None:
     assert record_of(run.trajectory, run.training, analysis, none).value("rank_cost", statistic="k90") is None
     other = record_of(run.trajectory, run.training, analysis, replace(none, seed=1), whole)
     assert not list(other.select("rank_cost"))  # made otherwise, so it does not count
+
+
+def test_a_check_of_refreshing_goes_on_after_one_of_ranks(tmp_path: Path) -> None:
+    """The first check needs no gradients; the second makes them, and keeps what the first one tested."""
+    run = rank_run(tmp_path / "rows", with_values(3.0, 2.0))
+    analysis, first = checked(run)
+    refresh = CheckOptions(tests=("refresh",))
+    begun = begin_check(run.trajectory, run.training, analysis, OPTIONS, refresh, earlier=first).record
+    alone = begin_check(run.trajectory, run.training, analysis, OPTIONS, refresh).record
+    assert list(begun.select("rank_cost")) == list(first.select("rank_cost"))
+    assert list(begun.select("refresh_lag")) == list(alone.select("refresh_lag"))
+    assert any(begun.select("refresh_lag"))
+    again = begin_check(run.trajectory, run.training, analysis, OPTIONS, refresh, earlier=begun).record
+    assert again == begun
+
+
+def test_both_ends_are_evaluated_once(tmp_path: Path) -> None:
+    run, asked = rank_run(tmp_path / "rows", with_values(3.0, 2.0)), 0
+
+    def counted() -> Tensor:
+        nonlocal asked
+        asked += 1
+        return run.training.held_out()
+
+    own = replace(run.training, held_out=counted)
+    check_advice(tmp_path / "rows", own, options=OPTIONS, check=CheckOptions(tests=()))
+    assert asked == 2
+    ranks = len({line.labels["statistic"] for line in advise(checked(run)) if line.quantity == "mean_module_rank"})
+    check_advice(tmp_path / "rows", own, options=OPTIONS, check=RANKS)
+    assert asked == 2 + 2 + 2 * ranks  # each rank is evaluated with its largest directions, and with others
 
 
 def test_over_recordings_the_interval_is_student_t(tmp_path: Path) -> None:
@@ -349,7 +391,7 @@ def test_gradients_that_are_made_again_are_those_that_would_have_been_recorded(
         trajectory = recorded(tmp_path / str(gradients), own, optimizer, 60, gradients=gradients)
         analysis = analyze_recording(trajectory, "layer", 0, OPTIONS)
         check = CheckOptions(tests=("refresh",))
-        begun = begin_check(trajectory, own, analysis, OPTIONS, check)
+        begun = begin_check(trajectory, own, analysis, OPTIONS, check).record
         assert bool(list(begun.select("refresh_lag"))) != gradients
         lines = [line for line in advise([analysis, begun]) if line.quantity == "refresh_lag"]
         figures.append([(line.value, line.low, line.reason, line.null) for line in lines])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from families import write_data, write_family
@@ -13,6 +14,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, default_data_collator
 
 from lineament import cli
+from lineament.files.reading import read_json
+from lineament.files.schemas import FOLDER as SCHEMAS
 from lineament.integrations.trainer_callback import LineamentCallback
 from lineament.problems.labelled_data import read_labelled
 from lineament.problems.language_model import LanguageModelProblem
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 def bodies(out: Path) -> list[dict[str, Any]]:
     body = json.loads((out / "advice.json").read_text())
-    assert body["schema"] == 2
+    jsonschema.validate(body, read_json(SCHEMAS / "advice.schema.json"))
     lines: list[dict[str, Any]] = body["advice"]
     return lines
 
@@ -140,4 +143,5 @@ def test_a_recording_of_the_trainer_is_tested_on_the_model_and_data_that_are_nam
         if line["tested"]:
             assert all(part["holds"] is not None for part in line["tested"]["conditions"])
     assert "training only these" in printed
+    assert "untested: a sum of dW is no sum of its factors" in printed
     assert "random directions" in printed

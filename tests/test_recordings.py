@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,8 @@ from torch import nn
 from lineament import cli
 from lineament.claims.advice import advise
 from lineament.errors import InputError
+from lineament.files.reading import read_json
+from lineament.files.schemas import FOLDER as SCHEMAS
 from lineament.measurements.recording.analysis import (
     Companions,
     analyze_recording,
@@ -235,7 +238,9 @@ def test_command_line_writes_records_advice_and_report(tmp_path: Path, capsys: p
     assert "recorded training of" in page
     assert "<dt>recordings</dt><dd>1 (no interval over recordings)</dd>" in page
     assert "Advice, and how it stood its test" in page
-    assert json.loads((out / "advice.json").read_text())["advice"]
+    body = json.loads((out / "advice.json").read_text())
+    assert body["advice"]
+    jsonschema.validate(body, read_json(SCHEMAS / "advice.schema.json"))
     assert "\n* " not in printed
     assert cli.main(["advise", str(tmp_path / "rows"), "--quiet", "--window", "4", "--plane-rank", "2"]) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import asdict, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import pytest
 from geometry_records import READ, summaries
 from sweep_records import write_sweep
 
+from lineament.claims.advice_line import Advice
+from lineament.claims.advice_tests import Condition as AdviceCondition
+from lineament.claims.advice_tests import Tested as WasTested
 from lineament.claims.claims_file import write_claims
 from lineament.claims.registry import CLAIMS
 from lineament.files.reading import read_json
@@ -235,6 +239,68 @@ def test_wrong_figures_are_refused(change: dict[str, Any], tmp_path: Path) -> No
     assert valid("record", body)
     body["figures"][0] |= change
     assert not valid("record", body)
+
+
+def told(**change: Any) -> dict[str, Any]:
+    """What advice.json holds: a line that was tested, one that was not, and one without a value."""
+    parts = (AdviceCondition("more than random directions", 0.1, 0.2, True), AdviceCondition("more", None, None, None))
+    test = WasTested(None, "20 numbers", 0.9, None, None, "2 recordings", 0.1, 0.2, "span_returned", parts)
+    line = Advice("Span", "50 %", 20.0, 1.0, 30.0, "3 recordings", None, "steps", "steps_to_span(share=0.5)", **{
+        "quantity": "steps_to_span", "labels": {"share": 0.5, "basis": "prefix"}, "tested": test, "testable": True,
+        "says": "the first 20 steps span 50 %", "blind": 40.0,
+    })  # fmt: skip
+    censored = replace(line, value=None, low=None, high=None, reason="> 40 (largest lag)", tested=None)
+    described = replace(line, tested=None, testable=False)
+    lines = (replace(line, **change), replace(line, tested=None, no_test="none can be made"), censored, described)
+    bodies = [{"target": "sort", **asdict(one), "standing": one.standing} for one in lines]
+    return {"schema": 2, "advice": json.loads(json.dumps(bodies))}
+
+
+def test_advice_is_described() -> None:
+    jsonschema.validate(told(), schema("advice"))
+    known = {field.name for field in fields(Advice)} | {"target", "standing"}
+    assert known == set(schema("advice")["$defs"]["line"]["required"])
+    assert {field.name for field in fields(WasTested)} == set(schema("advice")["$defs"]["tested"]["required"])
+    for field in known:
+        torn = told()
+        del torn["advice"][0][field]
+        assert not valid("advice", torn), field
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"standing": "passed", "tested": None},
+        {"standing": "held"},
+        {"testable": False},
+        {"value": None},
+        {"value": "20"},
+        {"labels": {"share": [1]}},
+        {"tested": {}},
+        {"extra": 1},
+    ],
+)
+def test_wrong_advice_is_refused(change: dict[str, Any]) -> None:
+    body = told()
+    body["advice"][0] |= change
+    assert not valid("advice", body)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("tested", {"value": None}),
+        ("tested", {"passed": "yes"}),
+        ("tested", {"conditions": []}),
+        ("conditions", {"holds": True, "low": None}),
+        ("conditions", {"extra": 1}),
+    ],
+)
+def test_wrong_tests_of_advice_are_refused(part: str, change: dict[str, Any]) -> None:
+    body = told()
+    tested = body["advice"][0]["tested"]
+    (tested if part == "tested" else tested["conditions"][0]).update(change)
+    assert not valid("advice", body)
 
 
 @pytest.fixture(scope="module")

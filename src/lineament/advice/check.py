@@ -13,6 +13,7 @@ from pathlib import Path
 from lineament.advice import rank_check, refresh_check, span_check
 from lineament.advice.gradients import retention_made_again
 from lineament.advice.inside import first_update_cosine
+from lineament.advice.loss_drop import LossDrop
 from lineament.advice.options import CheckOptions
 from lineament.advice.run import CheckedRun, Progress
 from lineament.advice.training import Training
@@ -46,6 +47,19 @@ HEAD = ("recorded", "checked", "run_loss", "run_drop", "first_update_cosine", *r
 # Given each test's record as it grows, so that a check that is cut short goes on where it was.
 Save = Callable[[Record], object]
 Labels = dict[str, Label]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A check that has tested nothing yet, or that goes on with what an earlier one left.
+
+    Attributes:
+        record: what is known so far.
+        drop: held-out losses at both ends of the recording, so that they are evaluated once.
+    """
+
+    record: Record
+    drop: LossDrop
 
 
 @dataclass(frozen=True)
@@ -111,14 +125,14 @@ def _checked(
 ) -> list[Advice]:
     """Analyze replicates, and test what is advised from all of them on each."""
     target = str(runs[0][0].about.get("task", "recording"))
-    analyses, begun = list[Record](), list[Record]()
+    analyses, begun = list[Record](), list[Begun]()
     for number, (trajectory, training) in enumerate(runs):
         analyses.append(analyze_recording(trajectory, target, number, options))
         begun.append(begin_check(trajectory, training, analyses[-1], options, check, progress=progress))
-    lines = advise([*analyses, *begun])
+    lines = advise([*analyses, *(one.record for one in begun)])
     tests = [
-        check_recording(trajectory, training, record, lines, options, check, progress=progress)
-        for (trajectory, training), record in zip(runs, begun, strict=True)
+        check_recording(trajectory, training, one, lines, options, check, progress=progress)
+        for (trajectory, training), one in zip(runs, begun, strict=True)
     ]
     return advise([*analyses, *tests])
 
@@ -147,8 +161,8 @@ def begin_check(
     *,
     earlier: Record | None = None,
     progress: Progress = silent,
-) -> Record:
-    """Return the record of a check that has tested nothing yet: both ends, and gradients where none were recorded.
+) -> Begun:
+    """Begin a check, which tests nothing yet: evaluate both ends, and make gradients where none were recorded.
 
     Args:
         analysis: of this recording. options: of the analysis. check: how tests are made.
@@ -158,18 +172,19 @@ def begin_check(
     with _at_work(trajectory, training, options, check) as run:
         record = _begun(run, analysis, check)
         if earlier is not None and earlier.quantities[: len(record.quantities)] == record.quantities:
-            return replace(earlier, config_hash=record.config_hash)
-        if trajectory.gradients is not None or "refresh" not in check.tests:
-            return record
-        tell = _teller(progress, "making gradients again", 0, trajectory.n_steps)
-        made = retention_made_again(run, options, tell)
-        return replace(record, quantities=(*record.quantities, *made))
+            record = replace(earlier, config_hash=record.config_hash)
+        known = trajectory.gradients is not None or any(record.select("refresh_lag"))
+        if not known and "refresh" in check.tests:
+            tell = _teller(progress, "making gradients again", 0, trajectory.n_steps)
+            made = retention_made_again(run, options, tell)
+            record = replace(record, quantities=(*record.quantities, *made))
+        return Begun(record, run.drop)
 
 
 def check_recording(
     trajectory: Trajectory,
     training: Training,
-    begun: Record,
+    begun: Begun,
     lines: Sequence[Advice],
     options: AnalysisOptions,
     check: CheckOptions | None = None,
@@ -186,9 +201,9 @@ def check_recording(
         save: given the record after each test.
     """
     check = check or CheckOptions()
-    with _at_work(trajectory, training, options, check) as run:
-        known = begun.quantities
-        record = replace(begun, quantities=tuple(one for one in known if one.name in HEAD))
+    with _at_work(trajectory, training, options, check, begun.drop) as run:
+        known = begun.record.quantities
+        record = replace(begun.record, quantities=tuple(one for one in known if one.name in HEAD))
         todo = [(work, _found(known, work)) for work in _works(run, lines)]
         todo = [(work, found) for work, found in todo if found or work.topic in check.tests]
         done, total = 0, max(1, sum(work.steps for work, found in todo if not found))
@@ -204,14 +219,18 @@ def check_recording(
 
 @contextmanager
 def _at_work(
-    trajectory: Trajectory, training: Training, options: AnalysisOptions, check: CheckOptions
+    trajectory: Trajectory,
+    training: Training,
+    options: AnalysisOptions,
+    check: CheckOptions,
+    drop: LossDrop | None = None,
 ) -> Iterator[CheckedRun]:
     """Give the run to tests; the model's weights and gradients, and torch's random state, come back."""
     with own_random_state():
         space = training.space_of(trajectory)
         with space.restored(), own_gradients(space.tensors):
             rule = optimizer_of(trajectory, options).groups[0].rule
-            yield CheckedRun.of(trajectory, training, rule, seed=check.seed, repeats=check.repeats)
+            yield CheckedRun.of(trajectory, training, rule, check, drop)
 
 
 def _works(run: CheckedRun, lines: Sequence[Advice]) -> Iterator[Work]:

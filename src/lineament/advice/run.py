@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from lineament.advice.loss_drop import LossDrop
+from lineament.advice.loss_drop import LossDrop, Losses
+from lineament.advice.options import CheckOptions
 from lineament.advice.training import Training
 from lineament.parameters import ParameterSpace
 from lineament.streams import Streams
@@ -56,21 +57,26 @@ class CheckedRun:
 
     @classmethod
     def of(
-        cls, trajectory: Trajectory, training: Training, rule: UpdateRule, *, seed: int = 0, repeats: int = 3
+        cls,
+        trajectory: Trajectory,
+        training: Training,
+        rule: UpdateRule,
+        check: CheckOptions | None = None,
+        drop: LossDrop | None = None,
     ) -> CheckedRun:
-        """Take both ends of the recording and evaluate them.
+        """Take both ends of the recording, and evaluate them unless their losses are known.
+
+        Args:
+            drop: held-out losses of this training at both ends, where they were evaluated before.
 
         Raises:
             InputError: a sketched recording, or a training of other parameters.
         """
+        check = check or CheckOptions()
         space = training.space_of(trajectory)
         start, end = trajectory.start().double(), trajectory.position(trajectory.n_steps)
-        losses = []
-        for theta in (start, end):
-            with space.temporarily(theta):
-                losses.append(training.held_out_losses().numpy())
-        drop = LossDrop(losses[0], losses[1], seed)
-        return cls(trajectory, training, space, start, end, drop, rule, seed, repeats)
+        drop = drop or LossDrop(*(_losses_at(training, space, theta) for theta in (start, end)), check.seed)
+        return cls(trajectory, training, space, start, end, drop, rule, check.seed, check.repeats)
 
     @property
     def n_steps(self) -> int:
@@ -95,7 +101,7 @@ class CheckedRun:
         """Return the held-out losses at the model's present weights."""
         return self.training.held_out_losses().numpy()
 
-    def held_out_at(self, theta: Tensor) -> Float64[np.ndarray, " n_examples"]:
-        """Return the held-out losses at theta, (n_params,)."""
-        with self.space.temporarily(theta):
-            return self.held_out()
+
+def _losses_at(training: Training, space: ParameterSpace, theta: Tensor) -> Losses:
+    with space.temporarily(theta):
+        return training.held_out_losses().numpy()

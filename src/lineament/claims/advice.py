@@ -35,6 +35,7 @@ SAME = 0.999
 
 
 SPAN = "First steps that span the run"
+NO_SPAN_TEST = "a sum of dW is no sum of its factors, so that no training can be held in a span of dW"
 REFRESH = "How long a plane of gradients is of use"
 OVERLAP = "How long a plane of directions stays the same"
 PHASES = {"early": " early in the run", "late": " later", "all": ""}
@@ -116,6 +117,8 @@ def _spans(records: Sequence[Record], tests: Sequence[Record]) -> Iterator[Advic
                     line = replace(line, testable=True, tested=found)
                     if space_of == "parameters":
                         line = replace(line, says=_says_span(line, steps, float(share)))
+                    else:
+                        line = replace(line, no_test=NO_SPAN_TEST)
                 yield line
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lineament.claims.advice_tests import Tested
@@ -23,6 +23,7 @@ class Advice:
         quantity, labels: the same figure, for programs.
         tested: what its test gave; None where it was not tested.
         testable: whether it is advice that has a test; controls and what is only described have none.
+        no_test: why advice stays untested, where no test of it can be made.
         says: the line in words, with its figures; empty where it is no news.
         of_rank: rank of the planes that it speaks of; None where it speaks of none.
     """
@@ -44,6 +45,7 @@ class Advice:
     testable: bool = False
     says: str = ""
     of_rank: Label | None = None
+    no_test: str = ""
 
     @property
     def no_advice(self) -> str | None:
@@ -78,6 +80,11 @@ class Advice:
         missed = [f"{one.text}: {_held(one.holds)}" for one in self.tested.conditions if one.holds is not True]
         parts = f" ({'; '.join(missed)})" if missed and self.tested.value is not None else ""
         return f"{said} {self.standing.capitalize()}: {self.tested.text}{parts}."
+
+
+def why_untested(lines: Iterable[Advice]) -> list[str]:
+    """Return why some of these lines stay untested although they are advice, each reason once."""
+    return list(dict.fromkeys(line.no_test for line in lines if line.no_test and line.standing == "untested"))
 
 
 def with_interval(line: Advice) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lineament.advice.check import begin_check, check_recording, require_checkable
+from lineament.advice.check import Begun, begin_check, check_recording, require_checkable
 from lineament.advice.options import CheckOptions
 from lineament.advice.training import Training, recovery_training, task_training
 from lineament.claims.advice import advise
@@ -81,7 +81,7 @@ def check_recordings(
     """
     check = CheckOptions(seed=flags.seed, tests=flags.topics)
     loaded = _Loaded(sources)
-    begun = dict[Path, Record]()
+    begun = dict[Path, Begun]()
     for path, analysis in analyses.items():
         progress = partial(show, f"{analysis.target}, seed {analysis.seed}")
         known = [one for one in earlier if (one.target, one.seed) == (analysis.target, analysis.seed)]
@@ -90,15 +90,17 @@ def check_recordings(
         begun[path] = begin_check(
             Trajectory(path), training, analysis, flags.options, check, earlier=before, progress=progress
         )
-        begun[path].save(folder)
+        begun[path].record.save(folder)
     found = []
-    for path, record in begun.items():
-        progress = partial(show, f"{record.target}, seed {record.seed}")
-        lines = advise([one for one in (*analyses.values(), *begun.values()) if one.target == record.target])
+    records = [*analyses.values(), *(one.record for one in begun.values())]
+    for path, one in begun.items():
+        target = one.record.target
+        progress = partial(show, f"{target}, seed {one.record.seed}")
+        lines = advise([record for record in records if record.target == target])
         training = loaded.training(path, progress)
         found.append(
             check_recording(
-                *(Trajectory(path), training, record, lines, flags.options, check),
+                *(Trajectory(path), training, one, lines, flags.options, check),
                 progress=progress,
                 save=lambda grown: grown.save(folder),
             )

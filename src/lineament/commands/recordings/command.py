@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lineament.claims.advice import advise, analyses, remarks
-from lineament.claims.advice_line import Advice
+from lineament.claims.advice_line import Advice, why_untested
 from lineament.claims.advice_tests import MEASUREMENT
 from lineament.commands.recordings.checking import check_recordings, earlier_tests, sources_of
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
@@ -222,6 +222,8 @@ def _print(records: Sequence[Record], out: Path, *, in_words: bool) -> None:
             console.print(_table(topic, lines))
             for reason in dict.fromkeys(line.reason for line in lines if line.reason and not _censored(line)):
                 console.print(f"-: {reason}", style="dim")
+            for reason in why_untested(lines):
+                console.print(f"untested: {reason}", style="dim")
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 

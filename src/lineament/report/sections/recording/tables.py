@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineament.claims.advice import advise, remarks
-from lineament.claims.advice_line import Advice
+from lineament.claims.advice_line import Advice, why_untested
 from lineament.records import Record
 from lineament.report.estimates import blind_of, estimate, interval_text, label_texts, nulls_of, number, select
 from lineament.report.series import Table
@@ -26,16 +26,18 @@ def told_table(sources: Sequence[Record]) -> Table:
 
 def advice_table(sources: Sequence[Record]) -> Table:
     """Tabulate every line of `lineament advise`."""
+    lines = advise(sources)
     rows = [
         (
             *(line.text, _value(line), _interval(line), _number(line.blind), _number(line.null)),
             *(line.standing, line.topic, line.figure),
         )
-        for line in advise(sources)
+        for line in lines
     ]
     columns = ("what", "value", "95 % interval", "blind run", "null", "test", "answers", "quantity behind it")
     note = "Interval: Student t over recordings; for one recording, where the cell says so, the spread within the run."
-    note = " ".join([note, *remarks(sources)])
+    untested = [f"Untested: {reason}." for reason in why_untested(lines)]
+    note = " ".join([note, *untested, *remarks(sources)])
     return Table("What the recording says about practice", columns, rows, note)
 
 
