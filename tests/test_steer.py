@@ -87,7 +87,9 @@ def loaded_once() -> Iterator[None]:
 
     def once(flags: ModelFlags, space: Literal["lora", "full"] = "full") -> SteeredModel:
         key = (flags.model, flags.adapter, flags.seed, flags.threads, flags.device, flags.template, space)
-        return models.get(key) or models.setdefault(key, SteeredModel(flags, space))
+        model = models.get(key) or models.setdefault(key, SteeredModel(flags, space))
+        model.flags = flags
+        return model
 
     with pytest.MonkeyPatch.context() as patch:
         for tool in ("make", "evaluate", "generate"):
@@ -121,6 +123,17 @@ def test_make_of_pairs_reads_the_answer_token(folder: Path, capsys: pytest.Captu
     assert (found.tags.contrast, found.tags.position, found.tags.normalisation) == ("answer", "answer", "unit")
     assert float(found.directions[15].norm()) == pytest.approx(1)
     assert "answer token" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_chat_vector_is_read_where_the_assistant_begins(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "chat.safetensors"
+    few = folder / "few_chat.jsonl"
+    write(few, [{"statement": f"{i} is odd.", "label": i % 2 == 1} for i in range(4)])
+    assert run("make", few, "--out", out, "--layers", "2", "--chat", "--show-tokens") == 0
+    text = capsys.readouterr().out
+    assert text.count("<|im_start|>·user·\\n·") == 4
+    assert text.count("·<|im_end|>·\\n·<|im_start|>·ass·istant·«\\n»\n") == 4
+    assert load_vector(out).tags.chat
 
 
 def test_eval_shows_that_the_vector_steers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

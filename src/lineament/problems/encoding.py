@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from lineament.errors import InputError
+from lineament.problems.conversations import Turn
 from lineament.problems.labelled_data import LETTERS, Choice, Completion, Item, Pair, Passage
 from lineament.problems.problem import IGNORED, Batch, padded_rows
 from lineament.problems.statements import Labelled, Statement
 from lineament.problems.token_rows import TokenRows
 
 PROMPT = "{statement} Answer:"
+# In a chat template the answer begins the assistant's message.
+CHAT_PROMPT = "{statement}\nTrue or False?"
 PAIR_PROMPT = "{question}\nAnswer: {answer}"
 _LABEL_PROMPT = PROMPT.replace("{statement}", "The sky is blue.")
 LABEL_TEXTS = {False: " False", True: " True"}
@@ -54,6 +57,11 @@ class TextBlock:
         return self.tokens
 
 
+def prompt_of(chat: bool) -> str:
+    """Return the default template of statements."""
+    return CHAT_PROMPT if chat else PROMPT
+
+
 # What can be encoded; passages are cut into blocks first.
 Example = Statement | Pair | Choice | Completion | TextBlock
 
@@ -71,39 +79,64 @@ class Encoder:
         # Tokens of A, B, .. behind a question, from the first one on.
         self._letters: tuple[int, ...] = ()
 
-    def encode(self, examples: Sequence[Labelled | Item | Example], template: str = PROMPT) -> Batch:
+    def encode(self, examples: Sequence[Labelled | Item | Example], template: str = "", *, chat: bool = False) -> Batch:
         """Encode examples of one shape; targets are label tokens, matching answers, letters, completions or text.
 
         Args:
-            template: of statements, with `{statement}` where the text goes.
+            template: of statements, with `{statement}` where the text goes; default `prompt_of(chat)`.
+            chat: statements and questions are the user's message in the tokenizer's chat template, and answers begin
+                the assistant's.
 
         Raises:
-            InputError: a row is longer than the model takes, or an answer is no single token.
+            InputError: a row is longer than the model takes, an answer is no single token, or no chat template.
         """
         first: Any = examples[0]
         listed: list[Any] = list(examples)
         if isinstance(first, Pair):
-            return self.encode_pairs(listed).prompts
+            return self.encode_pairs(listed, chat=chat).prompts
         if isinstance(first, Choice):
             return self._choices(listed)
         if isinstance(first, Completion):
             return self._with_targets([self._completion(example) for example in listed])
         if isinstance(first, TextBlock):
             return self._with_targets([(block.tokens, 1) for block in listed])
-        batch = self.encode_texts([template.replace("{statement}", statement.text) for statement in listed])
-        targets = torch.tensor([[self.labels[statement.label]] for statement in listed])
-        return replace(batch, targets=targets, choices=tuple(self.labels.values()))
+        texts = [(template or prompt_of(chat)).replace("{statement}", statement.text) for statement in listed]
+        batch, labels = self._asked_in_chat(texts) if chat else (self.encode_texts(texts), self.labels)
+        targets = torch.tensor([[labels[statement.label]] for statement in listed])
+        return replace(batch, targets=targets, choices=tuple(labels.values()))
 
-    def encode_pairs(self, pairs: Sequence[Pair]) -> EncodedPairs:
+    def _asked_in_chat(self, texts: Sequence[str]) -> tuple[Batch, dict[bool, int]]:
+        """Return conversations in which the user says each text, and the tokens that begin its answers."""
+        self.rows.require_chat_template()
+        rows = [self.rows.conversation([Turn("user", text)]) for text in texts]
+        encoded = [ids_of(start) for start, ids_of in rows]
+        start, ids_of = rows[0]
+        answered = {label: ids_of(start + text.strip()) for label, text in LABEL_TEXTS.items()}
+        n = len(encoded[0])
+        labels = {label: int(ids[n]) for label, ids in answered.items() if ids[:n] == encoded[0] and len(ids) > n}
+        if len(set(labels.values())) < len(LABEL_TEXTS):
+            raise InputError(
+                f"in the chat template of {self.model_name} True and False do not begin with tokens of their own. "
+                "Leave --chat out, or give questions with a matching and a not-matching answer."
+            )
+        return self._padded(encoded), labels
+
+    def encode_pairs(self, pairs: Sequence[Pair], *, chat: bool = False) -> EncodedPairs:
         """Encode prompts with the first token at which two answers differ as target; the prompt takes the rest.
 
+        Args:
+            chat: the question is the user's message in the tokenizer's chat template; messages are so in any case.
+
         Raises:
-            InputError: an answer that is the beginning of the other one.
+            InputError: an answer that is the beginning of the other one, or no chat template.
         """
+        if chat:
+            self.rows.require_chat_template()
         prompts, matching, others = [], [], []
         for pair in pairs:
-            if pair.turns:
-                start, ids_of = self.rows.conversation(pair.turns)
+            turns = pair.turns or ((Turn("user", pair.text),) if chat else ())
+            if turns:
+                start, ids_of = self.rows.conversation(turns)
             else:
                 start, ids_of = PAIR_PROMPT.format(question=pair.text, answer=""), self._ids
             texts = [start + answer for answer in (pair.matching, pair.not_matching)]

@@ -25,7 +25,7 @@ from lineament.problems.adapters import (
     load_adapter,
     usual_targets,
 )
-from lineament.problems.encoding import PROMPT, EncodedPairs, Encoder, Example
+from lineament.problems.encoding import EncodedPairs, Encoder, Example
 from lineament.problems.factory import Factory
 from lineament.problems.frozen_linear import quicken
 from lineament.problems.labelled_data import Item, LabelledData, Pair, Passage, read_task
@@ -165,13 +165,13 @@ class LanguageModelProblem(Problem):
     def contrast_kind(self, task: str) -> Literal["statement", "answer"]:
         return "answer" if task == self._pairs_task else "statement"
 
-    def encode(self, examples: Sequence[Labelled | Item | Example], template: str = PROMPT) -> Batch:
+    def encode(self, examples: Sequence[Labelled | Item | Example], template: str = "", *, chat: bool = False) -> Batch:
         """Encode examples of one shape as token rows with targets; see `Encoder.encode`."""
-        return self.encoder.encode(examples, template)
+        return self.encoder.encode(examples, template, chat=chat)
 
-    def encode_pairs(self, pairs: Sequence[Pair]) -> EncodedPairs:
+    def encode_pairs(self, pairs: Sequence[Pair], *, chat: bool = False) -> EncodedPairs:
         """Encode questions with two answers; see `Encoder.encode_pairs`."""
-        return self.encoder.encode_pairs(pairs)
+        return self.encoder.encode_pairs(pairs, chat=chat)
 
     def encode_texts(self, texts: Sequence[str]) -> Batch:
         """Encode texts without targets; see `Encoder.encode_texts`."""

@@ -85,6 +85,14 @@ class TokenRows:
             ) from None
         return text, self._as_written
 
+    def require_chat_template(self) -> None:
+        """Raise `InputError` where the tokenizer cannot write conversations in its model's own form."""
+        if not self.tokenizer.chat_template:
+            raise InputError(
+                f"the tokenizer of {self.model_name} has no chat template. Leave --chat out (--no-chat, where a vector "
+                "was made with one), or take a model that was trained to chat."
+            )
+
     def _as_written(self, text: str) -> list[int]:
         """Return the tokens of a text that holds its special tokens already."""
         ids: list[int] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -42,6 +42,7 @@ class VectorTags:
         data_hash: hash over the token rows and labels. n_examples: how many.
         template: how a statement became a prompt. model_type: what transformers calls the architecture.
         row_hashes: a short hash of each text it was made from, so that held-out data can be known to be new.
+        chat: whether its prompts were written with the tokenizer's chat template.
         made_of: of a sum of vectors, their names and weights.
     """
 
@@ -58,6 +59,7 @@ class VectorTags:
     row_hashes: tuple[str, ...] = ()
     template: str = ""
     model_type: str = ""
+    chat: bool = False
     made_of: str = ""
 
 

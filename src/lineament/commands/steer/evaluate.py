@@ -15,6 +15,7 @@ from rich.text import Text
 from lineament.activations.capture import Place, group_sums, problem_reader
 from lineament.commands.steer.flags import Eval
 from lineament.commands.steer.model import SteeredModel
+from lineament.commands.steer.tokens import print_steered
 from lineament.commands.terminal import Step, console, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.problems.labelled_data import read_contrast
@@ -45,7 +46,8 @@ def evaluate(flags: Eval) -> int:
         step(f"loading {flags.model}", 0)
         loaded = SteeredModel(flags)
         loaded.require_fit(vector)
-        contrast = loaded.contrast(data.items, vector.tags.template)
+        wording = loaded.wording(vector.tags)
+        contrast = loaded.contrast(data.items, wording)
         neutral = _Neutral(loaded.problem, loaded.problem.neutral("", flags.neutral))
         step("answers without the vector", 1)
         bench = _Bench(flags, loaded, vector.only(layer), contrast, _answers(loaded, contrast))
@@ -60,6 +62,10 @@ def evaluate(flags: Eval) -> int:
     console.print(Text.assemble((flags.model, "bold"), where))
     if not checked:
         console.print("The vector does not say what it was made from: whether these rows are new cannot be checked.")
+    if wording.chat:
+        console.print("Prompts are written with the tokenizer's chat template; neutral text is not.")
+    if flags.show_tokens:
+        print_steered(loaded, contrast.prompts, flags.where, "Answers are read after the last token.")
     console.print(table)
     console.print(
         "dose: multiples of the stored vector. KL: from the unsteered model on neutral text, steered at every"

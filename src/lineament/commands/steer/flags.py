@@ -36,7 +36,11 @@ class ModelFlags:
     """auto, cpu or cuda"""
     template: str = ""
     """prompt of a statement, e.g. "{statement}" for the bare text; default "{statement} Answer:", whose answer is
-    " True" or " False", or what the vector was made with"""
+    " True" or " False", or what the vector was made with; with --chat the text and "True or False?" below it"""
+    chat: bool = False
+    """write prompts with the tokenizer's chat template, as the user's message"""
+    show_tokens: bool = False
+    """show which tokens of the first rows are read and which are steered"""
     quiet: bool = False
     """show no progress"""
     debug: bool = False
@@ -46,6 +50,8 @@ class ModelFlags:
         """Refuse what can be known to be wrong before a model is loaded."""
         if self.template and "{statement}" not in self.template:
             raise InputError(f"--template {self.template!r} has no {{statement}}, where the text goes.")
+        if self.chat and getattr(self, "no_chat", False):
+            raise InputError("--chat and --no-chat were given; give one of them.")
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,8 @@ class Eval(ModelFlags):
     """rows of neutral text"""
     no_collateral: bool = False
     """leave out the accuracy of other tasks"""
+    no_chat: bool = False
+    """write prompts as plain text although the vector was made with a chat template"""
 
     def dose_values(self) -> tuple[float, ...]:
         """Parse --doses: multiples of the stored vector; empty without the flag."""
@@ -191,8 +199,8 @@ class Generate(ModelFlags):
     """maximum number of new tokens"""
     temperature: NonNegativeFloat = 0.0
     """0 takes the most likely token"""
-    chat: bool = False
-    """wrap prompts in the model's chat template"""
+    no_chat: bool = False
+    """write prompts as plain text although the vector was made with a chat template"""
 
     def check(self) -> None:
         """Refuse what can be known to be wrong before a model is loaded.

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from lineament.commands.steer.flags import Generate
 from lineament.commands.steer.model import SteeredModel
+from lineament.commands.steer.tokens import print_steered
 from lineament.commands.terminal import console, steps_shown
 from lineament.errors import InputError
 from lineament.files.reading import read_text
 from lineament.problems.conversations import Turn
+from lineament.problems.problem import padded_rows
 from lineament.problems.token_rows import TokenRows
 from lineament.steering.formats import read_vector
 from lineament.steering.steered import steered
@@ -33,27 +35,32 @@ def generate(flags: Generate) -> int:
         step(f"loading {flags.model}", 0)
         loaded = SteeredModel(flags)
         loaded.require_fit(vector)
+        chat = loaded.wording(vector.tags).chat
+        rows = [_encoded(loaded.problem.encoder.rows, prompt, chat) for prompt in prompts]
+        _require_room(loaded, rows, flags.tokens)
         step("writing without the vector", 1)
-        plain = continuations(loaded, prompts, flags)
+        plain = continuations(loaded, rows, flags)
         step("writing with it", 1)
-        moved = continuations(loaded, prompts, flags, vector)
+        moved = continuations(loaded, rows, flags, vector)
+    if chat and not flags.chat:
+        console.print("Prompts are written with the chat template, as the vector's were (--no-chat: as they are).")
+    if flags.show_tokens:
+        every = "So is every token that is written after them."
+        print_steered(loaded, padded_rows(rows, loaded.problem.encoder.rows.padding), flags.where, every)
     table = Table("prompt", "unsteered", f"steered ({flags.coefficient:g})", box=SIMPLE, show_lines=True)
-    for row in zip(prompts, plain, moved, strict=True):
-        table.add_row(*row)
+    for cells in zip(prompts, plain, moved, strict=True):
+        table.add_row(*cells)
     console.print(table)
     return 0
 
 
 def continuations(
-    loaded: SteeredModel, prompts: Sequence[str], flags: Generate, vector: SteeringVector | None = None
+    loaded: SteeredModel, rows: Sequence[list[int]], flags: Generate, vector: SteeringVector | None = None
 ) -> list[str]:
-    """Return new text for each prompt, generated in one batch with padding on the left."""
+    """Return new text for each row of tokens, generated in one batch with padding on the left."""
     tokenizer, model = loaded.problem.tokenizer, loaded.model
-    token_rows = loaded.problem.encoder.rows
-    rows = [_encoded(token_rows, prompt, flags.chat) for prompt in prompts]
-    _require_room(loaded, rows, flags.tokens)
     # A row that ends early is filled up with it: a token that decoding leaves out.
-    longest, padding = max(map(len, rows)), token_rows.padding or tokenizer.eos_token_id or 0
+    longest, padding = max(map(len, rows)), loaded.problem.encoder.rows.padding or tokenizer.eos_token_id or 0
     device = loaded.problem.device
     ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
@@ -73,8 +80,6 @@ def continuations(
 def _encoded(rows: TokenRows, prompt: str, chat: bool) -> list[int]:
     if not chat:
         return rows.of(prompt)
-    if not rows.tokenizer.chat_template:
-        raise InputError("--chat: this tokenizer has no chat template; leave --chat out.")
     text, ids_of = rows.conversation([Turn("user", prompt)])
     return ids_of(text)
 

@@ -16,11 +16,12 @@ from torch import Tensor
 from lineament.activations.capture import Place, hash_rows
 from lineament.commands.steer.flags import Make, parse_layers
 from lineament.commands.steer.model import SteeredModel
+from lineament.commands.steer.tokens import print_read
 from lineament.commands.terminal import Step, console, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.problems.adapters import save_adapter
-from lineament.problems.encoding import PROMPT
-from lineament.problems.labelled_data import LabelledData, read_contrast
+from lineament.problems.encoding import prompt_of
+from lineament.problems.labelled_data import LabelledData, Pair, read_contrast
 from lineament.problems.stored_adapters import require_own_adapter
 from lineament.steering.contrast import Contrast
 from lineament.steering.directions import LEAST_AGREEMENT, cosine, require_probe
@@ -47,7 +48,7 @@ def make(flags: Make) -> int:
     with steps_shown(flags.quiet, 2 if flags.method == "both" else 1) as step:
         step(f"loading {flags.model}", 0)
         loaded = SteeredModel(flags, flags.moved_space)
-        contrast = loaded.contrast(data.items)
+        contrast = loaded.contrast(data.items, loaded.wording(VectorTags()))
         _require_halves(flags, contrast)
         if flags.moves_weights:
             require_jacobian(loaded.problem, contrast.read)
@@ -71,6 +72,8 @@ def make(flags: Make) -> int:
         save_adapter(loaded.problem.parameters, made.stepped, flags.save_step)
     agreement = {name: directions.agreement() for name, directions in made.by_name.items()}
     _print(flags, vectors, agreement, (*data.notes, *loaded.problem.encoder.rows.notes))
+    if flags.show_tokens:
+        print_read(loaded, contrast, flags.mean)
     say_next(flags.quiet, _next_commands(flags))
     return 0
 
@@ -134,10 +137,17 @@ def _tags(flags: Make, loaded: SteeredModel, data: LabelledData, contrast: Contr
         position=position,
         data_hash=hash_rows([contrast.rows], [contrast.positive]),
         n_examples=len(data.items),
-        template="" if contrast.kind == "answer" else flags.template or PROMPT,
+        template="" if contrast.kind == "answer" else flags.template or prompt_of(flags.chat),
+        chat=flags.chat or _talks(loaded, data),
         model_type=str(getattr(loaded.config, "model_type", "")),
         row_hashes=row_hashes(data),
     )
+
+
+def _talks(loaded: SteeredModel, data: LabelledData) -> bool:
+    """Whether the data are conversations, which are written with a chat template wherever there is one."""
+    talk = any(isinstance(item, Pair) and item.turns for item in data.items)
+    return talk and bool(loaded.problem.tokenizer.chat_template)
 
 
 def _print(

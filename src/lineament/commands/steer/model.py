@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,14 +11,26 @@ import torch
 from lineament.activations.blocks import find_blocks
 from lineament.commands.steer.flags import ModelFlags
 from lineament.parameters import hash_tensors
-from lineament.problems.encoding import PROMPT
 from lineament.problems.labelled_data import Item, Pair
 from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.stored_adapters import adapter_settings
 from lineament.settings.presets import resolve
 from lineament.settings.reading import updated
 from lineament.steering.contrast import Contrast, answer_contrast, make_contrast
-from lineament.steering.vector import SteeringVector
+from lineament.steering.vector import SteeringVector, VectorTags
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How rows of data become prompts.
+
+    Attributes:
+        template: of statements; empty for the default.
+        chat: whether they are the user's message in the tokenizer's chat template.
+    """
+
+    template: str = ""
+    chat: bool = False
 
 
 class SteeredModel:
@@ -67,16 +80,25 @@ class SteeredModel:
         known = self.weights_hash() if vector.tags.model_hash else ""
         vector.require_fit(self.flags.model, known, len(self.blocks), int(self.config.hidden_size))
 
-    def contrast(self, items: Sequence[Item], template: str = "") -> Contrast:
-        """Encode statements or pairs as a contrast; truth, or the matching behaviour, is positive.
+    def wording(self, tags: VectorTags) -> Wording:
+        """Return how prompts are written: as the flags say, else as the vector's were.
 
-        Args:
-            template: prompt of statements where --template names none.
+        Raises:
+            InputError: a chat template is wanted and there is none.
         """
+        flags = self.flags
+        chat = flags.chat or (tags.chat and not getattr(flags, "no_chat", False))
+        if chat:
+            self.problem.encoder.rows.require_chat_template()
+        return Wording(flags.template or tags.template, chat)
+
+    def contrast(self, items: Sequence[Item], wording: Wording) -> Contrast:
+        """Encode statements or pairs as a contrast; truth, or the matching behaviour, is positive."""
         if isinstance(items[0], Pair):
-            encoded = self.problem.encode_pairs([item for item in items if isinstance(item, Pair)])
+            pairs = [item for item in items if isinstance(item, Pair)]
+            encoded = self.problem.encode_pairs(pairs, chat=wording.chat)
             return answer_contrast(encoded.prompts, encoded.others)
-        return make_contrast(self.problem.encode(items, self.flags.template or template or PROMPT), "statement")
+        return make_contrast(self.problem.encode(items, wording.template, chat=wording.chat), "statement")
 
 
 def _load(flags: ModelFlags, space: str) -> LanguageModelProblem:
