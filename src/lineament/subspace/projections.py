@@ -80,11 +80,13 @@ class Projection(Protocol):
     """Small tensors, the slots, in place of some of a space's tensors; the others are `plain`.
 
     Attributes:
+        kind: what has a plane, as states name it.
         slots: shape and dtype of each slot.
         owners: for each slot, a parameter whose group it belongs to, as position in the space.
         plain: positions of the parameters that are trained whole.
     """
 
+    kind: str
     slots: list[tuple[tuple[int, ...], torch.dtype]]
     owners: list[int]
     plain: tuple[int, ...]
@@ -113,13 +115,23 @@ class Projection(Protocol):
         """Return plain values and tensors from which `load` goes on."""
         ...
 
+    def require(self, state: dict[str, Any]) -> None:
+        """Raise `InputError` for a state that `load` cannot go on from."""
+        ...
+
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
+        ...
+
+    def go_home(self) -> None:
+        """Move planes to where their tensors are now."""
         ...
 
 
 class PlanePerMatrix:
     """The projection that `MatrixPlanes` asks for; a `Projection`."""
+
+    kind = "matrices"
 
     def __init__(self, planes: MatrixPlanes, space: ParameterSpace) -> None:
         self.rank = planes.rank
@@ -138,7 +150,7 @@ class PlanePerMatrix:
             ((m, self.rank) if right else (self.rank, n), at_least_float32(space.tensors[i].dtype))
             for (m, n), right, i in zip(shapes, self.right, self.owners, strict=True)
         ]
-        self.devices = [space.tensors[i].device for i in self.owners]
+        self.space = space
         self.planes: list[Tensor | None] = [None] * len(self.owners)
 
     def shrink(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -165,23 +177,25 @@ class PlanePerMatrix:
         return [tensor for i, plane in pairs if plane is not None and (tensor := tensors[i]) is not None]
 
     def refresh(self, gradients: Sequence[Tensor | None], only_missing: bool) -> dict[int, Change | None]:
-        """Take the top singular vectors of each gradient that is not zero."""
+        """Take the top singular vectors of each gradient that is not zero; after an error, no plane has changed."""
         changes: dict[int, Change | None] = {}
+        planes = list(self.planes)
         for slot, (i, old, right) in enumerate(zip(self.owners, self.planes, self.right, strict=True)):
             gradient = gradients[i]
             if gradient is None or (only_missing and old is not None) or not bool(gradient.any()):
                 continue
             new = top_singular_vectors(gradient.T if right else gradient, self.rank).to(self.slots[slot][1])
             changes[slot] = None if old is None else Change(new.T @ old, right)
-            self.planes[slot] = new
+            planes[slot] = new
+        self.planes = planes
         return changes
 
     def state(self) -> dict[str, Any]:
         """Return the planes, by slot."""
-        return {"kind": "matrices", "planes": {i: plane for i, plane in enumerate(self.planes) if plane is not None}}
+        return {"kind": self.kind, "planes": {i: plane for i, plane in enumerate(self.planes) if plane is not None}}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take stored planes; `InputError` if they are of other matrices or of another rank."""
+    def require(self, state: dict[str, Any]) -> None:
+        """Raise `InputError` for planes of other matrices or of another rank."""
         stored: dict[int, Tensor] = state["planes"]
         for slot, plane in stored.items():
             if slot >= len(self.sides) or tuple(plane.shape) != (self.sides[slot], self.rank):
@@ -189,10 +203,18 @@ class PlanePerMatrix:
                     f"the stored plane {slot} has shape {tuple(plane.shape)}, which no matrix of this model has at "
                     f"rank {self.rank}. Load the state into an optimizer made with the same rank, skip and model."
                 )
-        self.planes = [self._at_home(slot, stored.get(slot)) for slot in range(len(self.planes))]
 
-    def _at_home(self, slot: int, plane: Tensor | None) -> Tensor | None:
-        return None if plane is None else plane.to(self.devices[slot], self.slots[slot][1])
+    def load(self, state: dict[str, Any]) -> None:
+        """Take stored planes."""
+        self.planes = [state["planes"].get(slot) for slot in range(len(self.planes))]
+        self.go_home()
+
+    def go_home(self) -> None:
+        """Move planes to where their matrices are now."""
+        homes = [(self.space.tensors[i].device, dtype) for i, (_, dtype) in zip(self.owners, self.slots, strict=True)]
+        self.planes = [
+            None if plane is None else plane.to(*home) for plane, home in zip(self.planes, homes, strict=True)
+        ]
 
     @staticmethod
     def _is_plain(planes: MatrixPlanes, name: str, parameter: Tensor) -> bool:
@@ -213,6 +235,8 @@ class PlaneOfSpace:
         fresh: makes the next basis when one is due, of the same rank; called with gradients enabled.
     """
 
+    kind = "space"
+
     def __init__(self, basis: Basis, space: ParameterSpace, fresh: Callable[[], Basis] | None) -> None:
         space.space.require(basis.space, f"the model and basis {basis.label!r}")
         self.space, self.fresh = space, fresh
@@ -221,7 +245,9 @@ class PlaneOfSpace:
         self.plain: tuple[int, ...] = ()
         self.given = self.now = basis_hash(basis)
         _require_orthonormal(basis)
+        self.blocks: list[Tensor] = []
         self._take(basis.columns)
+        self._given_blocks = self.blocks
 
     def shrink(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return U^T x, (k,) float64; tensors that are missing count as zero."""
@@ -264,18 +290,40 @@ class PlaneOfSpace:
     def state(self) -> dict[str, Any]:
         """Return the hash of the basis, and its columns only if it is not the one that was given."""
         columns = None if self.now == self.given else torch.cat([block.cpu() for block in self.blocks])
-        return {"kind": "space", "given": self.given, "now": self.now, "columns": columns}
+        return {"kind": self.kind, "given": self.given, "now": self.now, "columns": columns}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on in the stored basis; `InputError` if the training began in another one than was given here."""
+    def require(self, state: dict[str, Any]) -> None:
+        """Raise `InputError` if the training began in another basis than was given here."""
         if state["given"] != self.given:
             raise InputError(
                 f"the stored training began in a basis with hash {state['given']}, and this optimizer was given one "
                 f"with hash {self.given}. Give it the basis of the stored training."
             )
-        if state["columns"] is not None:
-            self.now = state["now"]
+        shape, own = (
+            None if state["columns"] is None else state["columns"].shape,
+            (self.space.n_params, *self.slots[0][0]),
+        )
+        if shape not in (None, own):
+            raise InputError(f"the stored basis has shape {tuple(shape)}, not {own}. Give a state of this training.")
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on in the stored basis; a state from before any refresh goes on in the one that was given."""
+        self.now = state["now"]
+        if state["columns"] is None:
+            self.blocks = self._given_blocks
+            self.go_home()
+        else:
             self._take(state["columns"])
+
+    def go_home(self) -> None:
+        """Move each tensor's rows to where it is now."""
+        self.home = self.space.tensors[0].device
+        if all(block.device == p.device for block, p in zip(self.blocks, self.space.tensors, strict=True)):
+            return
+        given = self.blocks is self._given_blocks
+        self.blocks = [block.to(p.device) for block, p in zip(self.blocks, self.space.tensors, strict=True)]
+        if given:  # so that it is not kept twice
+            self._given_blocks = self.blocks
 
     def _take(self, columns: Tensor) -> None:
         """Keep the rows of each tensor where it is, in its dtype but at least float32."""
