@@ -96,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _starting(command):
             # `run --vary` is a sweep
             function = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))
+            _require_device(command)
         code = function(command)
         sys.stdout.flush()  # a closed pipe must show here, not while Python exits
         _say_done(command, started)
@@ -155,6 +156,14 @@ def _parsed(given: Sequence[str]) -> Any:
         raise InputError("say what to do: `lineament --help` lists all. Start with `lineament run synthetic`.")
     name, n_words = command_named(given, COMMANDS)
     return parse(name, given[n_words:], COMMANDS)
+
+
+def _require_device(command: Any) -> None:
+    """Refuse a device that is not there before a command begins; workers on other machines may have it."""
+    if getattr(command, "device", None) == "cuda" and getattr(command, "executor", "serial") != "ray":
+        from lineament.problems.problem import chosen_device  # commands without the flag need no torch
+
+        chosen_device("cuda")
 
 
 @contextmanager

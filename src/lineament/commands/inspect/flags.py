@@ -21,7 +21,9 @@ class Report:
     figure_kind: Literal["svg", "png"] | None = None
     """write pictures of this kind alone; default both"""
     quiet: bool = False
-    """no progress"""
+    """show no progress"""
+    debug: bool = False
+    """show tracebacks"""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from lineament.commands.recordings.flags import Advise
 from lineament.errors import InputError
 from lineament.measurements.recording.analysis import STUDY
 from lineament.problems.factory import factory_of
+from lineament.problems.problem import chosen_device
 from lineament.problems.progress import Progress, silent
 from lineament.records import Record
 from lineament.runs.executors.progress import JobProgress
 from lineament.runs.folder import RunFolder
 from lineament.settings.presets import resolve
+from lineament.settings.reading import updated
 from lineament.settings.settings import Settings
 from lineament.settings.task import data_name
 from lineament.streams import Streams
@@ -134,7 +136,10 @@ def _of_run_folder(flags: Advise, trajectory: Trajectory) -> Source | None:
         )
     # the folder's name is changed where the task's was unsafe
     target = str(trajectory.about.get("task") or named[1])
-    return partial(_of_run, RunFolder(run).settings(), run, target, int(named[2]))
+    here = {} if flags.device is None else {"device": flags.device}
+    settings = updated(RunFolder(run).settings(), here, "--device")
+    chosen_device(settings.device)  # refused before anything is written
+    return partial(_of_run, settings, run, target, int(named[2]))
 
 
 def _already(training: Training, progress: Progress) -> Training:
@@ -183,6 +188,7 @@ def _settings(flags: Advise) -> Settings:
         "task.evaluation_examples": flags.examples,
         "recovery.space": "lora" if flags.adapter else "full",
         "threads": flags.threads,
+        "device": flags.device or "auto",
         "measure": (),
     }
     return resolve("lm", "quick", [("the command line", changes)])

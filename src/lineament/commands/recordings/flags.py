@@ -11,6 +11,7 @@ from lineament.command_line.markers import Positional
 from lineament.errors import InputError, unknown_name
 from lineament.measurements.recording.options import AnalysisOptions
 from lineament.settings.fields import AtLeastTwo, PositiveInt, Seed, Threads
+from lineament.settings.model import DeviceName
 from lineament.vectors.recording.stated_optimizer import StatedOptimizer
 
 
@@ -92,11 +93,13 @@ class Advise(AnalysisFlags):
     """examples per step when a training outside a run folder is made again"""
     examples: PositiveInt = 128
     """held-out examples on which such a training is judged; as many again choose step sizes"""
+    device: DeviceName | None = None
+    """auto, cpu or cuda, where tests train; default the run's, or auto"""
 
     def require_usable(self) -> None:
         """Refuse what can be known to be wrong before a recording is read, in flags that belong together too."""
         super().require_usable()
-        given = [name for name in ("model", "adapter", "data") if getattr(self, name) is not None]
+        given = [name for name in ("model", "adapter", "data", "device") if getattr(self, name) is not None]
         if given and not self.check:
             raise InputError(f"--{given[0]} says how a training is made again; give it together with --check.")
         for topic in self.topics:
