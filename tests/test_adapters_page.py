@@ -13,7 +13,7 @@ from command_line import lineament_here
 from made_adapters import made, of_matrices
 
 from lineament import save_stored_adapter
-from lineament.report.adapters.grids import Cell, layer_grid, pair_grid
+from lineament.report.grids import Cell, layer_grid, pair_grid
 
 
 class Page(HTMLParser):
@@ -78,7 +78,7 @@ def test_the_grids_hold_the_figures(tmp_path: Path) -> None:
     adapters: list[dict[str, list[dict[str, object]]]] = figures["adapters"]  # type: ignore[assignment]
     for name, adapter in zip("ab", adapters, strict=True):
         head, *rows = found.grids[f"Rank used by {name}, by layer and module"]
-        assert head == ["layer", "self_attn.q_proj", "mlp.up_proj"]
+        assert head == ["layer", "q_proj", "up_proj"]
         used = [str(module["rank_used"]) for module in adapter["by_module"]]
         assert [cell for row in rows for cell in row[1:]] == used
         assert [row[0] for row in rows] == ["0", "1", "2"]
@@ -139,10 +139,16 @@ def test_modules_without_a_layer_have_a_row_of_their_own() -> None:
     modules = [{"module": name} for name in ("model.layers.1.q", "model.layers.10.q", "model.layers.1.up", "lm_head")]
     grid = layer_grid("key", "title", modules, lambda module: Cell(module["module"], 0.5, ""), "")
     assert [name for name, _ in grid.rows] == ["1", "10", "other"]
-    assert list(grid.columns) == ["model.layers.q", "model.layers.up", "lm_head"]
+    assert list(grid.columns) == ["q", "up", "lm_head"]
     texts = [[cell.text if cell else None for cell in cells] for _, cells in grid.rows]
     assert texts[1] == ["model.layers.10.q", None, None]
     assert texts[2] == [None, None, "lm_head"]
+
+
+def test_kinds_of_modules_are_called_by_as_many_parts_as_tell_them_apart() -> None:
+    names = ("encoder.0.attention.q", "decoder.0.attention.q", "decoder.0.mlp.up", "decoder.0.mlp.q")
+    grid = layer_grid("key", "title", [{"module": name} for name in names], lambda module: Cell("", 0.5, ""), "")
+    assert list(grid.columns) == ["encoder.attention.q", "decoder.attention.q", "up", "mlp.q"]
 
 
 def test_shades_say_which_way_and_never_hide_a_number() -> None:

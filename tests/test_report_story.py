@@ -46,7 +46,7 @@ def test_a_bar_is_drawn_for_what_lies_between_0_and_1() -> None:
     assert story([claim("prefix_captures", null=-0.1)])[0].bar.null is None  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("changes", [{"high": 1.2}, {"low": -0.1}, {"low": None, "high": None}, {"measured": None}])
+@pytest.mark.parametrize("changes", [{"high": 1.2}, {"low": -0.1}, {"measured": None}])
 def test_other_figures_have_none(changes: dict[str, Any]) -> None:
     assert story([claim("prefix_captures", **changes)])[0].bar is None
 
@@ -56,5 +56,14 @@ def test_every_claim_named_first_exists() -> None:
     assert len(set(FIRST)) == len(FIRST) >= N_SENTENCES
 
 
-def test_nothing_decided_has_no_story() -> None:
-    assert story([claim("prefix_captures", "inconclusive")]) == []
+def test_a_figure_without_an_interval_is_a_dot() -> None:
+    bar = story([claim("prefix_captures", low=None, high=None)])[0].bar
+    assert bar is not None
+    assert (bar.low, bar.measured, bar.high) == (50, 50, 50)
+
+
+def test_where_nothing_was_decided_the_lines_say_what_is_open() -> None:
+    (line,) = story([claim("basis_drifts", "inconclusive", low=None, high=None)])
+    assert line.sentence == "It is open whether the plane of gradients goes stale during the recovery."
+    assert (line.kind, line.figures) == ("inconclusive", "0.5; null 0.1")
+    assert story([]) == []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lineament.claims.advice import SCALES
 from lineament.claims.intervals import FEW_SEEDS, over_seeds
 from lineament.records import Label, Quantity, Record
 from lineament.records import label_values as values_of_label
@@ -163,6 +164,16 @@ def correlation(quantities: Iterable[Quantity]) -> Estimate:
     return estimate(quantities, fraction=False).clipped(-1.0, 1.0)
 
 
+def cosine_over_recordings(quantities: Iterable[Quantity]) -> Estimate:
+    """Return the mean of one cosine per recording, its interval made on Fisher's z as `advise` makes it."""
+    given = list(quantities)
+    mean, (to_z, from_z) = estimate(given, fraction=False), SCALES["cosine"]
+    interval = over_seeds([to_z(value) for value in values_of(given)])
+    if interval.low is None or interval.high is None:
+        return mean
+    return replace(mean, low=from_z(interval.low), high=from_z(interval.high))
+
+
 def null_of(quantities: Sequence[Quantity]) -> Estimate:
     """Return the estimate of the nulls that stand beside quantities."""
     nulls = nulls_of(quantities)
@@ -170,9 +181,11 @@ def null_of(quantities: Sequence[Quantity]) -> Estimate:
 
 
 def blind_of(quantities: Sequence[Quantity]) -> Estimate:
-    """Return the estimate of the blind values that stand beside quantities."""
-    values = [quantity.blind for quantity in quantities if quantity.blind is not None]
-    return _over_seeds(values, fraction=True) if values else Estimate(None, reason="none")
+    """Return the estimate of the blind values that stand beside quantities, on logits if these are fractions."""
+    known = [quantity for quantity in quantities if quantity.blind is not None]
+    fraction = all(quantity.unit == "fraction" for quantity in known)
+    values = [quantity.blind for quantity in known if quantity.blind is not None]
+    return _over_seeds(values, fraction) if values else Estimate(None, reason="none")
 
 
 def mean_null(quantities: Sequence[Quantity]) -> float | None:

@@ -13,6 +13,7 @@ from lineament.records import Record
 from lineament.report.drawing import draw
 from lineament.report.sections.registry import by_target, sections_of, sources_of
 from lineament.report.series import Picture
+from lineament.report.sparse import worth_drawing
 from lineament.report.sweep.claim_grid import claim_grids
 from lineament.report.sweep.pictures import claim_pictures
 
@@ -35,8 +36,8 @@ def run_pictures(records: Sequence[Record], rank: int) -> Pictures:
     for target, own in by_target(records).items():
         for section in sections_of({record.measurement for record in own}):
             for picture in section.pictures(sources_of(section, own), rank):
-                if picture is not None:
-                    found.setdefault(picture.key, {})[target] = picture
+                if picture is not None and (shown := worth_drawing(picture)):
+                    found.setdefault(picture.key, {})[target] = shown
     return found
 
 

@@ -18,7 +18,9 @@ from lineament.report.rendering import assets, drawn, identifier, provenance_lin
 from lineament.report.sections import recovery
 from lineament.report.sections.registry import by_target, sections_of, sources_of
 from lineament.report.sections.section import Opening, Section, definitions, missing_reasons
-from lineament.report.story import story
+from lineament.report.series import undefined_notes
+from lineament.report.sparse import instead_of_drawing, worth_drawing
+from lineament.report.story import NOTE, story
 from lineament.report.verdicts import verdict_row
 from lineament.settings.plain import flattened
 
@@ -80,7 +82,7 @@ def render_records(
     page: str = template("template.html.j2").render(
         records=records,
         overview=_overview(records, list(targets)),
-        story=story(claims or ()),
+        **_story(records, claims or ()),
         claims=[verdict_row(claim) for claim in claims or ()],
         verdicts=VERDICT_WORDS,
         has_claims=claims is not None,
@@ -112,17 +114,26 @@ def headline_rank(run: Path) -> int:
 
 def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, Any]:
     """Return what the head of the page says about the run as a whole."""
-    first = records[0]
+    first, opening = records[0], _opening(sections_of({record.measurement for record in records}))
+    # Of several targets, those that were damaged and recovered are what the page is about.
+    named = [t for t in targets if t != ALL_TASKS] or list(map(target_words, targets))
     return {
-        "model": first.model,
-        "opening": _opening(sections_of({record.measurement for record in records})),
-        "problem": first.problem,
-        # Of several targets, those that were damaged and recovered are what the page is about.
-        "targets": [t for t in targets if t != ALL_TASKS] or list(map(target_words, targets)),
+        "heading": opening.heading(first.model, named),
+        "title": f"{', '.join(named)} on {first.model}" if opening.of_model else opening.heading("", named),
+        "opening": opening,
+        "facts": opening.facts(records),
         "seeds": sorted({record.seed for record in records}),
         "space": words.SPACES.get(first.space, first.space),
         "n_params": f"{first.n_params:,}",
     }
+
+
+def _story(records: Sequence[Record], claims: Sequence[Claim]) -> dict[str, Any]:
+    """Return the lines of the first screen, from verdicts or from what the page is about, and how bars are read."""
+    opening = _opening(sections_of({record.measurement for record in records}))
+    if opening.judged:
+        return {"story": story(claims), "story_note": NOTE}
+    return {"story": opening.story(records), "story_note": opening.story_note}
 
 
 def _opening(sections: Sequence[Section]) -> Opening:
@@ -152,19 +163,22 @@ def _target_title(target: str, sections: Sequence[Section]) -> str:
 def _section(section: Section, sources: Sequence[Record], rank: int) -> dict[str, Any]:
     """Return one section of one target as the template needs it."""
     target = sources[0].target
-    pictures = [
-        drawn(picture, target, _origin(picture.sources)) for picture in section.pictures(sources, rank) if picture
-    ]
+    made = [picture for picture in section.pictures(sources, rank) if picture is not None]
+    pictures = [drawn(shown, target, _origin(shown.sources)) for picture in made if (shown := worth_drawing(picture))]
+    bare = [picture for picture in made if worth_drawing(picture) is None]
+    tables = [*map(instead_of_drawing, bare), *section.tables(sources, rank)]
     return {
         "id": f"{identifier(target)}-{section.anchor or section.measurement}",
         "title": section.title,
         "warning": section.warning(sources),
         "lead": section.subtitle,
+        "grids": section.grids(sources),
         "pictures": pictures,
-        "tables": [table for table in section.tables(sources, rank) if table is not None],
+        "tables": [table for table in tables if table is not None],
         "definitions": definitions(section, sources),
         "sources": _origin(sources),
-        "missing": missing_reasons(sources) if not pictures else [],
+        "missing": [] if pictures or any(tables) else missing_reasons(sources),
+        "notes": [note for picture in bare if instead_of_drawing(picture) is None for note in undefined_notes(picture)],
     }
 
 

@@ -154,12 +154,17 @@ class Surface:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column holds the row headings."""
+    """A table of texts; the first column holds the row headings.
+
+    Attributes:
+        folded: whether the page shows its caption alone until it is opened.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ from lineament.records import target_words
 from lineament.report.estimates import interval_text, number
 
 N_SENTENCES = 4
+NOTE = (
+    "Scales run from 0 to 1. Dot and bar: mean and 95\u00a0% interval over seeds. Thin mark: null, what is seen where "
+    "there is nothing to find. Thick mark: blind, what the same optimizer gives on gradients that know nothing."
+)
 # Claims that a reader asks for first; the others follow in their own order.
 FIRST = (
     "prefix_captures",
@@ -26,11 +30,12 @@ FIRST = (
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure on a scale from 0 to 1, in per cent of its length.
+    """A figure on a scale that begins at 0, in per cent of its length.
 
     Attributes:
-        measured, low, high: the mean and its interval.
+        measured, low, high: the figure and its interval; without one all three are the figure.
         null, blind: what would be seen if nothing were there; None where that was not measured.
+        end: where the scale ends, in words.
     """
 
     measured: float
@@ -38,6 +43,7 @@ class Bar:
     high: float
     null: float | None
     blind: float | None
+    end: str = "1"
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,8 @@ class Line:
     """One thing that was found.
 
     Attributes:
-        sentence: what the verdict means. figures: what it rests on. kind: the verdict.
-        bar: its picture; None where the figure does not lie between 0 and 1.
+        sentence: what was found. figures: what it rests on. kind: the verdict.
+        bar: its picture; None where the figure does not lie on a scale.
     """
 
     sentence: str
@@ -56,10 +62,34 @@ class Line:
 
 
 def story(claims: Sequence[Claim]) -> list[Line]:
-    """Return the lines of the first screen: claims that were decided, those first that a reader asks for first."""
-    decided = [claim for claim in claims if claim.verdict != "inconclusive" and claim.id in CLAIMS]
+    """Return the lines of the first screen: claims that were decided, those first that a reader asks for first.
+
+    Where none was decided, the lines say what is open and what was measured so far.
+    """
+    known = [claim for claim in claims if claim.id in CLAIMS]
+    decided = [claim for claim in known if claim.verdict != "inconclusive"]
     several = len({claim.task for claim in claims}) > 1
-    return [_line(claim, several) for claim in sorted(decided, key=_place)[:N_SENTENCES]]
+    return [_line(claim, several) for claim in sorted(decided or known, key=_place)[:N_SENTENCES]]
+
+
+def bar_of(
+    figure: tuple[float | None, float | None, float | None],
+    null: float | None,
+    blind: float | None,
+    whole: float = 1.0,
+    end: str = "1",
+) -> Bar | None:
+    """Return the picture of a figure on a scale from 0 to `whole`; None where it or its interval lies outside.
+
+    Args:
+        figure: the value and the ends of its interval, None where there is none.
+    """
+    measured, low, high = figure
+    ends = (measured if low is None else low, measured if high is None else high)
+    placed = [_on_scale(value, whole) for value in (measured, *ends)]
+    if placed[0] is None or placed[1] is None or placed[2] is None:
+        return None
+    return Bar(placed[0], placed[1], placed[2], _on_scale(null, whole), _on_scale(blind, whole), end)
 
 
 def _place(claim: Claim) -> int:
@@ -68,9 +98,14 @@ def _place(claim: Claim) -> int:
 
 def _line(claim: Claim, several: bool) -> Line:
     rule = CLAIMS[claim.id]
-    meaning = rule.holds if claim.verdict == "supported" else rule.fails
+    meanings = {
+        "supported": rule.holds,
+        "not_supported": rule.fails,
+        "inconclusive": f"It is open whether {rule.title[:1].lower()}{rule.title[1:]}.",
+    }
     name = f"{target_words(claim.task)}: " if several else ""
-    return Line(name + meaning, "; ".join(_figures(claim)), claim.verdict, _bar(claim))
+    bar = bar_of((claim.measured, claim.low, claim.high), claim.null, claim.blind)
+    return Line(name + meanings[claim.verdict], "; ".join(_figures(claim)), claim.verdict, bar)
 
 
 def _figures(claim: Claim) -> Iterable[str]:
@@ -81,14 +116,5 @@ def _figures(claim: Claim) -> Iterable[str]:
     yield from (f"{name} {number(value)}" for name, value in beside.items() if value is not None)
 
 
-def _bar(claim: Claim) -> Bar | None:
-    values = (claim.measured, claim.low, claim.high)
-    if any(value is None or not 0 <= value <= 1 for value in values):
-        return None
-    measured, low, high = (100.0 * value for value in values if value is not None)
-    null, blind = (_on_scale(value) for value in (claim.null, claim.blind))
-    return Bar(measured, low, high, null, blind)
-
-
-def _on_scale(value: float | None) -> float | None:
-    return None if value is None or not 0 <= value <= 1 else 100.0 * value
+def _on_scale(value: float | None, whole: float) -> float | None:
+    return None if value is None or not 0 <= value <= whole else 100.0 * value / whole

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from lineament.errors import InputError
 from lineament.files.reading import read_text
-from lineament.report.adapters.grids import Cell, Grid, layer_grid, pair_grid
+from lineament.report.grids import Cell, Grid, layer_grid, pair_grid
 from lineament.report.rendering import HERE, identifier, template
 from lineament.report.series import Table
 

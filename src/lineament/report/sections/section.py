@@ -7,12 +7,22 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from lineament.records import Record
+from lineament.report.grids import Grid
 from lineament.report.series import Picture, Table
+from lineament.report.story import Line
 
 # (records of the measurement on one target, headline rank) -> pictures or tables; None where nothing was measured.
 Pictures = Callable[[Sequence[Record], int], Sequence[Picture | None]]
 Tables = Callable[[Sequence[Record], int], Sequence[Table | None]]
+# Records of the measurement on one target -> grids of modules.
+Grids = Callable[[Sequence[Record]], Sequence[Grid]]
+# Records of the measurement on all targets -> sentences for the first screen, and what stands below them.
+Story = Callable[[Sequence[Record]], Sequence[Line]]
 Shown = TypeVar("Shown")
+
+
+def _problem(records: Sequence[Record]) -> list[tuple[str, str]]:
+    return [("problem", records[0].problem)]
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,10 @@ class Opening:
         lead: what the page shows.
         judged: whether claims are made about it.
         replicates: what its seeds are called; empty where there is one alone.
+        of_model: whether the heading begins with the model's name.
+        unnamed: how a target is called that nobody named; the heading leaves it out.
+        facts: (name, text) pairs for the head of the page.
+        story: sentences of the first screen where no claims are judged; `story_note` says how their bars are read.
     """
 
     task_word: str
@@ -32,6 +46,17 @@ class Opening:
     lead: str
     judged: bool = True
     replicates: str = "seeds"
+    of_model: bool = True
+    unnamed: str = ""
+    facts: Callable[[Sequence[Record]], Sequence[tuple[str, str]]] = _problem
+    story: Story = lambda records: ()
+    story_note: str = ""
+
+    def heading(self, model: str, targets: Sequence[str]) -> str:
+        """Return the heading of a page about some targets of a model."""
+        named = [target for target in targets if target != self.unnamed]
+        what = f"{self.what} {', '.join(named)}" if named else self.what.removesuffix(" of")
+        return f"{model}: {what}" if self.of_model else f"{what[:1].upper()}{what[1:]}"
 
 
 def each(*makers: Callable[[Sequence[Record]], Shown]) -> Callable[[Sequence[Record], int], list[Shown]]:
@@ -43,6 +68,10 @@ def _nothing(_sources: Sequence[Record], _rank: int) -> list[None]:
     return []
 
 
+def _no_grids(_sources: Sequence[Record]) -> list[Grid]:
+    return []
+
+
 @dataclass(frozen=True)
 class Section:
     """What the report shows of one measurement.
@@ -51,7 +80,7 @@ class Section:
         measurement: the measurement whose records it is made from.
         also: other measurements whose records its makers are given too, after those; they get no section of their own.
         title, subtitle: its heading, and what it is about.
-        pictures, tables: in reading order.
+        grids: of modules, before all pictures. pictures, tables: in reading order.
         nulls: quantity -> its null in words, where the numbers alone would not tell.
         anchor: its name in links, if not that of the measurement.
         defines: the only quantities whose definitions it lists; all of them where it is empty.
@@ -64,6 +93,7 @@ class Section:
     subtitle: str
     pictures: Pictures = _nothing
     tables: Tables = _nothing
+    grids: Grids = _no_grids
     nulls: Mapping[str, str] = field(default_factory=dict)
     anchor: str = ""
     also: tuple[str, ...] = ()

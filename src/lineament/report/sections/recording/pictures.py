@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineament.records import Label, Quantity, Record
-from lineament.report.estimates import Estimate, blind_of, estimate, label_texts, label_values, nulls_of, select
+from lineament.report.estimates import (
+    Estimate,
+    blind_of,
+    cosine_over_recordings,
+    estimate,
+    label_texts,
+    label_values,
+    nulls_of,
+    select,
+)
 from lineament.report.sections.bases import basis_label, group_of, in_order, style_of
 from lineament.report.series import BLACK, BLUE, GREEN, GREY, PURPLE, VERMILLION, Line, Panel, Picture, Style
 
@@ -56,11 +65,25 @@ def span_picture(sources: Sequence[Record]) -> Picture | None:
     spaces = label_texts(sources, "capture", "space_of")
     shown = [("parameters", "whole"), ("parameters", "rest"), ("lora_effective", "whole")]
     panels = [_capture_panel(sources, space, definition) for space, definition in shown if space in spaces]
-    prefix = estimate(select(sources, "capture", basis="prefix", rank=TITLE_RANK, **WHOLE), fraction=True).mean
-    title = "How much of the run its first updates capture"
-    if prefix is not None:
-        title = f"The first {TITLE_RANK} recorded updates capture {100 * prefix:.0f} % of the whole displacement"
-    return Picture("recording-capture", title, SPAN_CAPTION, panels, sources)
+    return Picture("recording-capture", _span_title(sources), SPAN_CAPTION, panels, sources)
+
+
+def _span_title(sources: Sequence[Record]) -> str:
+    """Say what the first updates capture, beside as many at random times and a blind run's."""
+    found = {basis: select(sources, "capture", basis=basis, rank=TITLE_RANK, **WHOLE) for basis in BLIND}
+    prefix, control = (estimate(own, fraction=True).mean for own in found.values())
+    if prefix is None or control is None:
+        return "How much of the run its first updates capture"
+    blind, blind_control = (blind_of(own).mean for own in found.values())
+    return (
+        f"The first {TITLE_RANK} updates hold {_share(prefix, blind)} of the displacement, "
+        f"{TITLE_RANK} at random times {_share(control, blind_control)}"
+    )
+
+
+def _share(captured: float, blind: float | None) -> str:
+    beside = "" if blind is None else f" (a blind run's {100 * blind:.0f}\u00a0%)"
+    return f"{100 * captured:.0f}\u00a0%{beside}"
 
 
 def planes_picture(sources: Sequence[Record]) -> Picture | None:
@@ -151,7 +174,7 @@ def _stale_lines(sources: Sequence[Record], name: str, share: Label, index: int)
     where: dict[str, Label] = {"space_of": "parameters"} if spaced else {}
     cosines = select(sources, name, share=share, **where)
     later = sorted({float(cosine.labels["at_share"]) for cosine in cosines})
-    points = [estimate([c for c in cosines if c.labels["at_share"] == at], fraction=False) for at in later]
+    points = [cosine_over_recordings(c for c in cosines if c.labels["at_share"] == at) for at in later]
     style, x, when = DIRECTION_STYLES[index % len(DIRECTION_STYLES)], [100 * at for at in later], f"{float(share):.0%}"
     lines = [Line(f"stale-{when}", f"at {when} of the run", "direction", style, x, points)]
     if name == "task_vector_cosine":

@@ -1,67 +1,75 @@
-"""Tables of a recorded run: what it says about practice, and the ranks of single modules."""
+"""Tables of a recorded run: what it says about practice, in words and figure by figure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lineament.claims.advice import advise, remarks
 from lineament.claims.advice_line import Advice, why_untested
 from lineament.records import Record
-from lineament.report.estimates import blind_of, estimate, interval_text, label_texts, nulls_of, number, select
+from lineament.report.estimates import interval_text, number
 from lineament.report.series import Table
-
-MAX_MODULES = 40
 
 
 def told_table(sources: Sequence[Record]) -> Table:
     """Tabulate what the recording says in words, and whether it passed its test."""
-    lines = [line for line in advise(sources) if line.says]
+    every = advise(sources)
+    lines = [line for line in every if line.says]
     rows = [(f"{line.says[0].upper()}{line.says[1:]}", line.standing, _test(line)) for line in lines]
     note = (
         "Advice is tested by `lineament advise --check` on the run's own model and data; untested, it is about "
         "geometry alone. A dash: a description, which has no test."
     )
-    return Table("Advice, and how it stood its test", ("what the recording says", "test", "what it gave"), rows, note)
+    heads = ("what the recording says", "test", "what it gave")
+    return Table("Advice, and how it stood its test", heads, rows, " ".join([*_unanswered(every), note]))
 
 
-def advice_table(sources: Sequence[Record]) -> Table:
-    """Tabulate every line of `lineament advise`."""
-    lines = advise(sources)
+def advice_tables(sources: Sequence[Record]) -> list[Table]:
+    """Tabulate every line of `lineament advise`, one table for each question, opened on demand."""
+    topics: dict[str, list[Advice]] = {}
+    for line in advise(sources):
+        topics.setdefault(line.topic, []).append(line)
+    tables = [_topic_table(topic, lines) for topic, lines in topics.items() if _known(lines)]
+    notes = " ".join(remarks(sources))
+    return [*(replace(table, note=f"{table.note} {notes}".strip()) for table in tables[:1]), *tables[1:]]
+
+
+def _topic_table(topic: str, lines: Sequence[Advice]) -> Table:
+    """Tabulate the lines of a topic that have a value; a note says why the others have none."""
+    known = _known(lines)
+    tested = any(line.testable for line in known)
     rows = [
-        (
-            *(line.text, _value(line), _interval(line), _number(line.blind), _number(line.null)),
-            *(line.standing, line.topic, line.figure),
-        )
-        for line in lines
+        (line.text, _value(line), _interval(line), _number(line.blind), _number(line.null))
+        + ((line.standing,) if tested else ())
+        for line in known
     ]
-    columns = ("what", "value", "95 % interval", "blind run", "null", "test", "answers", "quantity behind it")
-    note = "Interval: Student t over recordings; for one recording, where the cell says so, the spread within the run."
-    untested = [f"Untested: {reason}." for reason in why_untested(lines)]
-    note = " ".join([note, *untested, *remarks(sources)])
-    return Table("What the recording says about practice", columns, rows, note)
+    heads = ("what", "value", "95 % interval", "blind run", "null", *(("test",) if tested else ()))
+    without: dict[str, list[str]] = {}
+    for line in lines:
+        if line.value is None:
+            without.setdefault(line.reason or "not measured", []).append(line.text)
+    notes = [f"Left out: {'; '.join(texts)}: {reason}." for reason, texts in without.items()]
+    notes += [f"Untested: {reason}." for reason in why_untested(known)]
+    over = "Interval: Student t over recordings; of one recording, where it says so, the spread within the run."
+    figures = f"Quantities of the records: {', '.join(dict.fromkeys(line.quantity for line in lines))}."
+    return Table(topic, heads, rows, " ".join([*notes, over, figures]), folded=True)
 
 
-def module_table(sources: Sequence[Record]) -> Table | None:
-    """Tabulate the effective rank of dW in each adapted weight."""
-    modules = label_texts(sources, "module_rank", "module")
-    if not modules:
-        return None
-    rows = []
-    for module in modules[:MAX_MODULES]:
-        ratios = select(sources, "module_rank", module=module, statistic="participation_ratio")
-        k90s = select(sources, "module_rank", module=module, statistic="k90")
-        cells = [estimate(quantities, fraction=False).text for quantities in (ratios, k90s)]
-        # The null follows from the shape of the weight and its LoRA rank, so it is the same in every recording.
-        null = next((number(null) for null in nulls_of(ratios)), "-")
-        blind = blind_of(ratios)
-        rows.append((module, number(float(ratios[0].labels["paid"])), *cells, _number(blind.mean), null))
-    more = len(modules) - len(rows)
-    note = f"The records hold {more} more modules." if more else ""
-    columns = (
-        *("module", "LoRA rank", "participation ratio", "k90"),
-        *("blind run: participation ratio", "null (Gaussian factors): participation ratio"),
-    )
-    return Table("How many directions dW used in each adapted weight", columns, rows, note)
+def _known(lines: Sequence[Advice]) -> list[Advice]:
+    return [line for line in lines if line.value is not None]
+
+
+def _unanswered(lines: Sequence[Advice]) -> list[str]:
+    """Say which questions have no figure at all, and why: a sentence for each."""
+    topics: dict[str, list[Advice]] = {}
+    for line in lines:
+        topics.setdefault(line.topic, []).append(line)
+    return [
+        f'No answer to "{topic}": {"; ".join(dict.fromkeys(line.reason or "not measured" for line in own))}.'
+        for topic, own in topics.items()
+        if not _known(own)
+    ]
 
 
 def _value(line: Advice) -> str:
@@ -72,7 +80,7 @@ def _value(line: Advice) -> str:
 
 def _interval(line: Advice) -> str:
     if line.low is None or line.high is None:
-        return f"none: {line.interval}" if line.value is not None else ""
+        return f"{line.interval}: no interval"
     return f"{interval_text(line.low, line.high)} over {line.interval}".replace("over within", "within")
 
 

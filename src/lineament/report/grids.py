@@ -45,7 +45,7 @@ class Grid:
 def layer_grid(
     key: str, title: str, modules: Sequence[Mapping[str, Any]], cell: Callable[[Mapping[str, Any]], Cell], note: str
 ) -> Grid:
-    """Arrange modules by the first number in their path and by what is left of it.
+    """Arrange modules by the first number in their path and by what is left of it, called by its last parts.
 
     Args:
         modules: with a name under `module`, in the order of the model.
@@ -57,9 +57,8 @@ def layer_grid(
         layer, kind = _place(module["module"])
         placed.setdefault(layer, {})[kind] = cell(module)
         kinds[kind] = None
-    shared = _shared_start(list(kinds))
     rows = [(layer, [own.get(kind) for kind in kinds]) for layer, own in placed.items()]
-    return Grid(key, title, "layer", [kind[shared:] for kind in kinds], rows, note)
+    return Grid(key, title, "layer", [_short(kind, list(kinds)) for kind in kinds], rows, note)
 
 
 def pair_grid(key: str, title: str, names: Sequence[str], cells: Mapping[tuple[str, str], Cell], note: str) -> Grid:
@@ -74,9 +73,9 @@ def _place(module: str) -> tuple[str, str]:
     return (OUTSIDE, module) if where is None else (parts[where], ".".join([*parts[:where], *parts[where + 1 :]]))
 
 
-def _shared_start(kinds: Sequence[str]) -> int:
-    """Return how many letters of the paths all kinds share, in whole parts; their last parts always stay."""
-    parts = [kind.split(".") for kind in kinds]
-    least = min(map(len, parts), default=1) - 1
-    common = next((i for i in range(least) if len({one[i] for one in parts}) > 1), least)
-    return sum(len(part) + 1 for part in parts[0][:common]) if parts else 0
+def _short(kind: str, kinds: Sequence[str]) -> str:
+    """Return the last parts of a path, as few as no other path ends with."""
+    parts = kind.split(".")
+    ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+    others = [f".{other}" for other in kinds if other != kind]
+    return next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), kind)
