@@ -14,7 +14,7 @@ from lineament.claims.rule import ClaimRule
 
 PAGE = Path(__file__).parent / "concepts" / "claims.md"
 START, END = "<!-- generated: claims -->", "<!-- end: claims -->"
-COLUMNS = ("claim", "states", "measured", "unit", "rule", "paper")
+COLUMNS = ("claim", "states", "measured", "unit", "needed", "paper")
 
 
 def claims_table() -> str:
@@ -26,7 +26,8 @@ def claims_table() -> str:
 def _row(rule: ClaimRule) -> str:
     measured = f"{rule.definition}; at the headline rank" if rule.at_rank else rule.definition
     paper = "" if rule.paper is None else f"{rule.paper:g}"
-    cells = (f"`{rule.id}`", rule.title, measured, rule.unit, f"`{rule.text}`", paper)
+    needed = "; ".join(part.bounds.words(part.name) for part in rule.requirements)
+    cells = (f"`{rule.id}`", rule.title, measured, rule.unit, needed, paper)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from lineament.claims.claims_file import read_claims
 from lineament.claims.intervals import Interval, over_seeds
 from lineament.claims.registry import CLAIMS
-from lineament.claims.verdict import Claim, Condition, Verdict
+from lineament.claims.verdict import Bounds, Claim, Condition, Verdict
+from lineament.commands.verdict_tables import BrokenName, claims_table
 from lineament.measurements.families import STATIC
 from lineament.records import Label, Quantity, Record, load_records
 from lineament.report.drawing import draw
 from lineament.report.estimates import number
-from lineament.report.page import render
+from lineament.report.page import render, render_records
 from lineament.report.sections import registry
 from lineament.report.sections.bases import BASES, is_static
 from lineament.report.sections.basis_capture.captures import best_statics, capture_picture
@@ -28,7 +32,7 @@ from lineament.report.sections.gradient_rank import spectrum_picture
 from lineament.report.sections.registry import SECTIONS
 from lineament.report.sections.section import Section, definitions, each
 from lineament.report.series import Table
-from lineament.report.verdicts import meaning, verdict_row
+from lineament.report.verdicts import meaning, needed, verdict_row
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.anchor or section.measurement)
@@ -81,6 +85,9 @@ def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished
     assert any("[" in text for trace in draw(picture).data for text in trace.text if trace.legendgroup == "random")
 
 
+ONE_PART = tuple(id for id, rule in CLAIMS.items() if len(rule.requirements) == 1)
+
+
 def claim(id: str, verdict: Verdict, *ends: tuple[float, float]) -> Claim:
     """A claim as its rule makes it of three seeds; `ends` are the intervals of its conditions, in their order."""
     intervals = [Interval((low + high) / 2, low, high, 3) for low, high in ends]
@@ -123,6 +130,62 @@ def test_without_conditions_the_whole_rule_is_named() -> None:
     old = replace(claim("krylov_prefix", "inconclusive", (0.4, 0.9), (0.1, 0.2)), conditions=())
     assert "a rule" in meaning(old)
     assert "One seed" in meaning(replace(old, reason="one seed"))
+
+
+def test_what_a_rule_needs_stands_with_the_figure_that_was_judged() -> None:
+    found = claim("static_gap_is_metric", "not_supported", (0.3, 0.4), (-0.4, -0.2))
+    first, second = needed(found)
+    assert first == {"text": "closed share of the gap above 0.25", "found": "", "held": "holds"}  # shown as measured
+    assert second["text"] == "rescaled plane minus that of shuffled labels above 0"
+    assert (second["found"], second["held"]) == ("-0.3 [-0.4, -0.2]", "fails")
+    (row,) = re.findall(r'<td data-label="Needed".*?</td>', render_records(made("steering", []), [found]))
+    assert "rescaled plane minus that of shuffled labels above 0" in row
+    assert "-0.3 [-0.4, -0.2]" in row
+
+
+def test_what_is_needed_is_open_where_the_interval_is_on_both_sides_or_missing() -> None:
+    straddling = claim("basis_drifts", "inconclusive", (0.4, 0.6))
+    assert [part["held"] for part in needed(straddling)] == ["open"]
+    few = Condition("share", Interval(0.4, None, None, 1), Bounds(below=0.5), None)
+    missing = replace(few, interval=None)
+    parts = needed(replace(straddling, conditions=(few, missing)))
+    assert [(part["found"], part["held"]) for part in parts] == [("0.4", "open"), ("not measured", "open")]
+    assert needed(replace(straddling, conditions=()))[0]["text"] == "a rule"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        (Bounds(above=0.25), "share above 0.25"),
+        (Bounds(below=-0.5), "share below -0.5"),
+        (Bounds(above=0.9, below=1.1), "share between 0.9 and 1.1"),
+        (Bounds(contains=0.0), "an interval of share that contains 0"),
+        (Bounds(above=1 / 3), "share above 0.333"),
+    ],
+)
+def test_bounds_in_words(bounds: Bounds, words: str) -> None:
+    assert bounds.words("share") == words
+
+
+@pytest.mark.parametrize("width", [12, 21, 24, 80])
+def test_a_long_name_breaks_after_an_underscore(width: int) -> None:
+    name = BrokenName("order_matters_inside_window")
+    lines = name.lines(width)
+    assert "".join(line.strip() for line in lines) == name.name
+    assert max(map(len, lines)) <= width
+    assert all(line.endswith("_") for line in lines[:-1])
+    assert (len(lines) == 1) == (width >= len(name.name))
+
+
+def test_the_terminal_breaks_no_name_inside_a_word_at_80_columns() -> None:
+    found = [replace(claim(id, "supported", (0.0036, 0.0064)), id=id, blind=0.1, paper=0.5) for id in ONE_PART]
+    console = Console(width=80, file=io.StringIO(), highlight=False)
+    console.print(claims_table(found))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    words = {part for id in ONE_PART for part in id.split("_")}
+    shown = {part for line in lines[2:] if line.strip() for part in line.split()[0].split("_") if part}
+    assert shown == words
 
 
 def test_a_claim_that_this_version_does_not_know_keeps_its_identifier() -> None:

@@ -57,6 +57,15 @@ class Bounds:
             return f"{name} < {self.below:g}"
         return f"{name} > {self.above:g}" if self.below is None else f"{self.above:g} < {name} < {self.below:g}"
 
+    def words(self, name: str) -> str:
+        """Return the bounds on a named quantity as a reader of results sees them."""
+        if self.contains is not None:
+            return f"an interval of {name} that contains {self.contains:.3g}"
+        if self.above is None:
+            return f"{name} below {self.below:.3g}"
+        limits = f"above {self.above:.3g}" if self.below is None else f"between {self.above:.3g} and {self.below:.3g}"
+        return f"{name} {limits}"
+
 
 @dataclass(frozen=True)
 class Condition:

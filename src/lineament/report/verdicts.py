@@ -6,7 +6,7 @@ Nothing is judged here: verdicts and conditions are shown as claims.json has the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lineament.claims.intervals import FEW_SEEDS
@@ -16,6 +16,8 @@ from lineament.records import target_words
 from lineament.report import words
 from lineament.report.estimates import interval_text, number
 
+# Whether a part of a rule holds.
+HELD: Mapping[bool | None, str] = {True: "holds", False: "fails", None: "open"}
 SIGNS = {"supported": "✓", "not_supported": "✗", "inconclusive": "?"}
 STRADDLES = "Undecided: the interval {interval} reaches both sides of the rule ({rule})."
 UNDECIDED_FOR_SEEDS = "{}: no interval, so nothing can be decided. Run at least three seeds, better five."
@@ -36,7 +38,7 @@ def verdict_row(claim: Claim) -> dict[str, Any]:
         "verdict": VERDICT_WORDS[claim.verdict],
         "kind": claim.verdict,
         "task": target_words(claim.task),
-        "rule": claim.rule,
+        "needed": needed(claim),
         "measured": _shown(claim.measured, "none"),
         "interval": _interval(claim),
         "null": _shown(claim.null, "none"),
@@ -61,6 +63,35 @@ def meaning(claim: Claim) -> str:
     if rule is None:
         return ""
     return rule.holds if claim.verdict == "supported" else " ".join([rule.fails, *_failed(claim)])
+
+
+def needed(claim: Claim) -> list[dict[str, str]]:
+    """Return what the rule asks for, part by part: in words, what was found where that is another figure, and whether
+    it holds."""
+    if not claim.conditions:  # claims of schema 1
+        return [{"text": claim.rule, "found": "", "held": HELD[None]}]
+    return [
+        {
+            "text": condition.bounds.words(condition.name),
+            "found": "" if _is_own(condition, claim) else _found(condition),
+            "held": HELD[condition.holds],
+        }
+        for condition in claim.conditions
+    ]
+
+
+def _is_own(condition: Condition, claim: Claim) -> bool:
+    """Return whether a condition is on the figure that the claim shows as measured."""
+    of = condition.interval
+    return of is not None and (of.mean, of.low, of.high) == (claim.measured, claim.low, claim.high)
+
+
+def _found(condition: Condition) -> str:
+    of = condition.interval
+    if of is None:
+        return "not measured"
+    ends = "" if of.low is None or of.high is None else f" {interval_text(of.low, of.high)}"
+    return f"{number(of.mean)}{ends}"
 
 
 def _few_seeds(claim: Claim) -> str | None:
