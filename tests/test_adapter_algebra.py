@@ -13,7 +13,7 @@ import pytest
 import torch
 from families import random_model
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from lineament import (
     StoredAdapter,
@@ -28,6 +28,8 @@ from lineament import (
     subtract_adapters,
 )
 from lineament.errors import InputError
+from lineament.problems.stored_adapters import Factors
+from lineament.vectors.adapter_algebra import adapter_of
 
 PLAIN: dict[str, Any] = {"r": 3, "lora_alpha": 7}
 STABLE: dict[str, Any] = {"r": 4, "lora_alpha": 5, "use_rslora": True}
@@ -124,6 +126,47 @@ def test_a_sum_is_pefts_concatenation_of_plain_adapters(family: str, tmp_path: P
     found = dense(combine_adapters([read_adapter(folder) for folder in folders], WEIGHTS))
     ours = {n: torch.from_numpy(dw.T if family == "gpt2" else dw) for n, dw in found.items()}  # Conv1D is transposed
     assert distance(ours, expected) < 1e-6
+
+
+def test_an_adapter_of_weight_zero_leaves_no_trace(tmp_path: Path) -> None:
+    first, second = (
+        read_adapter(saved("llama", config, tmp_path / str(i), i)) for i, config in enumerate(PAIRS["llama"])
+    )
+    assert torch.equal(combine_adapters([first, second], [0.0, 2.0]).theta(), scale_adapter(second, 2.0).theta())
+    assert not adapter_norm(combine_adapters([first, second], [0.0, 0.0]))
+
+
+class Nested(nn.Module):
+    """A model in which one module's path is the end of another's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.ModuleDict({"q": nn.Linear(9, 7)})])
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"q": nn.Linear(9, 7)})])})
+
+
+@pytest.mark.parametrize("ranks", [(2, 3), (3, 3)])
+def test_modules_whose_path_ends_anothers_keep_their_own_ranks(ranks: tuple[int, int], tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    names = ("layers.0.q", "encoder.layers.0.q")
+    factors = {
+        f"base_model.model.{name}": Factors(
+            torch.randn(rank, 9, generator=generator), torch.randn(7, rank, generator=generator), 1.0
+        )
+        for name, rank in zip(names, ranks, strict=True)
+    }
+    adapter = adapter_of(factors, {"revision": "r1"})
+    save_stored_adapter(adapter, tmp_path / "a")
+    assert torch.equal(read_adapter(tmp_path / "a").theta(), adapter.theta())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = PeftModel.from_pretrained(Nested(), tmp_path / "a")
+    assert model.peft_config["default"].revision == "r1"
+    for name, rank in zip(names, ranks, strict=True):
+        module = model.base_model.model.get_submodule(name)
+        assert len(module.lora_A["default"].weight) == rank
+        expected = dense(adapter)[f"base_model.model.{name}"]
+        assert module.get_delta_weight("default").detach().numpy() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama"])

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lineament import Record, adapter_cosine, combine_adapters, read_adapter
 from lineament.commands.compose.command import adapter_names
-from lineament.commands.compose.inputs import halved
+from lineament.commands.compose.flags import Compose
+from lineament.commands.compose.inputs import base_of, halved
 from lineament.records import Quantity
 from lineament.report.drawing import draw, legend
 from lineament.report.page import write_report
@@ -161,6 +162,27 @@ def test_adapters_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
         config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": base}))
     said = refused(folder, tmp_path, "compose", str(named), str(tmp_path / "second"), *whole[3:])
     assert "says that its base model is org/one" in said
+
+
+def test_the_base_is_the_one_that_the_adapters_name(folder: Path, tmp_path: Path) -> None:
+    """And where another was given it is said: the merged adapter names a base on which nothing was measured."""
+    named = []
+    for name in ("sql", "chat"):
+        named.append(Path(shutil.copytree(folder / name, tmp_path / name)))
+        config = named[-1] / "adapter_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "acme/other-base"}))
+    options = ["--at", "1,1", "--no-order"]
+    whole = [*command(folder, tmp_path / "first", *options)]
+    whole[1:3] = map(str, named)
+    done = lineament_here(*whole)
+    assert done.returncode == 0, done.stderr
+    words = " ".join(done.stdout.split())
+    assert "note: the adapters name the base model acme/other-base; everything here is measured on --model" in words
+    silent = command(folder, tmp_path / "other", *options)
+    place = silent.index("--model")
+    said = refused(folder, tmp_path, *silent[:place], *silent[place + 2 :])
+    assert "The adapters do not name their base model; name it with --model." in said
+    assert base_of(Compose(first=named[0], second=named[1], data=()), [read_adapter(one) for one in named]) == ("acme/other-base", ())
 
 
 def test_bad_data_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from composed import base_problem, examples, pair
@@ -16,10 +20,11 @@ from lineament.errors import InputError
 from lineament.merging.composition_record import About, composition_record
 from lineament.merging.figures import DataFigures, Resampled, figure
 from lineament.merging.interference import SCALES, Composition, CompositionOptions, Meeting
-from lineament.merging.order import changed_weights, order_kappas
+from lineament.merging.order import chance_of_larger, changed_weights, order_kappas
 from lineament.merging.random_vectors import with_random_vectors
 from lineament.merging.scales import best_scales
 from lineament.merging.side_branches import SideBranches, losses_at, scale_derivatives
+from lineament.report.sections.composition.words import LEVEL
 
 SMALL = CompositionOptions(scales=(0.5, 1.0), draws=2)
 
@@ -237,24 +242,49 @@ def test_scales_are_chosen_on_validation_examples_alone() -> None:
 def test_kappa_is_the_commutators(composed: Composition, data: tuple[Batch, Batch]) -> None:
     problem = base_problem("gpt2")
     problem.model.requires_grad_(False)
-    found = order_kappas(problem, composed.adapters, data, 4)
-    assert [kappa.pair for kappa in found] == ["between", "between", "within_first", "within_second"]
+    told: list[tuple[int, int]] = []
+    found = order_kappas(problem, composed.adapters, data, 2, lambda done, total: told.append((done, total)))
+    assert [kappa.batches for kappa in found] == list(combinations(range(8), 2))
+    assert Counter(kappa.pair for kappa in found) == {"between": 16, "within_first": 6, "within_second": 6}
+    assert told == [(n, 8) for n in range(1, 9)]
     assert not any(parameter.requires_grad for parameter in problem.model.parameters())
     names = list(changed_weights(problem.model, composed.adapters))
     problem.model.requires_grad_(True)
     space = ParameterSpace(problem.model, names)
-    for kappa, batches in ((found[0], (data[0], data[1])), (found[2], (data[0], None))):
-        first, second = batches[0].rows(slice(0, 4)), (batches[1] or data[0].rows(slice(4, 8))).rows(slice(0, 4))
-        losses = [lambda b=b: problem.loss(b) for b in (first, second)]  # type: ignore[misc]
+    batches = [batch.rows(slice(start, start + 2)) for batch in data for start in (0, 2, 4, 6)]
+    for kappa in (found[0], found[5], found[-1]):
+        losses = [lambda i=i: problem.loss(batches[i]) for i in kappa.batches]  # type: ignore[misc]
         gradients = [space.gradient(loss()) for loss in losses]
         expected = float(commutator(space, *losses).norm() / (gradients[0] + gradients[1]).norm())
         assert kappa.plain == pytest.approx(expected, rel=1e-8)
         assert kappa.unit_norm > 0
 
 
+def pairs(value: Callable[[int, int], float]) -> list[tuple[tuple[int, int], float]]:
+    return [(pair, value(*pair)) for pair in combinations(range(8), 2)]
+
+
+def test_order_is_called_larger_between_sets_in_one_of_35_cases_of_one_set() -> None:
+    """The groups of a permutation test are those of the data: with one set in two files each of 35 is as likely."""
+    apart = pairs(lambda a, b: 2.0 if (a < 4) != (b < 4) else 1.0)
+    assert chance_of_larger(apart) == pytest.approx(1 / 35)
+    assert chance_of_larger([(pair, -value) for pair, value in apart]) == 1.0
+    assert chance_of_larger(pairs(lambda a, b: 1.0)) == 1.0
+    generator = np.random.default_rng(0)
+    spread = generator.normal(size=(700, 8, 2))  # batches of one set: kappa is the distance of two points
+    chances = [chance_of_larger(pairs(lambda a, b, one=one: float(np.hypot(*(one[a] - one[b]))))) for one in spread]
+    falsely = float(np.mean([chance <= LEVEL for chance in chances]))
+    assert abs(falsely - 1 / 35) < 4 * (1 / 35 * 34 / 35 / 700) ** 0.5
+    assert abs(float(np.mean(chances)) - 18 / 35) < 4 * 0.29 / 700**0.5
+    moved = spread + np.repeat([[0.0, 0.0], [6.0, 0.0]], 4, axis=0)
+    assert all(
+        chance_of_larger(pairs(lambda a, b, one=one: float(np.hypot(*(one[a] - one[b]))))) <= LEVEL for one in moved[:9]
+    )
+
+
 def test_the_record_holds_every_figure(composed: Composition, data: tuple[Batch, Batch], tmp_path: Path) -> None:
     problem = base_problem("gpt2")
-    kappas = order_kappas(problem, composed.adapters, data, 4)
+    kappas = order_kappas(problem, composed.adapters, data, 1)
     about = About(("sql", "chat"), ("a.jsonl", "b.jsonl"), kappas)
     record = composition_record(composed, problem, about)
     assert Record.load(record.save(tmp_path)).quantities == record.quantities
@@ -266,6 +296,18 @@ def test_the_record_holds_every_figure(composed: Composition, data: tuple[Batch,
         assert len(list(record.select("loss", data=side))) == 9
     without = composition_record(composed, problem, About(("sql", "chat"), ("a", "b"), why_no_order="too large"))
     assert next(without.select("kappa")).reason == "too large"
+
+
+def test_dropout_does_not_speak_along(data: tuple[Batch, Batch], composed: Composition) -> None:
+    problem = base_problem("gpt2")
+    dropout = [module for module in problem.model.modules() if isinstance(module, torch.nn.Dropout)]
+    for module in dropout:
+        module.p = 0.5
+    problem.model.train()
+    again = interference(problem, composed.adapters, data, SMALL)
+    assert dropout
+    assert all(module.training for module in problem.model.modules())
+    assert torch.equal(again.meetings[0].grid, composed.meetings[0].grid)
 
 
 def test_equal_calls_give_equal_figures(composed: Composition, data: tuple[Batch, Batch]) -> None:

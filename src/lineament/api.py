@@ -21,6 +21,7 @@ from lineament.files.writing import delete_leftovers, write_json
 from lineament.parameters import hash_tensors
 from lineament.problems.adapters import attach_lora, linear_names
 from lineament.problems.in_memory import InMemoryProblem
+from lineament.problems.modes import own_modes
 from lineament.problems.problem import Batch
 from lineament.records import Record, load_records
 from lineament.results.results import Results
@@ -119,14 +120,11 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
     Weights are the parameter space's business, and gradients that of training.
     """
-    modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        with own_random_state():
+        with own_modes(model), own_random_state():
             yield
     finally:
-        for module, training in modes:
-            module.training = training  # not train(), which would set everything below as well
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
 

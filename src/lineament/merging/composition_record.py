@@ -14,7 +14,7 @@ import torch
 
 from lineament.merging.figures import KEPT, N_BOOTSTRAP, DataFigures, Figure, Resampled, figure
 from lineament.merging.interference import Composition, Source
-from lineament.merging.order import Kappa
+from lineament.merging.order import Kappa, chance_of_larger
 from lineament.merging.scales import best_scales
 from lineament.problems.problem import Problem
 from lineament.records import Label, Quantity, Record
@@ -56,6 +56,8 @@ DEFINITIONS: Mapping[str, str] = {
     "kappa": "|H_b g_a - H_a g_b| / |g_a + g_b| at the base, by the weights that the adapters change: what the order "
     "of two steps changes per unit of step size, plain and with gradients of length 1; null: two batches of one data "
     "set",
+    "kappa_chance": "share of all ways to share the eight batches out in four and four in which mean kappa between the "
+    "groups exceeds that within them by at least as much as between and within the data sets",
 }
 
 
@@ -198,10 +200,11 @@ def _best(composition: Composition) -> Iterator[Quantity]:
 def _order(about: About) -> Iterator[Quantity]:
     if not about.kappas:
         reason = about.why_no_order or "it was not asked for"
-        yield Quantity("kappa", None, "per step-size unit", labels={"pair": "between", "batch": 0}, reason=reason)
-    counts: dict[str, int] = {}
-    for kappa in about.kappas:
-        number = counts[kappa.pair] = counts.get(kappa.pair, -1) + 1
-        labels: dict[str, Label] = {"pair": kappa.pair, "batch": number}
-        yield Quantity("kappa", kappa.plain, "per step-size unit", labels={**labels, "gradients": "plain"})
-        yield Quantity("kappa", kappa.unit_norm, "per step-size unit", labels={**labels, "gradients": "unit norm"})
+        yield Quantity("kappa", None, "per step-size unit", labels={"pair": "between"}, reason=reason)
+    for gradients in ("plain", "unit norm"):
+        own = [(k.batches, k.plain if gradients == "plain" else k.unit_norm) for k in about.kappas]
+        for kappa, (batches, value) in zip(about.kappas, own, strict=True):
+            labels: dict[str, Label] = {"pair": kappa.pair, "first": batches[0], "second": batches[1]}
+            yield Quantity("kappa", value, "per step-size unit", labels={**labels, "gradients": gradients})
+        if own:
+            yield Quantity("kappa_chance", chance_of_larger(own), "fraction", labels={"gradients": gradients})

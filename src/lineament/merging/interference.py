@@ -17,6 +17,7 @@ from torch import Tensor
 from lineament.errors import InputError
 from lineament.merging.random_vectors import with_random_vectors
 from lineament.merging.side_branches import SideBranches, losses_at, scale_derivatives
+from lineament.problems.modes import evaluating
 from lineament.problems.problem import Batch, Problem
 from lineament.problems.stored_adapters import StoredAdapter
 from lineament.streams import Streams
@@ -162,7 +163,7 @@ def interference(
     The prediction costs one gradient and one Hessian-vector product per adapter and data set, whatever the grid; it is
     made before any loss of the grid is computed. A second one, half-way to the sum, foretells I(1, 1) far better where
     the adapters are too large for the base's curvature, and a third, at each adapter, what the other one costs it. The
-    model's weights are not touched.
+    model's weights are not touched; it is evaluated without dropout, and its modes come back.
 
     Args:
         problem: its `model` is the base, whose modules are named as the adapters name them.
@@ -184,9 +185,10 @@ def interference(
         require_examples(len(batch), "a data set")
     halves = validation or tuple(_half(len(batch), options, place) for place, batch in enumerate(data))
     drawn = [with_random_vectors(adapters[1], options.streams.generator("null", i)) for i in range(options.draws)]
-    work = _Work(problem, adapters, drawn, options, progress)
-    derivatives = [work.derivatives(batch, own) for own, batch in enumerate(data)]
-    meetings = [work.meeting(*one) for one in zip(data, derivatives, halves, strict=True)]
+    with evaluating(problem.model):
+        work = _Work(problem, adapters, drawn, options, progress)
+        derivatives = [work.derivatives(batch, own) for own, batch in enumerate(data)]
+        meetings = [work.meeting(*one) for one in zip(data, derivatives, halves, strict=True)]
     dtype = problem.parameters.tensors[0].dtype
     return Composition(adapters, options.grid, options.small, (meetings[0], meetings[1]), dtype, options.seed)
 

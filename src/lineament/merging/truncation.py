@@ -68,7 +68,8 @@ def _truncated(adapter: StoredAdapter, rank_of: Callable[[Decomposition], int]) 
         energies = parts.values.square()
         left_out, total = left_out + float(energies[rank:].sum()), total + float(energies.sum())
         root = parts.values[:rank].sqrt()
-        a, b = root[:, None] * parts.right[:, :rank].T, parts.left[:, :rank] * root
+        length = torch.where(root > 0, root, 1.0)  # A and B both 0 would never train again
+        a, b = length[:, None] * parts.right[:, :rank].T, parts.left[:, :rank] * root
         dtype = torch.float64 if factors.a.dtype == torch.float64 else torch.float32
         kept[module] = Factors(a.to(dtype), b.to(dtype), 1.0)
     ranks = {module.removeprefix(PREFIX): len(own.a) for module, own in kept.items()}

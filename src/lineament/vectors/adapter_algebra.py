@@ -27,7 +27,8 @@ def combine_adapters(adapters: Sequence[StoredAdapter], weights: Sequence[float]
     """Add adapters with weights: dW is the weighted sum of theirs, module by module; ranks add up.
 
     Args:
-        adapters: of the same base model; a module that some of them leave alone gets the others' part.
+        adapters: of the same base model; a module that some of them leave alone gets the others' part. One of weight 0
+            is left out, if another is not.
 
     Raises:
         InputError: no adapter, not one weight for each, or modules whose weights differ in shape.
@@ -35,7 +36,8 @@ def combine_adapters(adapters: Sequence[StoredAdapter], weights: Sequence[float]
     if not adapters or len(adapters) != len(weights):
         raise InputError(f"{len(adapters)} adapters and {len(weights)} weights; give one weight for each of them.")
     parts: dict[str, list[Factors]] = {}
-    for adapter, weight in zip(adapters, weights, strict=True):
+    used = [pair for pair in zip(adapters, weights, strict=True) if pair[1]] or [(adapters[0], weights[0])]
+    for adapter, weight in used:
         for module, own in adapter.factors.items():
             parts.setdefault(module, []).append(own._replace(scale=weight * own.scale))
     factors = {module: _concatenated(module, parts[module]) for module in live_order(parts)}
@@ -132,6 +134,10 @@ def require_one_shape(module: str, first: Factors, second: Factors) -> None:
         )
 
 
+# What a new adapter's configuration has from the one that it was made of.
+KEPT = ("base_model_name_or_path", "revision", "task_type", "fan_in_fan_out", "auto_mapping")
+
+
 def adapter_of(factors: Mapping[str, Factors], like: Mapping[str, Any]) -> StoredAdapter:
     """Make an adapter of factors of scale 1, by module as `StoredAdapter` has them, and its configuration.
 
@@ -142,8 +148,11 @@ def adapter_of(factors: Mapping[str, Factors], like: Mapping[str, Any]) -> Store
     tensors = [tensor for own in factors.values() for tensor in (own.a, own.b)]
     ranks = {module.removeprefix(PREFIX): len(own.a) for module, own in factors.items()}
     usual = Counter(ranks.values()).most_common(1)[0][0]
-    other = {re.escape(module): rank for module, rank in ranks.items() if rank != usual}
-    kept = {key: like.get(key) for key in ("base_model_name_or_path", "task_type", "fan_in_fan_out")}
+    # PEFT takes a path for the end of one: of "layers.1.q" and "encoder.layers.1.q" the first means both.
+    tails = any(other.endswith(f".{module}") for module in ranks for other in ranks)
+    start = "^" if tails else ""
+    other = {start + re.escape(module): rank for module, rank in ranks.items() if rank != usual}
+    kept = {key: like.get(key) for key in KEPT}
     config = {
         **{key: value for key, value in kept.items() if value is not None},
         "peft_type": "LORA",
@@ -151,7 +160,7 @@ def adapter_of(factors: Mapping[str, Factors], like: Mapping[str, Any]) -> Store
         "lora_alpha": usual,  # over the rank it is the scale, 1
         "rank_pattern": other,
         "alpha_pattern": other,
-        "target_modules": list(ranks),
+        "target_modules": "|".join(map(re.escape, ranks)) if tails else list(ranks),
         "bias": "none",
         "lora_dropout": 0.0,
         "inference_mode": True,

@@ -9,6 +9,7 @@ from pathlib import Path
 from lineament.commands.compose.flags import Compose
 from lineament.commands.compose.inputs import (
     Examples,
+    base_of,
     draw_examples,
     load_base,
     read_adapters,
@@ -45,18 +46,19 @@ def compose(flags: Compose) -> int:
     require_ours(flags.out, "composition")
     require_writable(flags.out)
     adapters, data = read_adapters(flags), read_data(flags)
+    model, notes = base_of(flags, adapters)
     options = CompositionOptions(flags.scale_values(), flags.draws, flags.seed)
     whole = Whole()
     with job_progress(flags.quiet, whole=whole) as show:
         progress = partial(show, _title(flags))
-        progress(f"loading {flags.model}", 0, 1)
-        problem = load_base(flags, adapters)
+        progress(f"loading {model}", 0, 1)
+        problem = load_base(flags, model, adapters)
         drawn = [
             draw_examples(problem, one, flags.examples, options.streams.child("data", place))
             for place, one in enumerate(data)
         ]
         require_curvature(problem, adapters, drawn[0].batch)
-        about = _about(flags, problem, adapters, drawn, progress)
+        about = _about(flags, model, problem, adapters, drawn, progress)
         composition = interference(
             problem,
             adapters,
@@ -70,7 +72,7 @@ def compose(flags: Compose) -> int:
     record = composition_record(composition, problem, about)
     _write(flags.out, record, combine_adapters(adapters, scales))
     print_composition(record)
-    for note in dict.fromkeys(note for one in drawn for note in one.notes):
+    for note in dict.fromkeys((*notes, *(note for one in drawn for note in one.notes))):
         console.print(f"note: {note}.")
     _print_end(flags, scales)
     return 0
@@ -102,6 +104,7 @@ def adapter_names(first: Path, second: Path) -> tuple[str, str]:
 
 def _about(
     flags: Compose,
+    model: str,
     problem: LanguageModelProblem,
     adapters: tuple[StoredAdapter, StoredAdapter],
     drawn: list[Examples],
@@ -110,15 +113,16 @@ def _about(
     """Name everything, and measure whether order matters, which is refused with a reason where it takes too much."""
     names = adapter_names(flags.first, flags.second)
     data = drawn[0].name, drawn[1].name
-    config: dict[str, Label] = {"model": flags.model, "examples": flags.examples, "draws": flags.draws}
+    config: dict[str, Label] = {"model": model, "examples": flags.examples, "draws": flags.draws}
     n = sum(changed_weights(problem.model, adapters).values())
     why = f"the adapters change weights of {n:,} parameters, more than the {MOST_PARAMETERS:,} that fit into memory"
     kappas: list[Kappa] = []
     if flags.no_order:
         why = "--no-order was given"
     elif 0 < n <= MOST_PARAMETERS:
-        progress("measuring whether order matters", 0, 1)
-        kappas = order_kappas(problem, adapters, [one.batch for one in drawn], flags.order_examples)
+        measuring = partial(progress, "measuring whether order matters")
+        measuring(0, 1)
+        kappas = order_kappas(problem, adapters, [one.batch for one in drawn], flags.order_examples, measuring)
     return About(names, data, kappas, why, config)
 
 

@@ -32,8 +32,8 @@ class Compose:
     """PEFT folder of adapter B, of the same base"""
     data: Annotated[tuple[Path, ...], Said(value="FILE")]
     """examples of what an adapter was trained for, repeatable: give it twice, A's first"""
-    model: str = "smollm2-135m"
-    """the base: smollm2-135m, a local folder, a .gguf file or a hub name"""
+    model: str = ""
+    """the base: smollm2-135m, a local folder, a .gguf file or a hub name; default the one that the adapters name"""
     out: Path = Path("composition")
     """folder of the report, the records and the merged adapter"""
     scales: Annotated[str, Said(value="LIST")] = SCALES
@@ -45,7 +45,7 @@ class Compose:
     draws: PositiveInt = 8
     """adapters of the null: B's singular values with random singular vectors"""
     order_examples: AtLeastTwo = 8
-    """examples in each of the batches between which order is judged"""
+    """examples in each of the eight batches between which order is judged; a quarter of the examples at most"""
     no_order: bool = False
     """leave out whether the order of training on the two data sets matters, which takes most memory"""
     seed: Seed = 0

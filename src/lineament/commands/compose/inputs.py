@@ -56,9 +56,8 @@ def read_adapters(flags: Compose) -> tuple[StoredAdapter, StoredAdapter]:
             require_finite(adapter)
         except InputError as error:
             raise InputError(f"{folder}: {error}") from None
-    bases = [str(one.config.get("base_model_name_or_path") or "") for one in (first, second)]
-    names = [Path(base).name for base in bases]  # a folder here may be a copy of what has the same name elsewhere
-    if all(bases) and names[0] != names[1]:
+    bases = [named_base(one) for one in (first, second)]
+    if all(bases) and not _alike(*bases):
         raise InputError(
             f"{flags.first} says that its base model is {bases[0]}, and {flags.second} that it is {bases[1]}. Adapters "
             "of different bases cannot be added. If both mean the same model, write one name into both "
@@ -76,9 +75,35 @@ def read_data(flags: Compose) -> tuple[LabelledData, LabelledData]:
     return found
 
 
-def load_base(flags: Compose, adapters: Sequence[StoredAdapter]) -> LanguageModelProblem:
+def named_base(adapter: StoredAdapter) -> str:
+    """Return the base model that an adapter names; empty where it names none."""
+    return str(adapter.config.get("base_model_name_or_path") or "")
+
+
+def _alike(one: str, other: str) -> bool:
+    """Compare names of models: a folder here may be a copy of what has the same name elsewhere."""
+    return Path(one).name.lower() == Path(other).name.lower()
+
+
+def base_of(flags: Compose, adapters: Sequence[StoredAdapter]) -> tuple[str, tuple[str, ...]]:
+    """Return the model to load, and a note where it is not the one that the adapters name.
+
+    Raises:
+        InputError: neither --model nor the adapters name one.
+    """
+    named = next(filter(None, map(named_base, adapters)), "")
+    if not flags.model and not named:
+        raise InputError("The adapters do not name their base model; name it with --model.")
+    if flags.model and named and not _alike(flags.model, named):
+        note = f"the adapters name the base model {named}; everything here is measured on --model {flags.model}"
+        return flags.model, (note,)
+    own = "smollm2-135m"  # a package, under the name of the model on the hub
+    return flags.model or (own if _alike(named, own) else named), ()
+
+
+def load_base(flags: Compose, model: str, adapters: Sequence[StoredAdapter]) -> LanguageModelProblem:
     """Load the base without any adapter, its weights frozen; `InputError` if the adapters do not fit it."""
-    changes = {"model.name": flags.model, "seed": flags.seed, "recovery.space": "full"}
+    changes = {"model.name": model, "seed": flags.seed, "recovery.space": "full"}
     changes |= {"device": flags.device, "threads": flags.threads}
     torch.set_num_threads(flags.threads)
     problem = LanguageModelProblem(resolve("lm", "quick", [("a flag", changes)]), flags.seed, for_study=False)

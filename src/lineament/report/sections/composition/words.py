@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from statistics import mean
 
 from lineament.records import Label, Quantity, Record
 
@@ -15,6 +16,8 @@ KINDS = {
     "middle": "predicted half-way",
 }
 COSTS = {"measured": "added by the other", "predicted": "  foretold at own"}
+# Chance up to which kappa between the data sets is called larger: the actual sharing out is the first of 35.
+LEVEL = 0.05
 # Kind of a predicted figure -> where its curvature was measured, in words.
 SOURCES = {"predicted": "base", "both": "both"}
 NOTE = (
@@ -100,13 +103,13 @@ def _order_sentences(record: Record) -> Iterator[str]:
         return
     for gradients in ("unit norm", "plain"):
         own = [kappa for kappa in found if kappa.labels["gradients"] == gradients and kappa.value is not None]
-        values = {pair: [k.value or 0.0 for k in own if k.labels["pair"] == pair] for pair in PAIRS}
-        between = sum(values["between"]) / len(values["between"])
-        within = [*values["within_first"], *values["within_second"]]
-        verdict = "more than" if between > max(within) else "not more than"
+        between, *within = (_number(mean(k.value or 0.0 for k in own if k.labels["pair"] == pair)) for pair in PAIRS)
+        chance = only(record, "kappa_chance", gradients=gradients).value or 0.0
+        verdict = "more than" if chance <= LEVEL else "not told from"
         yield (
-            f"Order of training ({gradients} gradients): kappa {_number(between)} between the data sets, {verdict} "
-            f"within each ({_number(within[0])} and {_number(within[1])})."
+            f"Order of training ({gradients} gradients): mean kappa {between} between the data sets, {verdict} the "
+            f"{within[0]} and {within[1]} within them; so large a difference has a chance of {_number(chance)} if both "
+            "are one data set."
         )
 
 
