@@ -75,7 +75,8 @@ class CheckedRun:
         check = check or CheckOptions()
         space = training.space_of(trajectory)
         start, end = trajectory.start().double(), trajectory.position(trajectory.n_steps)
-        drop = drop or LossDrop(*(_losses_at(training, space, theta) for theta in (start, end)), check.seed)
+        if drop is None:
+            drop = LossDrop(_losses_at(training, space, start), _losses_at(training, space, end), check.seed)
         return cls(trajectory, training, space, start, end, drop, rule, check.seed, check.repeats)
 
     @property
