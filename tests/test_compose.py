@@ -24,7 +24,8 @@ from lineament.commands.compose.command import adapter_names
 from lineament.commands.compose.flags import Compose
 from lineament.commands.compose.inputs import base_of, halved
 from lineament.records import Quantity
-from lineament.report.drawing import draw, legend
+from lineament.report.drawing import draw
+from lineament.report.legend import legend
 from lineament.report.page import write_report
 from lineament.report.sections.composition.pictures import grid_picture
 from lineament.report.sections.composition.words import sentences

@@ -302,11 +302,14 @@ def _missing(module: str, extra: str, what: str) -> None:
 
 
 def test_colours_of_a_file_are_light_and_those_of_series_stay() -> None:
-    styles = [Style(VERMILLION, symbol=s) for s in ("square", "diamond", "triangle-up", "triangle-down", "star", "x")]
+    styles = [
+        Style(VERMILLION, symbol=s)
+        for s in ("square", "diamond", "triangle-up", "triangle-down", "triangle-left", "star", "x")
+    ]
     lines = [
         Line(s.symbol, s.symbol, "own", s, [i], [Estimate(0.5)])
         for i, s in enumerate([*styles, Style(GREY, open=True)])
     ]
     text = standalone(picture(panel(*lines)))
-    assert text.count(VERMILLION) >= 12
+    assert text.count(VERMILLION) >= 14
     assert "var(" not in text

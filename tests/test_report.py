@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
+import struct
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ from typing import Any
 import pytest
 from search_records import search_records
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from steering_records import steering_records
@@ -65,10 +70,10 @@ def size(browser: webdriver.Chrome, width: int) -> None:
 
 
 def marks(browser: webdriver.Chrome) -> list[int]:
-    """Number of drawn marks (points, lines, bars, error bars) with an extent, for each figure."""
+    """Number of drawn marks (points, lines, bars, cells) with an extent, for each figure."""
     script = """
         return [...document.querySelectorAll('.plot')].map((plot) =>
-          [...plot.querySelectorAll('.trace path, .points path, .heatmaplayer image, .bars path')].filter((mark) => {
+          [...plot.querySelectorAll('.pt, [data-key] > path')].filter((mark) => {
             const box = mark.getBoundingClientRect();
             return box.width + box.height > 0;
           }).length);"""
@@ -127,11 +132,106 @@ def test_pictures_of_other_measurements_draw(
     assert min(counts) >= 3, counts
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
     assert browser.execute_script("return document.scrollingElement.scrollWidth") <= width
-    outside = browser.execute_script(
-        "return [...document.querySelectorAll('.plot .g-xtitle, .plot .g-ytitle')].map(e => e.getBoundingClientRect())"
-        ".filter(box => box.width && (box.left < 0 || box.right > innerWidth)).length"
+    assert cut_off(browser) == [], "words of a picture are cut off"
+
+
+def cut_off(browser: webdriver.Chrome) -> list[str]:
+    """Words of pictures that reach over the edge of their panel."""
+    script = """
+        return [...document.querySelectorAll('.panel')].flatMap((panel) => {
+          const room = panel.getBoundingClientRect();
+          return [...panel.querySelectorAll('text')].filter((text) => {
+            const box = text.getBoundingClientRect();
+            const over = [room.left - box.left, box.right - room.right, room.top - box.top, box.bottom - room.bottom];
+            return box.width && Math.max(...over) > 1;
+          }).map((text) => text.textContent);
+        });"""
+    found: list[str] = browser.execute_script(script)
+    return found
+
+
+def test_no_words_of_a_picture_are_cut_off(page: webdriver.Chrome) -> None:
+    assert len(page.find_elements(By.CSS_SELECTOR, ".panel text")) > 50
+    assert cut_off(page) == []
+
+
+def test_without_scripts_texts_tables_and_pictures_are_there(
+    browser: webdriver.Chrome, finished_of_three: Path
+) -> None:
+    def boxes(selector: str) -> list[tuple[float, float]]:
+        root = browser.execute_cdp_cmd("DOM.getDocument", {})["root"]["nodeId"]
+        found = browser.execute_cdp_cmd("DOM.querySelectorAll", {"nodeId": root, "selector": selector})["nodeIds"]
+        sizes = []
+        for node in found:
+            with contextlib.suppress(WebDriverException):  # what is not shown has no box
+                model = browser.execute_cdp_cmd("DOM.getBoxModel", {"nodeId": node})["model"]
+                sizes.append((model["width"], model["height"]))
+        return sizes
+
+    size(browser, 1200)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get((finished_of_three / "report.html").as_uri())
+        panels = boxes(".panel")
+        assert len(panels) >= 8
+        assert min(min(box) for box in panels) > 80
+        assert len(boxes(".panel .pt")) > 50
+        assert len(boxes("main table")) >= 5
+        assert len(boxes("noscript p")) == 1
+        assert boxes(".save button") == boxes("details.more") == [], "what needs scripts is shown without them"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_the_value_under_the_pointer_is_that_of_the_data_table(page: webdriver.Chrome) -> None:
+    point = page.find_element(By.CSS_SELECTOR, "[id$=capture] [data-key=prefix] .pt")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", point)
+    assert not page.find_element(By.CSS_SELECTOR, ".tip").is_displayed()
+    ActionChains(page).move_to_element_with_offset(point, 2, 2).perform()
+    tip = WebDriverWait(page, 20).until(lambda b: b.find_element(By.CSS_SELECTOR, ".tip:not([hidden])"))
+    name, place, *_ = tip.text.splitlines()
+    assert name == "first k updates"
+    rows = page.execute_script(
+        "return [...arguments[0].closest('figure').querySelectorAll('tbody tr')]"
+        ".map(row => [...row.cells].map(cell => cell.textContent))",
+        point,
     )
-    assert outside == 0, "an axis title is cut off"
+    told = {f"{row[2]}: {row[3]} {row[4]}" for row in rows if row[1] == name}
+    assert place in told
+
+
+def test_pictures_are_saved_as_they_are_shown(page: webdriver.Chrome, tmp_path: Path) -> None:
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    figure = page.find_element(By.XPATH, "//figure[.//details[@class='more']]")
+    hidden = figure.find_element(By.CSS_SELECTOR, "button[aria-pressed='true']")
+    asked = figure.find_element(By.CSS_SELECTOR, "details.more button")
+    for button in (hidden, asked, *figure.find_elements(By.CSS_SELECTOR, "button[data-save]")):
+        page.execute_script("arguments[0].click()", button)
+    WebDriverWait(page, 60).until(lambda _: {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png"})
+    (svg,), (png,) = (list(tmp_path.glob(f"*.{kind}")) for kind in ("svg", "png"))
+    text = svg.read_text()
+    said = [element.text for element in ET.fromstring(text).iter()]
+    assert figure.find_element(By.CSS_SELECTOR, "h3").text in said
+    label = "return arguments[0].textContent.trim()"
+    assert page.execute_script(label, hidden) not in said
+    assert page.execute_script(label, asked) in said
+    assert "var(" not in text
+    assert "data-tip" not in text
+    assert png.read_bytes().startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", png.read_bytes()[16:24])
+    assert (str(width // 2), str(height // 2)) == (ET.fromstring(text).get("width"), ET.fromstring(text).get("height"))
+    assert page.get_log("browser") == []  # type: ignore[no-untyped-call]
+
+
+def test_previews_of_a_link_say_what_was_found(page: webdriver.Chrome) -> None:
+    meta = {
+        element.get_attribute("name") or element.get_attribute("property"): element.get_attribute("content")
+        for element in page.find_elements(By.CSS_SELECTOR, "head meta[name], head meta[property]")
+    }
+    assert meta["og:title"] == page.title
+    assert meta["og:description"] == meta["description"]
+    found = page.find_elements(By.CSS_SELECTOR, ".story li") or page.find_elements(By.CSS_SELECTOR, ".lead")
+    assert meta["description"] == found[0].text.replace("\n", " ").strip()
 
 
 def test_definitions_open_on_demand_and_cover_every_quantity(page: webdriver.Chrome, finished_of_three: Path) -> None:
@@ -196,8 +296,10 @@ def test_it_fits_a_phone(page: webdriver.Chrome) -> None:
     )
     assert max(lines) == 1, "an interval is broken over lines, or no table marks its intervals"
     smallest = page.execute_script(
+        "const zoom = e => { const m = e.getScreenCTM?.(); return m ? Math.hypot(m.b, m.d) : 1; };"
         "return Math.min(...[...document.querySelectorAll('main p, main td, .plot text')]"
-        ".filter(e => e.textContent.trim()).map(e => parseFloat(getComputedStyle(e).fontSize)))"
+        ".filter(e => e.textContent.trim() && e.getClientRects().length)"
+        ".map(e => parseFloat(getComputedStyle(e).fontSize) * zoom(e)))"
     )
     assert smallest >= 10
 

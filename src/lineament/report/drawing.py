@@ -1,57 +1,23 @@
-"""Panels to plotly figures, and the data of their legends."""
+"""Panels to plotly figures, for notebooks."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
 from lineament.report.estimates import Estimate, number
 from lineament.report.matrices import matrix_axes, matrix_trace
-from lineament.report.series import BLACK, BLUE, Line, Matrix, Panel, Picture, Surface
+from lineament.report.series import Line, Matrix, Panel, Picture, Surface
 from lineament.report.surfaces import surface_axes, surface_traces
-from lineament.report.words import GROUPS
 
-# The page gives these two in the reader's colour scheme; report.js does the same inside the figures.
-PAGE_COLORS = {BLACK: "var(--ink)", BLUE: "var(--blue)"}
-DASHES = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}
 PANEL_HEIGHT, SMALL_HEIGHT = 380, 260
 ROW_HEIGHT = 44
 # Lines with error bars are moved sideways by this much each, so that their bars can be told apart: decades on a log
 # axis, a part of the axis on a linear one, and a part of the way to the next name where positions have names.
 DODGE_DECADES, DODGE_SPAN, DODGE_NAMED = 0.025, 0.012, 0.09
-
-
-@dataclass(frozen=True)
-class LegendItem:
-    """One entry of the page's legend: a button that shows or hides all traces with this key."""
-
-    key: str
-    label: str
-    shown: bool
-    color: str
-    dashes: str
-    width: float
-    symbol: str
-    open: bool
-    line: bool
-
-
-@dataclass(frozen=True)
-class Legend:
-    """Entries by group: those drawn at first, and those that wait behind a disclosure."""
-
-    shown: list[tuple[str, list[LegendItem]]]
-    more: list[tuple[str, list[LegendItem]]]
-
-    @property
-    def n_more(self) -> int:
-        """Return how many entries wait."""
-        return sum(len(entries) for _, entries in self.more)
 
 
 def draw(picture: Picture) -> go.Figure:
@@ -98,39 +64,6 @@ def _domains(index: int, per_row: int, n_rows: int) -> tuple[list[float], list[f
     row, column = divmod(index, per_row)
     left, top = column * (width + gap), 1 - row * (height + between)
     return [left, left + width], [max(0.0, top - height), top]
-
-
-def figure_json(figure: go.Figure) -> str:
-    """Return JSON that can stand inside a script element; the same figure always gives the same text."""
-    body = json.dumps(json.loads(figure.to_json()), sort_keys=True, separators=(",", ":"))
-    return body.replace("<", "\\u003c").replace("&", "\\u0026")
-
-
-def legend(picture: Picture) -> Legend:
-    """Return legend entries by group, each series once however many panels it is in."""
-    lines: dict[str, Line] = {}
-    for panel in picture.panels:
-        keyed = panel.legend if isinstance(panel, Surface) else panel.lines if isinstance(panel, Panel) else ()
-        for line in keyed:
-            lines.setdefault(line.key, line)
-    shown, more = (_grouped([line for line in lines.values() if line.shown is kept]) for kept in (True, False))
-    return Legend(shown, more)
-
-
-def _grouped(lines: Sequence[Line]) -> list[tuple[str, list[LegendItem]]]:
-    groups: dict[str, list[LegendItem]] = {}
-    for line in lines:
-        groups.setdefault(GROUPS.get(line.group, line.group), []).append(_legend_item(line))
-    return list(groups.items())
-
-
-def _legend_item(line: Line) -> LegendItem:
-    style = line.style
-    color = PAGE_COLORS.get(style.color, style.color)
-    dashes = DASHES[style.dash]
-    symbol = "" if line.mode in ("plain", "band") else style.symbol
-    drawn = line.mode != "dots"
-    return LegendItem(line.key, line.label, line.shown, color, dashes, style.width, symbol, style.open, drawn)
 
 
 def _places(panel: Panel) -> list[list[float]]:

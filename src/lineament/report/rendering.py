@@ -1,21 +1,26 @@
-"""Everything that pages share: templates, style and scripts, and pictures as a template needs them."""
+"""Everything that pages share: templates, style and script, and pictures as a template needs them."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from plotly.offline import get_plotlyjs
 
+from lineament.files.naming import safe_name
 from lineament.files.reading import read_text
 from lineament.files.schemas import read_ours
-from lineament.report.drawing import draw, figure_json, legend
+from lineament.report.legend import Groups, legend
 from lineament.report.series import Picture, data_table, undefined_notes
+from lineament.report.svg.elements import ALONE, IN_PAGE, swatch
+from lineament.report.svg.panels import panel_alone
+from lineament.report.svg.standalone import drawings, frame, is_small
 from lineament.settings.plain import flattened
 
 HERE = Path(__file__).parent
@@ -32,11 +37,11 @@ def template(name: str) -> Any:
 
 
 def assets() -> dict[str, Markup]:
-    """Return style and scripts, which stand in the page so that it opens with no network."""
+    """Return style and script, which stand in the page so that it opens with no network."""
+    light = json.dumps(asdict(ALONE))
     return {
-        "plotly": Markup(get_plotlyjs()),
         "style": Markup(read_text(HERE / "report.css")),
-        "script": Markup(read_text(HERE / "report.js")),
+        "script": Markup(f"const LIGHT = {light};\n{read_text(HERE / 'report.js')}"),
     }
 
 
@@ -47,16 +52,40 @@ def drawn(picture: Picture, owner: str, sources: Mapping[str, str]) -> dict[str,
         owner: what the picture is about; pictures of the same key and other owners stand on one page.
         sources: `names` of the files it was made from and `hashes` of their configurations.
     """
+    entries = legend(picture)
+    panels = zip(picture.panels, drawings(picture, IN_PAGE), strict=True)
     return {
         "id": f"plot-{identifier(owner)}-{picture.key}",
+        "file": safe_name(f"{picture.key}-{owner}"),
         "title": picture.title,
         "caption": picture.caption,
-        "json": Markup(figure_json(draw(picture))),
-        "legend": legend(picture),
+        "small": is_small(picture),
+        "panels": [Markup(panel_alone(drawing, panel.title or picture.title, IN_PAGE)) for panel, drawing in panels],
+        "frame": Markup(frame(picture)),
+        "legend": {"shown": _signed(entries.shown), "more": _signed(entries.more), "n_more": entries.n_more},
         "notes": [*picture.notes, *undefined_notes(picture)],
         "table": data_table(picture),
         "sources": sources,
     }
+
+
+def _signed(groups: Groups) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the entries of a legend with their signs."""
+    return [
+        (
+            name,
+            [
+                {
+                    "key": entry.key,
+                    "label": entry.label,
+                    "shown": entry.shown,
+                    "sign": Markup(swatch(entry.style, IN_PAGE, entry.line, entry.symbol)),
+                }
+                for entry in entries
+            ],
+        )
+        for name, entries in groups
+    ]
 
 
 def identifier(text: str) -> str:

@@ -107,7 +107,7 @@ def path(points: Iterable[tuple[float, float] | None], closed: bool = False) -> 
 def mark(style: Style, x: float, y: float, radius: float, palette: Palette, text: str = "") -> str:
     """Return the symbol of a series at a place."""
     color = palette.series(style.color)
-    inside = hover(text) if text else ""
+    inside, role = (hover(text), "pt") if text else ("", None)
     if style.symbol == "x":
         shape = (
             f"M{place(x - radius)} {place(y - radius)}l{place(2 * radius)} {place(2 * radius)}m0 {place(-2 * radius)}"
@@ -118,10 +118,10 @@ def mark(style: Style, x: float, y: float, radius: float, palette: Palette, text
             d=f"{shape}l{place(-2 * radius)} {place(2 * radius)}",
             stroke=color,
             stroke_width=2,
-            class_="pt",
+            class_=role,
         )
-    look: Attributes = {"fill": palette.page if style.open else color, "stroke": color, "class_": "pt"}
-    if style.symbol not in SHAPES:
+    look: Attributes = {"fill": palette.page if style.open else color, "stroke": color, "class_": role}
+    if style.symbol == "circle":
         return tag("circle", inside, cx=x, cy=y, r=radius, **look)
     corners = [(x + radius * across, y + radius * down) for across, down in SHAPES[style.symbol]]
     return tag("path", inside, d=path(corners, closed=True), **look)
@@ -153,6 +153,7 @@ SHAPES: dict[str, list[tuple[float, float]]] = {
     "diamond": [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
     "triangle-up": [(0, -1.2), (1.15, 0.9), (-1.15, 0.9)],
     "triangle-down": [(0, 1.2), (1.15, -0.9), (-1.15, -0.9)],
+    "triangle-left": [(-1.2, 0), (0.9, 1.15), (0.9, -1.15)],
     "star": _star(),
 }
 

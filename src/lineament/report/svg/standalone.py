@@ -62,14 +62,18 @@ def frame(picture: Picture) -> str:
 
 def drawings(picture: Picture, palette: Palette) -> list[Drawing]:
     """Draw the panels of a picture."""
-    small = _in_a_row(picture) > 2
-    return [panel_drawn(panel, small, palette) for panel in picture.panels]
+    return [panel_drawn(panel, is_small(picture), palette) for panel in picture.panels]
+
+
+def is_small(picture: Picture) -> bool:
+    """Return whether the panels of a picture are small, so that three or more stand side by side."""
+    return _in_a_row(picture) > 2
 
 
 def _assembled(picture: Picture, bodies: Sequence[str], more: bool) -> str:
     sizes = drawings(picture, ALONE)
     per_row = _in_a_row(picture)
-    panel_width = SMALL_PANEL if per_row > 2 else WIDE
+    panel_width = SMALL_PANEL if is_small(picture) else WIDE
     width = max(LEAST_WIDTH, per_row * panel_width + (per_row - 1) * GAP + 2 * EDGE)
     room, entries = width - 2 * EDGE, legend(picture)
     blocks = [
@@ -146,7 +150,7 @@ def _legend(groups: Groups, room: float, off: str) -> Block:
     for name, entries in groups:
         heading = f"{name}:" if name else ""
         left = text_width(heading, SMALL) + 10 if heading else 0.0
-        parts.append(words(0, top + SMALL, heading, font_size=SMALL, fill=ALONE.soft, class_=off or None))
+        parts.append(words(0, top + SMALL, heading, font_size=SMALL, fill=ALONE.soft) if heading else "")
         x = left
         for entry in entries:
             wide = SWATCH + 6 + text_width(entry.label, SMALL) + 14
@@ -162,4 +166,5 @@ def _entry(entry: Entry, x: float, top: float, off: str) -> str:
     sign = swatch(entry.style, ALONE, entry.line, entry.symbol)
     name = words(SWATCH + 6, SMALL, entry.label, font_size=SMALL)
     where = f"translate({x:.1f} {top:.1f})"
-    return tag("g", sign, name, transform=where, data_key=entry.key, class_=off or None)
+    waits = "" if entry.shown else "1"
+    return tag("g", sign, name, transform=where, data_key=entry.key, data_waits=waits or None, class_=off or None)

@@ -77,6 +77,7 @@ def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
             part for part in (", ".join(list(short.values())[:-1]), list(short.values())[-1]) if part
         ),
         "problem": body["problem"],
+        "found": _found(body["cells"]),
         "grid": " × ".join(f"{short[item['key']]} ({len(item['values'])})" for item in body["vary"]),
         "n_cells": len(body["cells"]),
         "seeds": body["seeds"],
@@ -84,6 +85,14 @@ def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
         "jobs": jobs,
         "n_missing": jobs["planned"] - jobs["done"] - jobs["failed"],
     }
+
+
+def _found(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Return one sentence on what was found, for previews of the page."""
+    verdicts = [claim["verdict"] for cell in cells for claim in cell["claims"]]
+    if not verdicts:
+        return "No claim could be judged yet."
+    return f"{len(verdicts)} verdicts in {len(cells)} cells: {verdict_counts(verdicts)}."
 
 
 def _keys_table(body: Mapping[str, Any], meanings: Mapping[str, str]) -> Table:
