@@ -126,6 +126,28 @@ def test_lines_say_what_is_left(clock: Clock, monkeypatch: pytest.MonkeyPatch) -
     assert last == "[    30 s] all jobs: jobs ended (1/3); about 1 min left in all"
 
 
+def test_counts_of_equal_parts_tell_the_whole(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two parts of 100 s each; the first says at a quarter of its work how long both will take."""
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    whole = Whole()
+    with terminal.job_progress(quiet=False, whole=whole) as show:
+        first, second = (terminal.counted(show, whole, name, place, 2) for place, name in enumerate("ab"))
+        first("reading", 0, 4)
+        assert whole.left_s() is None
+        clock.now += 25
+        first("reading", 1, 4)
+        assert whole.left_s() == pytest.approx(175)
+        clock.now += 75
+        second("reading", 0, 0)
+        assert whole.left_s() == pytest.approx(100)
+    assert shown.getvalue().splitlines() == [
+        "[     0 s] a: reading (0/4)",
+        "[    25 s] a: reading (1/4); about 2 min 55 s left in all",
+        "[   100 s] b: reading (0/0); about 1 min 40 s left in all",
+    ]
+
+
 def test_bars_fit_80_columns_with_all_that_they_say(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(sys, "stderr", shown)

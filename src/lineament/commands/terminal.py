@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBars
 from rich.table import Column
 
 from lineament.commands.time_left import Whole
 from lineament.files.writing import opened_for_lines
+from lineament.problems.progress import Progress
 from lineament.records import foreign_files
 from lineament.runs.executors.progress import ALL_JOBS, ENDED, JobProgress
 
@@ -85,6 +87,34 @@ def steps_shown(quiet: bool, total: float) -> Iterator[Step]:
         yield step
 
 
+def counted(show: JobProgress, whole: Whole, label: str, place: int = 0, places: int = 1) -> Progress:
+    """Return the progress of one of several equal parts of the work, whose counts tell the time that is left of all.
+
+    Args:
+        label: what stands before whatever is being done. place: which part it is, from 0.
+    """
+
+    def progress(what: str, done: int, total: int) -> None:
+        whole.count(place + done / max(total, 1), places)
+        show(label, what, done, total)
+
+    return progress
+
+
+def say_end(quiet: bool, report: Path, commands: Sequence[str] = (), *, data: bool = False) -> None:
+    """End a command: say where the report is, and on stderr what to type next.
+
+    Args:
+        data: stdout holds data for a program, such as JSON; then the report is named on stderr too.
+    """
+    if not data:
+        console.print(f"report: {report}", soft_wrap=True)
+    elif not quiet:
+        print(f"report: {report}", file=sys.stderr)
+    if commands:
+        say_next(quiet, commands)
+
+
 def say_next(quiet: bool, commands: Sequence[str]) -> None:
     """Say on stderr what to type next; a command line's own name is written as it can be called here."""
     if quiet:
@@ -104,8 +134,8 @@ def _own_name() -> str:
     return shlex.quote(str(script.relative_to(Path.cwd()) if inside else script))
 
 
-def _bars(console: Console) -> Progress:
-    return Progress(
+def _bars(console: Console) -> ProgressBars:
+    return ProgressBars(
         TextColumn(
             "{task.description}",
             markup=False,
@@ -123,7 +153,7 @@ def _bars(console: Console) -> Progress:
 class _Bars:
     """A bar for every job that runs, and one for the whole."""
 
-    def __init__(self, bars: Progress, whole: Whole) -> None:
+    def __init__(self, bars: ProgressBars, whole: Whole) -> None:
         self.bars, self.whole = bars, whole
         self.tasks = dict[str, TaskID]()
 

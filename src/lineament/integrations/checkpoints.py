@@ -127,7 +127,9 @@ def record_checkpoints(
     stated = optimizer or StatedOptimizer()
     stated.check_optimizer()
     first = read_checkpoint(*places[0])
-    for place in places[1:]:  # before a row is written
+    n_rows = len(places) - 1
+    for number, place in enumerate(places[1:], start=1):  # before a row is written
+        progress("looking at checkpoints", number - 1, 2 * n_rows)
         _require_same(first, place)
     space = _space_of(first)
     recorder = Recorder(
@@ -139,7 +141,7 @@ def record_checkpoints(
         optimizer=RecordedOptimizer.stated(stated, space.n_params, first.step, places[-1].step - first.step),
     )
     for number, place in enumerate(places[1:], start=1):
-        progress("reading checkpoints", number, len(places) - 1)
+        progress("reading checkpoints", n_rows + number - 1, 2 * n_rows)
         tensors = read_checkpoint(*place).tensors
         space.write(space.flatten([tensors[name].to(p.dtype) for name, p in _named(space)]))
         recorder.append(n_steps=place.step - recorder.step)

@@ -23,6 +23,7 @@ from torch import Tensor
 from lineament.errors import InputError
 from lineament.parameters import Space
 from lineament.problems.factor_pairs import FactorPair
+from lineament.problems.progress import Told, untold
 from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.rows import MAX_BYTES_HELD
 from lineament.vectors.trajectory_gram import TrajectoryGram
@@ -63,7 +64,10 @@ def update_gram(pairs: Sequence[FactorPair], thetas: Float[Tensor, "n_positions 
 
 
 def effective_gram(
-    trajectory: Trajectory, pairs: Sequence[FactorPair] | None = None, bound_bytes: int = MAX_BYTES_HELD
+    trajectory: Trajectory,
+    pairs: Sequence[FactorPair] | None = None,
+    bound_bytes: int = MAX_BYTES_HELD,
+    told: Told = untold,
 ) -> TrajectoryGram:
     """Return the Gram matrix of a recording's dW updates, dW_t - dW_(t-1), in blocks of steps.
 
@@ -73,6 +77,7 @@ def effective_gram(
     Args:
         pairs: the factor pairs; None for those that the recording tells of.
         bound_bytes: maximum bytes of rows and products held at once; a block of one step is always allowed.
+        told: told how many of the pairs are done.
 
     Raises:
         InputError: the recording is sketched, or has no LoRA factors.
@@ -81,7 +86,8 @@ def effective_gram(
         raise InputError(f"{trajectory.folder} holds sketched rows; dW needs the factors themselves.")
     pairs = trajectory.pairs() if pairs is None else pairs
     start, gram = trajectory.start(), torch.zeros(trajectory.n_steps, trajectory.n_steps, dtype=torch.float64)
-    for pair in pairs:
+    for number, pair in enumerate(pairs):
+        told(number, len(pairs))
         _add_pair(gram, _PairRows(trajectory, pair, start), _steps_per_block(pair, trajectory.n_steps, bound_bytes))
     upper = gram.triu()
     return TrajectoryGram((upper + upper.triu(1).T).numpy(), effective_space(pairs))

@@ -14,7 +14,7 @@ from lineament.commands.adapters.body import json_body
 from lineament.commands.adapters.flags import Adapters
 from lineament.commands.adapters.selection import differing_bases, names_of, rank_or_share, sum_in_words, weights_of
 from lineament.commands.adapters.tables import in_words, notes, print_adapters, print_comparison
-from lineament.commands.terminal import console, say_next, steps_shown
+from lineament.commands.terminal import console, say_end, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.files.folders import require_writable
 from lineament.files.writing import write_bytes
@@ -68,8 +68,11 @@ def adapters(flags: Adapters) -> int:
     if flags.out and made:
         save_stored_adapter(made.adapter, flags.out)
     _show(flags, stored, spectra, comparison, made)
-    commands = _next(flags, stored, spectra)
-    say_next(flags.quiet or flags.json or not commands, commands)
+    quiet, commands = flags.quiet or flags.json, _next(flags, stored, spectra)
+    if flags.report:
+        say_end(quiet, flags.report, commands, data=flags.json)
+    else:
+        say_next(quiet or not commands, commands)
     return 0
 
 
@@ -146,8 +149,6 @@ def _show(
     if made:
         where = f": {flags.out}" if flags.out else " (--out DIR writes it)"
         console.print(f"{made.words}{where}", soft_wrap=True)
-    if flags.report:
-        console.print(f"report: {flags.report}", soft_wrap=True)
 
 
 def _require_page(report: Path) -> None:

@@ -17,7 +17,7 @@ from lineament.commands.compose.inputs import (
     require_curvature,
 )
 from lineament.commands.compose.tables import print_composition
-from lineament.commands.terminal import console, job_progress, say_next
+from lineament.commands.terminal import console, counted, job_progress, say_end
 from lineament.commands.time_left import Whole
 from lineament.errors import InputError
 from lineament.files.folders import mark, require_ours, require_writable
@@ -65,7 +65,7 @@ def compose(flags: Compose) -> int:
             (drawn[0].batch, drawn[1].batch),
             options,
             validation=(drawn[0].validation, drawn[1].validation),
-            progress=_counted(progress, whole),
+            progress=_measuring(counted(show, whole, _title(flags)), whole),
         )
     best = best_scales(composition)
     scales = flags.merged_at() or (best.first, best.second)
@@ -78,15 +78,10 @@ def compose(flags: Compose) -> int:
     return 0
 
 
-def _counted(progress: Progress, whole: Whole) -> Progress:
-    """Return the progress of the measurement, most of the work, whose counts tell the time that is left."""
+def _measuring(progress: Progress, whole: Whole) -> Progress:
+    """Return the progress of the measurement, most of the work, from whose beginning time counts."""
     whole.begin()
-
-    def measuring(what: str, done: int, total: int) -> None:
-        whole.count(done, total)
-        progress(f"measuring {what}", done, total)
-
-    return measuring
+    return lambda what, done, total: progress(f"measuring {what}", done, total)
 
 
 def _title(flags: Compose) -> str:
@@ -141,6 +136,7 @@ def _write(out: Path, record: Record, merged: StoredAdapter) -> None:
 def _print_end(flags: Compose, scales: tuple[float, float]) -> None:
     chosen = "" if flags.at else ", which validation examples chose"
     console.print(f"merged adapter, {scales[0]:g} A + {scales[1]:g} B{chosen}: {flags.out / MERGED}", soft_wrap=True)
-    console.print(f"report: {flags.out / 'report.html'}", soft_wrap=True)
     merged = shlex.quote(str(flags.out / MERGED))
-    say_next(flags.quiet, [f"lineament adapters {merged}  # what it holds; --truncate cuts it"])
+    say_end(
+        flags.quiet, flags.out / "report.html", [f"lineament adapters {merged}  # what it holds; --truncate cuts it"]
+    )

@@ -13,6 +13,8 @@ from lineament.advice.training import Training, recovery_training, task_training
 from lineament.claims.advice import advise
 from lineament.claims.advice_tests import MEASUREMENT, tests_of
 from lineament.commands.recordings.flags import Advise
+from lineament.commands.terminal import counted
+from lineament.commands.time_left import Whole
 from lineament.errors import InputError
 from lineament.measurements.recording.analysis import STUDY
 from lineament.problems.factory import factory_of
@@ -61,6 +63,14 @@ def sources_of(flags: Advise, recordings: Sequence[Place]) -> dict[Path, Source]
     return sources
 
 
+def run_of(recording: Path) -> Path | None:
+    """Return the run folder whose recovery was recorded there; None for a recording that lies in no run."""
+    whole = recording.absolute()
+    run = whole.parent.parent
+    own = whole.parent.name in RECORDINGS and STUDY.fullmatch(whole.name) and RunFolder(run).config.exists()
+    return run if own else None
+
+
 def earlier_tests(folder: Path, analyses: Sequence[Record]) -> list[Record]:
     """Return the records of tests that an earlier call made of these recordings."""
     files = [folder / f"{replace(record, measurement=MEASUREMENT).name}.json" for record in analyses]
@@ -74,13 +84,15 @@ def check_recordings(
     sources: Mapping[Path, Source],
     earlier: Sequence[Record],
     folder: Path,
-    show: JobProgress,
+    shown: tuple[JobProgress, Whole],
 ) -> list[Record]:
     """Return the records of the tests of each recording; each is saved as it grows.
 
     Args:
         analyses: recording -> its record. earlier: what an earlier call tested already. folder: of records.
+        shown: where progress goes, and what counts the time that is left while tests are made.
     """
+    show, whole = shown
     check = CheckOptions(seed=flags.seed, tests=flags.topics)
     loaded = _Loaded(sources)
     begun = dict[Path, Begun]()
@@ -94,16 +106,17 @@ def check_recordings(
         )
         begun[path].record.save(folder)
     found = []
+    whole.begin()
     records = [*analyses.values(), *(one.record for one in begun.values())]
-    for path, one in begun.items():
+    for number, (path, one) in enumerate(begun.items()):
         target = one.record.target
-        progress = partial(show, f"{target}, seed {one.record.seed}")
+        label = f"{target}, seed {one.record.seed}"
         lines = advise([record for record in records if record.target == target])
-        training = loaded.training(path, progress)
+        training = loaded.training(path, partial(show, label))
         found.append(
             check_recording(
                 *(Trajectory(path), training, one, lines, flags.options, check),
-                progress=progress,
+                progress=counted(show, whole, label, number, len(begun)),
                 save=lambda grown: grown.save(folder),
             )
         )
@@ -126,9 +139,8 @@ class _Loaded:
 
 def _of_run_folder(flags: Advise, trajectory: Trajectory) -> Source | None:
     """Return how a recovery of a run is made again; None where the recording lies in no run folder."""
-    whole = trajectory.folder.absolute()
-    run, named = whole.parent.parent, STUDY.fullmatch(whole.name)
-    if whole.parent.name not in RECORDINGS or not RunFolder(run).config.exists() or named is None:
+    run, named = run_of(trajectory.folder), STUDY.fullmatch(trajectory.folder.absolute().name)
+    if run is None or named is None:
         return None
     if given := [name for name in ("model", "adapter", "data") if getattr(flags, name) is not None]:
         raise InputError(

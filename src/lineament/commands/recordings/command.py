@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
+from shlex import quote
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -17,9 +18,11 @@ from rich.text import Text
 from lineament.claims.advice import advise, analyses, remarks
 from lineament.claims.advice_line import Advice, why_untested
 from lineament.claims.advice_tests import MEASUREMENT
-from lineament.commands.recordings.checking import check_recordings, earlier_tests, sources_of
+from lineament.command_line.written import line_of
+from lineament.commands.recordings.checking import Place, Source, check_recordings, earlier_tests, run_of, sources_of
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
-from lineament.commands.terminal import console, job_progress, name_foreign
+from lineament.commands.terminal import console, counted, job_progress, name_foreign, say_end, say_next, steps_shown
+from lineament.commands.time_left import Whole
 from lineament.errors import InputError, LineamentError
 from lineament.files.folders import mark, require_ours, require_writable
 from lineament.files.reading import read_json
@@ -30,6 +33,7 @@ from lineament.problems.factor_pairs import FACTOR
 from lineament.problems.stored_adapters import read_adapter, renamed
 from lineament.records import Record, record_files
 from lineament.report.page import write_report
+from lineament.runs.executors.progress import ENDED
 from lineament.runs.folder import RunFolder
 from lineament.vectors.recording.reader import Trajectory
 
@@ -42,7 +46,9 @@ BASES = {"null": "null_noise_prefix", "other": "control_other_data"}
 
 def show_analysis(flags: Analyze) -> int:
     """Analyze, write records, advice and report, and print the figures; return the exit code."""
-    _print(analyzed(flags), flags.folder, in_words=False)
+    _print(analyzed(flags), in_words=False)
+    advice = line_of("advise", Advise(**{one.name: getattr(flags, one.name) for one in fields(flags)}))
+    say_end(flags.quiet, flags.folder / "report.html", [f"{advice}  # what this says about practice"])
     return 0
 
 
@@ -52,13 +58,25 @@ def show_advice(flags: Advise) -> int:
     if flags.json:
         print(json.dumps(_bodies(records), indent=1))
     else:
-        _print(records, flags.folder, in_words=True)
+        _print(records, in_words=True)
+    say_end(flags.quiet, flags.folder / "report.html", [_after_advice(flags)], data=flags.json)
     return 0
+
+
+def _after_advice(flags: Advise) -> str:
+    """Return what to type after advice: the line that tests it, or, once it is tested, the one that draws it."""
+    if flags.check:
+        return f"lineament report {quote(str(flags.folder))} --figures DIR  # every picture as SVG and PNG"
+    own = line_of("advise", replace(flags, check=True))
+    of_runs = all(run_of(path) or RunFolder(path).config.exists() for path in flags.paths)
+    more = "" if of_runs else " --model MODEL --data FILE"  # which nothing else tells
+    return f"{own}{more}  # tests this, by training again"
 
 
 def record(flags: RecordFromCheckpoints) -> int:
     """Make a recording from checkpoints; return the exit code."""
-    with job_progress(flags.quiet) as show:
+    whole = Whole()
+    with job_progress(flags.quiet, whole=whole) as show:
         made = record_checkpoints(
             flags.folder,
             flags.out,
@@ -67,12 +85,13 @@ def record(flags: RecordFromCheckpoints) -> int:
             adapter=flags.adapter,
             dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[flags.dtype],
             optimizer=flags,
-            progress=partial(show, flags.folder.name),
+            progress=counted(show, whole, flags.folder.name),
         )
     last = made.first_step + made.steps[-1]
     print(f"{made.folder}: {made.n_steps} updates of {made.space.n_params:,} parameters, to step {last}")
     for line in _oddities(made):
         print(line)
+    say_next(flags.quiet, [f"lineament advise {quote(str(made.folder))}  # what it says about practice"])
     return 0
 
 
@@ -101,22 +120,33 @@ def analyzed(flags: AnalysisFlags) -> list[Record]:
         require_ours(flags.folder, "analysis")
     require_writable(flags.folder)
     torch.set_num_threads(flags.threads)
-    sources = sources_of(flags, recordings) if isinstance(flags, Advise) and flags.check else None
-    folder, records = RunFolder(flags.folder), dict[Path, Record]()
-    with folder.locked(), job_progress(flags.quiet) as show:
+    sources = _sources(flags, recordings) if isinstance(flags, Advise) and flags.check else None
+    folder, records, whole = RunFolder(flags.folder), dict[Path, Record](), Whole()
+    with folder.locked(), job_progress(flags.quiet, whole=whole) as show:
         mark(flags.folder, "analysis")
         delete_leftovers(flags.folder)  # of an analysis that was killed
-        for target, seed, path in recordings:
-            progress: Callable[[str, int, int], None] = partial(show, f"{target}, seed {seed}")
+        for number, (target, seed, path) in enumerate(recordings):
+            label = f"{target}, seed {seed}"
+            # tests take nearly all of the time, and how much is known when they begin
+            progress = partial(show, label) if sources else counted(show, whole, label, number, len(recordings))
             records[path] = analyze_recording(Trajectory(path), target, seed, options, companions, progress)
             records[path].save(folder.records)
+            show(label, ENDED, 1, 1)
         own = list(records.values())
         _write(flags.folder, own + (tests := earlier_tests(folder.records, own)))
         if sources and isinstance(flags, Advise):
-            tests = check_recordings(flags, records, sources, tests, folder.records, show)
+            tests = check_recordings(flags, records, sources, tests, folder.records, (show, whole))
             _write(flags.folder, own + tests)
     name_foreign(folder.records)
     return own + tests
+
+
+def _sources(flags: Advise, recordings: Sequence[Place]) -> dict[Path, Source]:
+    """Find how trainings are made again; a model that flags name is loaded for it."""
+    with steps_shown(flags.quiet, 1) as step:
+        if flags.model:
+            step(f"loading {flags.model}", 0)
+        return sources_of(flags, recordings)
 
 
 def _write(folder: Path, records: Sequence[Record]) -> None:
@@ -202,7 +232,7 @@ def _by_target(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
         yield target, list(own)
 
 
-def _print(records: Sequence[Record], out: Path, *, in_words: bool) -> None:
+def _print(records: Sequence[Record], *, in_words: bool) -> None:
     """Print what recordings say about practice: in sentences, if asked for, and the figures in tables."""
     for target, both in _by_target(records):
         own = analyses(both)
@@ -224,7 +254,6 @@ def _print(records: Sequence[Record], out: Path, *, in_words: bool) -> None:
                 console.print(f"-: {reason}", style="dim")
             for reason in why_untested(lines):
                 console.print(f"untested: {reason}", style="dim")
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
 def _table(topic: tuple[str, str], lines: Sequence[Advice]) -> Table:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lineament.commands.run.flags import Run
 from lineament.commands.run.summary import next_commands, print_summary
-from lineament.commands.terminal import console, job_progress, print_failures, say_next, steps_shown
+from lineament.commands.terminal import console, job_progress, print_failures, say_end, steps_shown
 from lineament.commands.time_left import Whole
 from lineament.errors import LineamentError
 from lineament.problems.kinds import kind_named
@@ -57,7 +57,7 @@ def run(flags: Run) -> int:
             raise LineamentError(f"no record was finished; see {out / 'log.txt'}. Fix the cause and use --resume.")
         claims = write_results(out)
     print_summary(out, claims, settings)
-    say_next(flags.quiet, next_commands(out, settings))
+    say_end(flags.quiet, out / "report.html", next_commands(out, settings))
     return 1 if failures else 0
 
 

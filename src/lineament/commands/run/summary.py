@@ -1,4 +1,4 @@
-"""The summary printed at the end of a run: accuracies, claims, and where the report is."""
+"""The summary printed at the end of a run: accuracies, claims, and what to type next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lineament.settings.settings import Settings
 
 
 def print_summary(out: Path, claims: Sequence[Claim], settings: Settings) -> None:
-    """Print accuracies at the three points, the claims and where the report is."""
+    """Print accuracies at the three points and the claims."""
     folder = RunFolder(out).records
     records = load_records(folder)
     name_foreign(folder)
@@ -43,7 +43,6 @@ def print_summary(out: Path, claims: Sequence[Claim], settings: Settings) -> Non
         for claim in claims:
             console.print(verdict_sentence(claim))
         console.print()
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
 def verdict_sentence(claim: Claim) -> Text:

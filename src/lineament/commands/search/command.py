@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -93,6 +94,10 @@ def search(flags: Search) -> int:
             folder = out / "kept" / f"{number + 1}" if number else out / "winner"
             _save_member(target, position.delta(region, target.streams), folder)
     print_outcome(outcome, out)
+    if target.problem.parameters.space.kind == "lora_factors":
+        say_next(
+            flags.quiet, [f"lineament adapters {quote(str(out / 'winner'))}  # what the adapter that was found holds"]
+        )
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lineament.commands.job_flags import JobFlags
-from lineament.commands.terminal import console, job_progress, name_foreign, print_failures, say_next
+from lineament.commands.terminal import console, job_progress, name_foreign, print_failures, say_end, steps_shown
 from lineament.commands.time_left import Whole
 from lineament.commands.verdict_tables import sweep_table
 from lineament.errors import LineamentError
@@ -45,10 +45,10 @@ def sweep(flags: JobFlags) -> int:
         return 0
     failures, results = run_grid(grid, out, flags)
     console.print(sweep_table(results))
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     place = shlex.quote(str(out))
     again = [f"lineament report {place}", f"lineament claims {place} --json"]
-    say_next(flags.quiet, ["the same command with --resume, for the jobs that failed"] if failures else again)
+    following = ["the same command with --resume, for the jobs that failed"] if failures else again
+    say_end(flags.quiet, out / "report.html", following)
     return 1 if failures else 0
 
 
@@ -70,7 +70,7 @@ def run_grid(grid: Grid, out: Path, flags: JobFlags) -> tuple[list[Failure], dic
             for device in {cell.settings.device for cell in cells}:
                 chosen_device(device)
         folder.check(grid, flags.resume)
-        notes = _notes_of_each_model(cells)
+        notes = _notes_of_each_model(cells, flags.quiet)
         with open_pool(flags, out, _most_demanding(cells)) as pool, RunFolder(out).locked():
             cells = list(folder.open(grid, flags.resume).cells())
             _note(RunFolder(out), notes, flags.quiet)
@@ -148,15 +148,18 @@ def _opener(folder: SweepFolder, cells: Iterable[Cell]) -> Callable[[Job], None]
     return before
 
 
-def _notes_of_each_model(cells: Iterable[Cell]) -> list[str]:
+def _notes_of_each_model(cells: Iterable[Cell], quiet: bool) -> list[str]:
     """Load every language model that a cell names, before anything is written; return the notes on each."""
     notes: dict[str, None] = {}
-    seen: set[object] = set()
-    for cell in cells:
-        s = cell.settings
-        kind = (s.model, s.lora, s.recovery.space, s.task.data, s.task.names, s.device)
-        if kind_named(s.problem).takes_model and kind not in seen:
-            seen.add(kind)
+    loaded: dict[object, Settings] = {}
+    for s in (cell.settings for cell in cells):
+        if kind_named(s.problem).takes_model:
+            loaded.setdefault((s.model, s.lora, s.recovery.space, s.task.data, s.task.names, s.device), s)
+    if not loaded:
+        return []
+    with steps_shown(quiet, len(loaded)) as step:
+        for s in loaded.values():
+            step(f"loading {s.model.name}", 1)
             notes |= dict.fromkeys(f"{s.model.name}: {note}." for note in make_problem(s, s.seed).notes)
     return list(notes)
 

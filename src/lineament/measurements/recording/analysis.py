@@ -19,6 +19,7 @@ from lineament.measurements.recording import blind_run, moving_rows, planes, ran
 from lineament.measurements.recording.blind_run import BlindRun, optimizer_of
 from lineament.measurements.recording.moving_rows import MovingRows
 from lineament.measurements.recording.options import AnalysisOptions
+from lineament.problems.progress import Progress, Told, silent, stretch
 from lineament.records import Label, Quantity, Record
 from lineament.settings.plain import digest
 from lineament.vectors.effective import effective_gram, effective_spectrum
@@ -45,7 +46,8 @@ DEFINITIONS = {
     **staleness.DEFINITIONS,
     **ranks.DEFINITIONS,
 }
-Progress = Callable[[str, int, int], None]
+# Where its parts begin in a hundred of the time that a recording of an adapter takes; one of weights has no last part.
+CAPTURES, DRIFT, EFFECTIVE, WHOLE = 12, 25, 28, 100
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def analyze_recording(
     seed: int,
     options: AnalysisOptions,
     companions: Companions | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Record:
     """All figures of one recording.
 
@@ -79,14 +81,15 @@ def analyze_recording(
         InputError: fewer than two rows that moved the weights, or companions of another space.
     """
     companions = companions or Companions()
-    progress("inner products of updates", 0, 4)
-    gram = trajectory.gram()
+    whole = WHOLE if trajectory.scales and trajectory.sketch is None else EFFECTIVE
+    gram = trajectory.gram(stretch(progress, "inner products of updates", 0, CAPTURES, whole))
     blind = BlindRun.of(trajectory, gram, options)
     run = MovingRows.of(gram, trajectory.steps, blind.updates, str(trajectory.folder))
-    figures = _parameter_figures(trajectory, run, options, companions, progress)
+    figures = _parameter_figures(trajectory, run, options, companions, lambda what, at: progress(what, at, whole))
     figures += [run.zero_rows(trajectory.n_steps), blind.quantity()]
-    if trajectory.scales and trajectory.sketch is None:
-        figures += _effective_figures(trajectory, blind, options, progress)
+    if whole > EFFECTIVE:
+        told = stretch(progress, "inner products of dW updates", EFFECTIVE, whole, whole)
+        figures += _effective_figures(trajectory, blind, options, told)
     about = {"options": options.hash(), "layout": trajectory.space.layout, "steps": list(trajectory.steps)}
     return Record(
         measurement=NAME,
@@ -112,16 +115,20 @@ def momentum_gap_rows(trajectory: Trajectory, steps_per_row: int | None, options
 
 
 def _parameter_figures(
-    trajectory: Trajectory, run: MovingRows, options: AnalysisOptions, companions: Companions, progress: Progress
+    trajectory: Trajectory,
+    run: MovingRows,
+    options: AnalysisOptions,
+    companions: Companions,
+    begins: Callable[[str, int], None],
 ) -> list[Quantity]:
+    begins("captures", CAPTURES)
     foreign = _foreign(trajectory, run.rows, options, companions)
-    progress("captures", 1, 4)
     figures = [*_summary(trajectory, run), *spans.capture_figures(run, foreign, options, "parameters")]
     figures += spans.span_figures(run, options, "parameters")
     figures += staleness.task_vector_figures(run, options, "parameters")
     figures += ranks.run_rank_figures(run, "parameters")
     figures += _sketch_errors(trajectory, options)
-    progress("drift of planes", 2, 4)
+    begins("drift of planes", DRIFT)
     figures += _drift_figures(trajectory, run, options)
     return figures + _end_figures(trajectory, run, options, companions)
 
@@ -144,12 +151,10 @@ def _drift_figures(trajectory: Trajectory, run: MovingRows, options: AnalysisOpt
     return figures + staleness.step_figures(even, "updates", options, independent=gap == 0)
 
 
-def _effective_figures(
-    trajectory: Trajectory, blind: BlindRun, options: AnalysisOptions, progress: Progress
-) -> list[Quantity]:
+def _effective_figures(trajectory: Trajectory, blind: BlindRun, options: AnalysisOptions, told: Told) -> list[Quantity]:
     """The gauge-invariant figures, of dW = scale B A."""
-    progress("inner products of dW updates", 3, 4)
-    gram, pairs = effective_gram(trajectory), trajectory.pairs()
+    pairs = trajectory.pairs()
+    gram = effective_gram(trajectory, pairs, told=told)
     run = MovingRows.of(gram, trajectory.steps, blind.effective(trajectory, pairs), f"dW of {trajectory.folder}")
     figures = [
         *spans.capture_figures(run, {}, options, "lora_effective"),

@@ -19,6 +19,7 @@ from lineament.errors import InputError
 from lineament.files.tensors import open_tensors
 from lineament.parameters import Vectors
 from lineament.problems.factor_pairs import FACTOR, FactorPair, partner
+from lineament.problems.progress import Told, untold
 from lineament.vectors.recording.index import RECORD_AGAIN, RecordingIndex
 from lineament.vectors.recording.optimizer import RecordedOptimizer
 from lineament.vectors.recording.rows import RowReader, column_blocks, cross_products, stacked_gram
@@ -78,12 +79,15 @@ class Recorded:
             raise InputError(f"{len(weights)} weights were given for the {self.n_steps} updates in {self.folder}.")
         return Vectors(self._weighted_sums(weights), self.space)
 
-    def gram(self) -> TrajectoryGram:
+    def gram(self, told: Told = untold) -> TrajectoryGram:
         """Return all inner products of rows, in float64; every file is read once, a range of parameters at a time.
 
         Of a sketched recording these are the sketch's inner products (`Sketch` gives their error).
+
+        Args:
+            told: told how many of the ranges are done.
         """
-        return TrajectoryGram(stacked_gram([self.reader]).numpy(), self.space)
+        return TrajectoryGram(stacked_gram([self.reader], told).numpy(), self.space)
 
     def cross_gram(
         self, other: Recorded, rows_self: slice = slice(None), rows_other: slice = slice(None)

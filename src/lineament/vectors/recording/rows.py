@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lineament.errors import InputError, LineamentError
 from lineament.files.writing import write_bytes
+from lineament.problems.progress import Told, untold
 
 # Bytes of float64 rows that any question to a recording holds at once, at most; one column or row is always allowed.
 MAX_BYTES_HELD = 128 * 2**20
@@ -179,14 +180,16 @@ def column_blocks(width: int, n_rows: int) -> Iterator[slice]:
     return (slice(start, min(start + step, width)) for start in range(0, width if n_rows else 0, step))
 
 
-def stacked_gram(readers: Sequence[RowReader]) -> Float64[Tensor, "n_rows n_rows"]:
+def stacked_gram(readers: Sequence[RowReader], told: Told = untold) -> Float64[Tensor, "n_rows n_rows"]:
     """Return all inner products of the rows of several readers, stacked, (n, n) float64.
 
-    Every file is read once, a range of columns at a time.
+    Every file is read once, a range of columns at a time, of which `told` is told.
     """
     n_rows = sum(reader.n_rows for reader in readers)
     gram = torch.zeros(n_rows, n_rows, dtype=torch.float64)
-    for part in column_blocks(readers[0].width, len(gram)):
+    blocks = list(column_blocks(readers[0].width, len(gram)))
+    for number, part in enumerate(blocks):
+        told(number, len(blocks))
         rows = torch.empty(n_rows, part.stop - part.start, dtype=torch.float64)
         first = 0
         for reader in readers:
