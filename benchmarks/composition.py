@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from scipy import stats
 
 from lineament import Composition, CompositionOptions, SideBranches, StoredAdapter, interference, read_adapter
 from lineament.claims.intervals import over_seeds
-from lineament.merging.figures import DataFigures
+from lineament.merging.figures import DataFigures, Of
+from lineament.merging.foretold import Beside
 from lineament.merging.overlaps import compare_adapters
 from lineament.merging.side_branches import losses_at, scale_derivatives
 from lineament.problems.adapters import save_adapter
@@ -41,6 +43,8 @@ SHARE, SCALE = (0.0, 1.0), (0.0, math.inf)
 GRID = (0.25, 0.5, 1.0, 1.5)
 N_EXAMPLES = 128
 BASE, MIDDLE, BOTH = "A'HB at the base", "A'HB half-way to the sum", "A'HB interpolated between the two"
+OF: tuple[Of, ...] = ("interference", "cost")
+WORDS = {"predicted": "foretold by slope and curvature", "middle": "foretold half-way"}
 # Scales whose interference is ranked, and the curvature that is compared with angles there.
 SHOWN = (0.125, 0.25, 0.5, 1.0)
 CURVATURES = (BASE, BASE, BOTH, MIDDLE)
@@ -60,6 +64,12 @@ class Pair:
     interference: dict[float, tuple[float, float]]
     slopes: tuple[float, float]
 
+    @cached_property
+    def nulls(self) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+        """Figure -> on each data set: share of smaller draws, size of the median one, and relative errors of both."""
+        both = [null_figures(DataFigures(self.composition, data)) for data in (0, 1)]
+        return {name: (both[0][name], both[1][name]) for name in both[0]}
+
     @property
     def curvature(self) -> tuple[float, float]:
         """A'HB at the base on each data set."""
@@ -76,6 +86,27 @@ class Pair:
         """A'HB half-way to c A + c B, on the line between the other two, on each data set."""
         first, second = (a + c * (b - a) for a, b in zip(self.curvature, self.middle, strict=True))
         return first, second
+
+
+def null_figures(figures: DataFigures) -> dict[str, tuple[float, ...]]:
+    """Figure -> share of the null's draws that are smaller, the median one over it, and relative errors of both."""
+    found: dict[str, tuple[float, ...]] = {}
+    for of in OF:
+        measured = figures.measured(of)
+        found[f"{of} measured"] = (*sizes(measured), math.nan, math.nan)
+        for predicted, kind, beside in figures.foretold.predictions():
+            if predicted == of:
+                off = beside - measured
+                own, draws = (abs(x.mean(dim=-1)) for x in (off.own, off.draws))
+                over = (own / abs(measured.own.mean()), (draws / abs(measured.draws.mean(dim=-1))).median())
+                found[f"{of} {WORDS[kind]}"] = (*sizes(beside), *map(float, over))
+    return found
+
+
+def sizes(beside: Beside) -> tuple[float, float]:
+    """Share of the null's draws that are smaller than a figure, and the median one over the figure."""
+    own, draws = abs(beside.own.mean()), abs(beside.draws.mean(dim=-1))
+    return float((draws < own).double().mean()), float(draws.median() / own)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -232,7 +263,7 @@ def print_costs(seeds: Sequence[Sequence[Pair]]) -> None:
     """What ranks the 30 combinations of a base by what the other adapter costs the own one."""
     rows: dict[str, Callable[[Pair, int], float]] = {
         "slope and curvature at the own adapter": lambda p, own: float(
-            DataFigures(p.composition, own).foretold_cost().value or 0.0
+            DataFigures(p.composition, own).foretold.cost().value or 0.0
         ),
         "slope at the own adapter": lambda p, own: float(p.composition.meetings[own].onward[:, 0].mean()),
         "I(1, 1) measured": lambda p, own: p.interference[1.0][own],
@@ -249,18 +280,16 @@ def print_costs(seeds: Sequence[Sequence[Pair]]) -> None:
 
 
 def print_null(seeds: Sequence[Sequence[Pair]]) -> None:
-    shares: dict[str, list[float]] = {"predicted": [], "measured": []}
-    for pairs in seeds:
-        below: dict[str, list[float]] = {"predicted": [], "measured": []}
-        for pair, data in itertools.product(pairs, (0, 1)):
-            figures = DataFigures(pair.composition, data)
-            own = (pair.curvature[data], pair.interference[1.0][data])
-            for kind, value, draws in zip(below, own, figures.null(), strict=True):
-                below[kind].append(float(np.mean([abs(draw) < abs(value) for draw in draws])))
-        for kind, found in below.items():
-            shares[kind].append(float(np.mean(found)))
-    for kind, found in shares.items():
-        print(f"Share of the null's draws that interfere less at (1, 1), {kind}: {text(found, SHARE)} (by chance 0.5).")
+    """How often, and by how much, what is foretold and measured is larger than with random singular vectors."""
+    print("\n| figure at (1, 1) | draws that are smaller | median draw over it | off by, over measured | draws' own |")
+    print("|---|---|---|---|---|")
+    for row in seeds[0][0].nulls:
+        cells = []
+        for place, bounds in enumerate((SHARE, SCALE, SCALE, SCALE)):
+            found = [[p.nulls[row][own][place] for p in pairs for own in (0, 1)] for pairs in seeds]
+            medians = [float(np.mean(one) if place == 0 else np.median(one)) for one in found]
+            cells.append("-" if math.isnan(medians[0]) else text(medians, bounds))
+        print(f"| {row} | {' | '.join(cells)} |")
 
 
 def main() -> None:

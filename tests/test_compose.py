@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -27,7 +28,8 @@ from lineament.records import Quantity
 from lineament.report.drawing import draw
 from lineament.report.legend import legend
 from lineament.report.page import write_report
-from lineament.report.sections.composition.pictures import grid_picture
+from lineament.report.sections.composition.pictures import grid_picture, line_picture
+from lineament.report.sections.composition.words import rows as shown_rows
 from lineament.report.sections.composition.words import sentences
 from lineament.report.series import data_table, undefined_notes
 from lineament.streams import Streams
@@ -120,6 +122,54 @@ def test_equal_commands_write_equal_bytes_and_replace_their_own(
     assert torch.equal(read_adapter(out / "adapter").theta(), expected.theta())
 
 
+def test_predictions_are_made_before_any_sum_and_nothing_else(
+    composed: tuple[Path, str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(*given: object, **named: object) -> None:
+        raise AssertionError("a loss of a sum was computed")
+
+    monkeypatch.setattr("lineament.merging.interference.losses_at", tried)
+    done = lineament_here(*command(folder, tmp_path / "out", "--predict-only"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["lineament.json", "records", "report.html"]
+    (record,) = (Record.load(path) for path in (tmp_path / "out" / "records").glob("*.json"))
+    whole = Record.load(next((composed[0] / "records").glob("*.json")))
+    assert set(map(str, record.quantities)) <= set(map(str, whole.quantities))
+    said = " ".join(done.stdout.split())
+    for sentence in sentences(record):
+        assert " ".join(sentence.split()) in said
+    assert "No sum was tried" in said
+    assert "foretold half-way" in said
+    assert "loss of base" not in said
+    assert "merged adapter" not in said
+    assert "No sum was tried" in (tmp_path / "out" / "report.html").read_text()
+    again = Path(shutil.copytree(composed[0], tmp_path / "again"))
+    before = (again / "report.html").read_bytes()
+    done = lineament_here(*command(folder, again, "--predict-only"))
+    assert done.returncode == 2
+    assert "choose another --out" in done.stderr
+    assert (again / "report.html").read_bytes() == before
+
+
+def test_every_prediction_stands_beside_its_null(composed: tuple[Path, str]) -> None:
+    record = Record.load(next((composed[0] / "records").glob("*.json")))
+    said, shown = composed[1], shown_rows(record)
+    names = [what for what, _, _ in shown]
+    for what in ("foretold at own", "foretold at the base", "foretold half-way"):
+        place = names.index(what)
+        assert names[place + 1 : place + 4] == ["  null of it", "  off by", "  null of that"]
+        assert all("[" in cell for row in shown[place : place + 4] for cell in row[1:])
+        assert all(re.search(r"\] \d/2$", cell) for at in (1, 3) for cell in shown[place + at][1:])
+    for what in ("added by the other", "interference at 1, 1"):
+        assert names[names.index(what) + 1] == "  null of it"
+    assert said.count("null of it") == 5
+    assert " ".join(said.split()).count("With random singular vectors:") == 4
+    page = (composed[0] / "report.html").read_text()
+    assert "null of that" in page
+    panel = draw(line_picture([record]))
+    assert any("the same, foretold half-way" in str(trace.name) for trace in panel.data)
+
+
 def refused(folder: Path, tmp_path: Path, *arguments: str) -> str:
     """What is said of bad input, after which nothing is written."""
     done = lineament_here(*arguments, cwd=tmp_path)
@@ -144,6 +194,7 @@ def test_bad_flags_are_refused_before_anything_is_loaded(folder: Path, tmp_path:
         (("--at", "1,200"), "at most 100"),
         (("--data", "c.jsonl"), "--data was given 3 times"),
         (("--device", "tpu"), "device"),
+        (("--predict-only", "--at", "1,1"), "--predict-only writes none"),
         (("--examples", "4"), "4 examples; at least 8"),
     ):
         assert said in refused(folder, tmp_path, *command(folder, out, *more)), more
@@ -183,7 +234,10 @@ def test_the_base_is_the_one_that_the_adapters_name(folder: Path, tmp_path: Path
     place = silent.index("--model")
     said = refused(folder, tmp_path, *silent[:place], *silent[place + 2 :])
     assert "The adapters do not name their base model; name it with --model." in said
-    assert base_of(Compose(first=named[0], second=named[1], data=()), [read_adapter(one) for one in named]) == ("acme/other-base", ())
+    assert base_of(Compose(first=named[0], second=named[1], data=()), [read_adapter(one) for one in named]) == (
+        "acme/other-base",
+        (),
+    )
 
 
 def test_bad_data_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -15,11 +15,13 @@ import torch
 from composed import base_problem, examples, pair
 from torch import Tensor
 
-from lineament import Batch, ParameterSpace, Record, Streams, commutator, interference, scale_adapter
+from lineament import Batch, ParameterSpace, Record, Streams, commutator, scale_adapter
 from lineament.errors import InputError
-from lineament.merging.composition_record import About, composition_record
+from lineament.merging.composition_record import About, composition_record, prediction_record
 from lineament.merging.figures import DataFigures, Resampled, figure
-from lineament.merging.interference import SCALES, Composition, CompositionOptions, Meeting
+from lineament.merging.foretold import Beside, Foretold, foretell
+from lineament.merging.interference import Composition, Meeting, interference
+from lineament.merging.options import SCALES, CompositionOptions
 from lineament.merging.order import chance_of_larger, changed_weights, order_kappas
 from lineament.merging.random_vectors import with_random_vectors
 from lineament.merging.scales import best_scales
@@ -81,11 +83,82 @@ def test_draws_of_the_null_are_measured_as_adapters(composed: Composition, data:
     branches = SideBranches(problem.model, [composed.adapters[0], drawn])
     found = scale_derivatives(problem, branches, data[1], (0,)).curvatures[:, 0, 1]
     torch.testing.assert_close(composed.meetings[1].null_curvatures[1], found)
-    predicted, measured = DataFigures(composed, 1).null()
-    assert predicted[1] == pytest.approx(float(found.mean()))
+    figures = DataFigures(composed, 1)
+    predicted = figures.meeting.interference_at_one("base").draws.mean(dim=-1)
+    measured = figures.measured("interference").draws.mean(dim=-1)
+    assert float(predicted[1]) == pytest.approx(float(found.mean()))
     points = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
     both, first, second, base = (float(x.mean()) for x in losses_at(problem, branches, data[1], points))
-    assert measured[1] == pytest.approx(both - first - second + base)
+    assert float(measured[1]) == pytest.approx(both - first - second + base)
+    half = scale_derivatives(problem, branches, data[1], (0,), (0.5, 0.5)).curvatures[:, 0, 1]
+    torch.testing.assert_close(figures.meeting.interference_at_one("middle").draws[1], half)
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_the_null_of_a_cost_replaces_the_adapter_that_costs(
+    own: int, composed: Composition, data: tuple[Batch, Batch]
+) -> None:
+    """On A's data B is drawn, on B's data A; slope and curvature are by the scale of each draw alone."""
+    problem, name = base_problem("gpt2"), ("null of the first", "null")[1 - own]
+    figures = DataFigures(composed, own)
+    for draw in range(SMALL.draws):
+        drawn = with_random_vectors(composed.adapters[1 - own], SMALL.streams.generator(name, draw))
+        branches = SideBranches(problem.model, [composed.adapters[own], drawn])
+        found = scale_derivatives(problem, branches, data[own], (1,), (1.0, 0.0))
+        foretold = found.slopes[:, 1] + found.curvatures[:, 0, 1] / 2
+        torch.testing.assert_close(figures.meeting.cost().draws[draw], foretold)
+        together, alone = losses_at(problem, branches, data[own], torch.tensor([[1.0, 1.0], [1.0, 0.0]]).double())
+        torch.testing.assert_close(figures.measured("cost").draws[draw], together - alone)
+
+
+def test_what_is_foretold_alone_is_what_a_composition_foretells(
+    composed: Composition, data: tuple[Batch, Batch]
+) -> None:
+    told: list[tuple[int, int]] = []
+    found = foretell(
+        base_problem("gpt2"),
+        composed.adapters,
+        data,
+        SMALL,
+        progress=lambda what, done, total: told.append((done, total)),
+    )
+    for foretold, meeting in zip(found.foretold, composed.meetings, strict=True):
+        for field in fields(Foretold):
+            assert torch.equal(getattr(foretold, field.name), getattr(meeting, field.name)), field.name
+    assert told[-1][0] == told[-1][1]
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_all_work_is_counted(data: tuple[Batch, Batch], composed: Composition) -> None:
+    told: list[tuple[int, int]] = []
+    interference(
+        base_problem("gpt2"),
+        composed.adapters,
+        data,
+        SMALL,
+        progress=lambda what, done, total: told.append((done, total)),
+    )
+    assert told[-1][0] == told[-1][1]
+    assert len({total for _, total in told}) == 1
+
+
+def test_sizes_of_a_null_have_the_error_of_a_mean() -> None:
+    """Draws of means -2, -1 and 1 have the median size 1; noise around 0 does not add to it."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, 400, generator=generator, dtype=torch.float64)
+    noise -= noise.mean(dim=1, keepdim=True)
+    beside = Beside(noise[0] + 1.5, noise[1:] + torch.tensor([[-2.0], [-1.0], [1.0]], dtype=torch.float64))
+    resampled = Resampled.of(400, 0, 0)
+    size, below = resampled.null_size(beside), resampled.null_rank(beside)
+    assert size.value == pytest.approx(1)
+    assert size.stderr == pytest.approx(1 / math.sqrt(400), rel=0.4)
+    assert below.value == pytest.approx(2 / 3)
+    assert below.low == below.high == below.value
+    nothing = resampled.null_size(Beside(noise[0], noise[1:]))
+    assert nothing.low is not None
+    assert nothing.low < 0 < nothing.high  # type: ignore[operator]
+    lost = resampled.null_rank(Beside(noise[0] * torch.nan, noise[1:]))
+    assert lost.value is None
 
 
 def made(losses: object, curvatures: tuple[float, float, float] = (0.0, 1.0, 0.0), n: int = 40) -> Composition:
@@ -106,7 +179,10 @@ def made(losses: object, curvatures: tuple[float, float, float] = (0.0, 1.0, 0.0
         grid=torch.stack([torch.stack([at(s, t) for t in scales]) for s in scales]),
         small=torch.stack([torch.stack([at(c, 0), at(0, c), at(c, c)]) for c in small]),
         null_curvatures=torch.zeros(2, n, dtype=torch.float64),
+        null_middle=torch.zeros(2, n, dtype=torch.float64),
+        null_onward=torch.zeros(2, 2, n, dtype=torch.float64),
         null_losses=torch.stack([torch.stack([at(0, 0), at(1, 0)])] * 2),
+        null_together=torch.stack([at(1, 0)] * 2),
         validation=torch.arange(n) % 2 == 0,
     )
     return Composition((), scales, small, (meeting, meeting), torch.float64, 0)  # type: ignore[arg-type]
@@ -139,7 +215,7 @@ def test_curvature_half_way_foretells_a_cubic_part() -> None:
     found, censored = figures.holds_up_to("both")
     assert (found.value, censored) == (1.5, True)
     assert figures.holds_up_to("base")[0].value == pytest.approx(0.1 / 4)
-    assert figures.middle().value == figures.interference().value == pytest.approx(5)
+    assert figures.foretold.middle().value == figures.interference().value == pytest.approx(5)
     predicted = figures.composition.predicted(0, "both")
     torch.testing.assert_close(predicted.diagonal(), figures.composition.measured(0).diagonal())
     assert figures.agreement("base").value < figures.agreement("both").value < 1  # type: ignore[operator]
@@ -170,7 +246,7 @@ def test_the_cost_is_foretold_to_second_order_from_the_own_adapter(
         for c in (0.005, 0.0025):
             pair = tuple(one if place == own else scale_adapter(one, c) for place, one in enumerate(composed.adapters))
             found = DataFigures(interference(problem, pair, data, SMALL), own)  # type: ignore[arg-type]
-            measured, foretold = found.cost().value, found.foretold_cost().value
+            measured, foretold = found.cost().value, found.foretold.cost().value
             assert measured is not None
             assert foretold is not None
             missed.append(abs(foretold - measured) / abs(measured))
@@ -294,6 +370,26 @@ def test_the_record_holds_every_figure(composed: Composition, data: tuple[Batch,
         measured = record.value("interference", data=side, kind="measured", s=0.5, t=1.0)
         assert measured == pytest.approx(float(composed.measured(number)[1, 2]))
         assert len(list(record.select("loss", data=side))) == 9
+    for of, name, kind in (
+        ("interference", "interference_at_one", "predicted"),
+        ("interference", "interference_at_one", "middle"),
+        ("cost", "cost", "predicted"),
+    ):
+        values = [record.value(name, data="second", kind=one, end="low") for one in (kind, "measured")]
+        assert None not in values
+        own, measured = (
+            next(q.value for q in record.select(name, data="second", kind=one) if "end" not in q.labels)
+            for one in (kind, "measured")
+        )
+        error = next(q.value for q in record.select("prediction_error", data="second", of=of, kind=kind))
+        assert error == pytest.approx(own - measured)  # type: ignore[operator]
+        for what in ("value", "error"):
+            labels = {"data": "second", "of": of, "what": what, "kind": kind}
+            draws = [abs(q.value or 0.0) for q in record.select("null_draw", **labels)]
+            assert len(draws) == SMALL.draws
+            size, low, high = (q.value for q in record.select("null_size", **labels))
+            assert size == pytest.approx(sum(draws) / 2)
+            assert low < size < high  # type: ignore[operator]
     without = composition_record(composed, problem, About(("sql", "chat"), ("a", "b"), why_no_order="too large"))
     assert next(without.select("kappa")).reason == "too large"
 
@@ -305,9 +401,23 @@ def test_dropout_does_not_speak_along(data: tuple[Batch, Batch], composed: Compo
         module.p = 0.5
     problem.model.train()
     again = interference(problem, composed.adapters, data, SMALL)
+    ahead = foretell(problem, composed.adapters, data, SMALL)
     assert dropout
+    assert torch.equal(ahead.foretold[0].middle, composed.meetings[0].middle)
     assert all(module.training for module in problem.model.modules())
     assert torch.equal(again.meetings[0].grid, composed.meetings[0].grid)
+
+
+def test_a_record_of_predictions_holds_nothing_that_was_measured(
+    composed: Composition, data: tuple[Batch, Batch]
+) -> None:
+    problem, about = base_problem("gpt2"), About(("sql", "chat"), ("a", "b"))
+    whole = composition_record(composed, problem, about)
+    found = prediction_record(foretell(problem, composed.adapters, data, SMALL), problem, about)
+    assert {quantity.name for quantity in found.quantities} == set(found.definitions)
+    assert not set(found.definitions) & {"loss", "interference", "prediction_error", "agreement", "best_scale", "kept"}
+    assert all(quantity in whole.quantities for quantity in found.quantities)
+    assert not any(quantity.labels.get("kind") == "measured" for quantity in found.quantities)
 
 
 def test_equal_calls_give_equal_figures(composed: Composition, data: tuple[Batch, Batch]) -> None:

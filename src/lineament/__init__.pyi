@@ -26,9 +26,10 @@ from .integrations.checkpoints import record_checkpoints as record_checkpoints
 from .integrations.trainer_callback import LineamentCallback as LineamentCallback
 from .measurements.recording.analysis import analyze_recording as analyze_recording
 from .measurements.recording.options import AnalysisOptions as AnalysisOptions
+from .merging.foretold import foretell as foretell
 from .merging.interference import Composition as Composition
-from .merging.interference import CompositionOptions as CompositionOptions
 from .merging.interference import interference as interference
+from .merging.options import CompositionOptions as CompositionOptions
 from .merging.overlaps import compare_adapters as compare_adapters
 from .merging.side_branches import SideBranches as SideBranches
 from .merging.spectra import adapter_spectrum as adapter_spectrum

@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lineament.merging.figures import KEPT, N_BOOTSTRAP, DataFigures, Figure, Resampled, figure
+from lineament.merging.figures import (
+    KEPT,
+    N_BOOTSTRAP,
+    NOT_FINITE,
+    DataFigures,
+    Figure,
+    ForetoldFigures,
+    Of,
+    Resampled,
+    figure,
+)
+from lineament.merging.foretold import Beside, Prediction
 from lineament.merging.interference import Composition, Source
 from lineament.merging.order import Kappa, chance_of_larger
 from lineament.merging.scales import best_scales
@@ -25,6 +36,8 @@ NAME = "composition"
 SIDES = ("first", "second")
 CURVATURES = (("first", "first"), ("first", "second"), ("second", "second"))
 NATS = "nats per target token"
+# What is foretold at scales of 1 -> the quantity that holds it.
+FIGURES: Mapping[Of, str] = {"interference": "interference_at_one", "cost": "cost"}
 # Kind of a predicted figure -> where the curvature behind it was measured.
 SOURCES: Mapping[str, Source] = {"predicted": "base", "both": "both"}
 _INTERVAL = f"interval: {N_BOOTSTRAP} bootstrap draws of the data set's examples; base, adapters and grid are fixed"
@@ -41,9 +54,13 @@ DEFINITIONS: Mapping[str, str] = {
     "at the base; both: with A'HB half-way to s A + t B, on the line between the base and half-way to A + B",
     "interference_at_one": "I(1, 1); predicted: A'HB at the base; middle: A'HB at theta + A / 2 + B / 2, which is "
     f"I(1, 1) but for terms of fourth order; {_INTERVAL}",
-    "null_interference": "I(1, 1) with B replaced by an adapter of the same singular values, module by module, and "
-    "random singular vectors; one for each draw",
-    "interference_rank": "share of the null's draws whose |I(1, 1)| is below that of A and B",
+    "prediction_error": "what is foretold minus what is measured at scales of 1, of the interference or of the cost; "
+    + _INTERVAL,
+    "null_draw": "the figure (value, or error of its prediction) at scales of 1 with an adapter replaced by one of the "
+    "same singular values, module by module, and random singular vectors: B for interference, the other than the data "
+    "set's own for a cost; one for each draw",
+    "null_size": "median size of the null's draws, each with the sign that it has on all examples; " + _INTERVAL,
+    "null_rank": "share of the null's draws that are smaller in size than the figure, signs kept alike; " + _INTERVAL,
     "agreement": "correlation of predicted with measured interference over the pairs of scales of the grid",
     "holds_up_to": "largest scale c along s = t up to which I(c, c) is within 10 % of what is predicted, interpolated; "
     + _INTERVAL,
@@ -90,19 +107,39 @@ def composition_record(composition: Composition, problem: Problem, about: About)
     """
     figures = [*_adapters(composition, about), *_best(composition), *_order(about)]
     for data in range(2):
-        figures += _of_data(DataFigures(composition, data), about)
-    n_params = sum(len(f.b) * f.a.shape[1] for one in composition.adapters for f in one.factors.values())
+        own = DataFigures(composition, data)
+        figures += [*_foretold(own.foretold, about), *_measured(own)]
+    config = {**about.config, "scales": list(composition.scales), "seed": composition.seed}
+    return _record(composition, problem, about, figures, config)
+
+
+def prediction_record(prediction: Prediction, problem: Problem, about: About) -> Record:
+    """Return all figures of what was foretold alone; a record of a composition that lacks what is measured."""
+    figures = [*_adapters(prediction, about), *_order(about)]
+    for data, foretold in enumerate(prediction.foretold):
+        figures += _foretold(ForetoldFigures(foretold, data, prediction.seed), about)
+    return _record(prediction, problem, about, figures, {**about.config, "scales": [], "seed": prediction.seed})
+
+
+def _record(
+    found: Composition | Prediction,
+    problem: Problem,
+    about: About,
+    figures: Sequence[Quantity],
+    config: Mapping[str, object],
+) -> Record:
+    names = {figure.name for figure in figures}
     return Record(
         measurement=NAME,
         target=about.title,
-        seed=composition.seed,
+        seed=found.seed,
         problem=problem.name,
         model=problem.model_name,
         space="lora_effective",
-        n_params=n_params,
-        config_hash=digest({**about.config, "scales": list(composition.scales), "seed": composition.seed}),
+        n_params=sum(len(f.b) * f.a.shape[1] for one in found.adapters for f in one.factors.values()),
+        config_hash=digest(dict(config)),
         quantities=tuple(figures),
-        definitions=DEFINITIONS,
+        definitions={name: text for name, text in DEFINITIONS.items() if name in names},
     )
 
 
@@ -115,27 +152,39 @@ def with_ends(name: str, found: Figure, unit: str, labels: Mapping[str, Label]) 
             yield Quantity(name, value, unit, labels={**labels, "end": end})
 
 
-def _adapters(composition: Composition, about: About) -> Iterator[Quantity]:
+def _adapters(composition: Composition | Prediction, about: About) -> Iterator[Quantity]:
     for side, name, adapter in zip(SIDES, about.adapters, composition.adapters, strict=True):
         yield Quantity("adapter", adapter_norm(adapter), "weight units", labels={"adapter": side, "name": name})
     yield Quantity("cosine", adapter_cosine(*composition.adapters), "cosine", null=0.0)
 
 
-def _of_data(figures: DataFigures, about: About) -> Iterator[Quantity]:
-    composition, meeting, side = figures.composition, figures.meeting, SIDES[figures.data]
+def _foretold(figures: ForetoldFigures, about: About) -> Iterator[Quantity]:
+    """Yield what derivatives say on one data set, each prediction beside its null."""
+    side = SIDES[figures.data]
     data: dict[str, Label] = {"data": side}
-    yield Quantity("examples", float(meeting.n_examples), "examples", labels={**data, "name": about.data[figures.data]})
+    examples = float(figures.foretold.n_examples)
+    yield Quantity("examples", examples, "examples", labels={**data, "name": about.data[figures.data]})
     for place, adapter in enumerate(SIDES):
         yield from with_ends("slope", figures.slope(place), NATS, {**data, "adapter": adapter})
     for place, (one, other) in enumerate(CURVATURES):
         labels = {**data, "adapter": one, "other": other}
         yield from with_ends("curvature", figures.curvature(place), NATS, labels)
+    for of, kind, beside in figures.predictions():
+        yield from with_ends(FIGURES[of], figures.mean(beside.own), NATS, {**data, "kind": kind})
+        yield from _null(figures, beside, {**data, "of": of, "what": "value", "kind": kind})
+
+
+def _measured(figures: DataFigures) -> Iterator[Quantity]:
+    """Yield what losses say on one data set, and how far predictions are off."""
+    composition = figures.composition
+    data: dict[str, Label] = {"data": SIDES[figures.data]}
     for row, s in enumerate(composition.scales):
         for column, t in enumerate(composition.scales):
             found = figures.loss(row, column)
             at = {**data, "s": s, "t": t}
             yield Quantity("loss", found.value, NATS, stderr=found.stderr, labels=at, reason=found.reason)
     yield from _interference(figures, data)
+    yield from _errors(figures, data)
     for kind, source in SOURCES.items():
         labels = {**data, "kind": kind}
         yield from with_ends("agreement", figures.agreement(source), "correlation", labels)
@@ -162,22 +211,28 @@ def _interference(figures: DataFigures, data: Mapping[str, Label]) -> Iterator[Q
             for kind, values in kinds.items():
                 labels = {**data, "kind": kind, "s": s, "t": t}
                 yield Quantity("interference", float(values[row, column]), NATS, labels=labels)
-    yield from with_ends("cost", figures.cost(), NATS, {**data, "kind": "measured"})
-    yield from with_ends("cost", figures.foretold_cost(), NATS, {**data, "kind": "predicted"})
-    yield from with_ends("interference_at_one", figures.middle(), NATS, {**data, "kind": "middle"})
-    guessed, seen = figures.null()
-    for kind, draws, own in (
-        ("predicted", guessed, figures.curvature(1)),
-        ("measured", seen, figures.interference()),
-    ):
-        yield from with_ends("interference_at_one", own, NATS, {**data, "kind": kind})
-        yield from (
-            Quantity("null_interference", value, NATS, labels={**data, "kind": kind, "draw": draw})
-            for draw, value in enumerate(draws)
-        )
-        if own.value is not None:
-            below = sum(abs(value) < abs(own.value) for value in draws) / len(draws)
-            yield Quantity("interference_rank", below, "fraction", labels={**data, "kind": kind})
+    for of, name in FIGURES.items():
+        measured, labels = figures.measured(of), {**data, "of": of, "what": "value", "kind": "measured"}
+        yield from with_ends(name, figures.foretold.mean(measured.own, NOT_FINITE), NATS, {**data, "kind": "measured"})
+        yield from _null(figures.foretold, measured, labels)
+
+
+def _errors(figures: DataFigures, data: Mapping[str, Label]) -> Iterator[Quantity]:
+    """Yield by how much each prediction is off, beside the same for the null's draws."""
+    for of, kind, beside in figures.foretold.predictions():
+        off = beside - figures.measured(of)
+        error = figures.foretold.mean(off.own, NOT_FINITE)
+        yield from with_ends("prediction_error", error, NATS, {**data, "of": of, "kind": kind})
+        yield from _null(figures.foretold, off, {**data, "of": of, "what": "error", "kind": kind})
+
+
+def _null(figures: ForetoldFigures, beside: Beside, labels: Mapping[str, Label]) -> Iterator[Quantity]:
+    """Yield the draws of a figure's null, their median size, and how many are smaller than the figure."""
+    for draw, value in enumerate(beside.draws.mean(dim=-1).tolist()):
+        reason = None if math.isfinite(value) else NOT_FINITE
+        yield Quantity("null_draw", value, NATS, labels={**labels, "draw": draw}, reason=reason)
+    yield from with_ends("null_size", figures.resampled.null_size(beside), NATS, labels)
+    yield from with_ends("null_rank", figures.resampled.null_rank(beside), "fraction", labels)
 
 
 def _best(composition: Composition) -> Iterator[Quantity]:

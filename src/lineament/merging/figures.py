@@ -7,22 +7,27 @@ are fixed, so its intervals speak of other examples and of nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lineament.merging.foretold import Beside, Foretold
 from lineament.merging.interference import Composition, Meeting, Source
 from lineament.records import is_told
 from lineament.streams import Streams
 from lineament.vectors.local_geometry import TOLERANCE, last_within, relative_errors, rounding_of
 
+# What is foretold and measured at scales of 1: I(1, 1), and what the other adapter costs.
+Of = Literal["interference", "cost"]
 N_BOOTSTRAP = 400
 TAILS = (2.5, 97.5)
 # A sum keeps a task where it keeps this share of what the task's adapter alone gains at the same scale.
 KEPT = 0.9
+NOT_FINITE = "a loss is not finite there"
 # An interval is given where at least this share of the bootstrap's draws has a value.
 LEAST_DEFINED = 0.9
 
@@ -64,6 +69,20 @@ class Resampled:
         """Average (..., n_examples) over examples in every draw, (..., 1 + n_draws)."""
         return values.double() @ self.weights.T
 
+    def null_size(self, beside: Beside) -> Figure:
+        """Return the median size of a figure over the draws of its null.
+
+        Each draw keeps the sign that it has on all examples: the size of a mean over few examples would be too large.
+        """
+        means = self.means(beside.draws)
+        return figure((means[:, :1].sign() * means).nanquantile(0.5, dim=0), "no draw of the null is finite")
+
+    def null_rank(self, beside: Beside) -> Figure:
+        """Return the share of the null's draws whose figure is smaller in size than the own one, with signs kept so."""
+        draws, own = self.means(beside.draws), self.means(beside.own)
+        shares = (draws[:, :1].sign() * draws < own[0].sign() * own).double().mean(dim=0)
+        return figure(torch.where(own.isfinite(), shares, torch.nan), "the figure is not finite")
+
 
 def figure(draws: Tensor | Sequence[float], reason: str = "undefined") -> Figure:
     """Return the first of some values with the interval that the others give, (1 + n_draws,)."""
@@ -75,6 +94,50 @@ def figure(draws: Tensor | Sequence[float], reason: str = "undefined") -> Figure
         return Figure(float(values[0]), reason="no interval: it is undefined in too many draws of examples")
     low, high = np.percentile(others, TAILS)
     return Figure(float(values[0]), float(low), float(high), float(others.std()))
+
+
+@dataclass(frozen=True)
+class ForetoldFigures:
+    """What derivatives say on one data set, before any loss of a sum.
+
+    Attributes:
+        data: 0 for A's, 1 for B's. seed: of the composition.
+    """
+
+    foretold: Foretold
+    data: int
+    seed: int
+
+    @property
+    def resampled(self) -> Resampled:
+        """The bootstrap of this data set's examples."""
+        return Resampled.of(self.foretold.n_examples, self.seed, self.data)
+
+    def mean(self, values: Tensor, reason: str = "undefined") -> Figure:
+        """Return the mean of (n_examples,) with its interval."""
+        return figure(self.resampled.means(values), reason)
+
+    def slope(self, adapter: int) -> Figure:
+        """Return g'A or g'B."""
+        return self.mean(self.foretold.slopes[:, adapter])
+
+    def curvature(self, place: int) -> Figure:
+        """Return A'HA, A'HB or B'HB."""
+        return self.mean(self.foretold.curvatures[:, place])
+
+    def cost(self) -> Figure:
+        """Return what the other adapter costs to second order, from slope and curvature at the own adapter."""
+        return self.mean(self.foretold.cost().own)
+
+    def middle(self) -> Figure:
+        """Return A'HB half-way to the sum, which is I(1, 1) to third order."""
+        return self.mean(self.foretold.middle)
+
+    def predictions(self) -> Iterator[tuple[Of, str, Beside]]:
+        """Yield everything that is foretold at scales of 1: of what, its kind, and the figure beside its null."""
+        yield "interference", "predicted", self.foretold.interference_at_one("base")
+        yield "interference", "middle", self.foretold.interference_at_one("middle")
+        yield "cost", "predicted", self.foretold.cost()
 
 
 @dataclass(frozen=True)
@@ -90,48 +153,31 @@ class DataFigures:
         return self.composition.meetings[self.data]
 
     @property
+    def foretold(self) -> ForetoldFigures:
+        """What derivatives said of it."""
+        return ForetoldFigures(self.meeting, self.data, self.composition.seed)
+
+    @property
     def resampled(self) -> Resampled:
         """The bootstrap of this data set's examples."""
-        return Resampled.of(self.meeting.n_examples, self.composition.seed, self.data)
+        return self.foretold.resampled
 
     def loss(self, row: int, column: int) -> Figure:
         """Return the loss at a place of the grid."""
         return figure(self.resampled.means(self.meeting.grid[row, column]), "the loss is not finite there")
 
-    def slope(self, adapter: int) -> Figure:
-        """Return g'A or g'B."""
-        return figure(self.resampled.means(self.meeting.slopes[:, adapter]))
-
-    def curvature(self, place: int) -> Figure:
-        """Return A'HA, A'HB or B'HB."""
-        return figure(self.resampled.means(self.meeting.curvatures[:, place]))
-
-    def cost(self) -> Figure:
-        """Return what the other adapter adds to the loss of this data set's own one, both at scale 1."""
-        meeting, at = self.meeting, self.composition.one
-        alone = meeting.grid[at, 0] if self.data == 0 else meeting.grid[0, at]
-        return figure(self.resampled.means(meeting.grid[at, at] - alone), "a loss is not finite there")
-
-    def foretold_cost(self) -> Figure:
-        """Return the same to second order, from slope and curvature at the own adapter."""
-        onward = self.meeting.onward
-        return figure(self.resampled.means(onward[:, 0] + onward[:, 1] / 2))
+    def measured(self, of: Of) -> Beside:
+        """Return I(1, 1), or what the other adapter adds to the loss of this data set's own one, both at scale 1."""
+        at = self.composition.one
+        return self.meeting.measured_at_one(at) if of == "interference" else self.meeting.measured_cost(at, self.data)
 
     def interference(self) -> Figure:
         """Return I(1, 1)."""
-        at = self.composition.one
-        return figure(self.resampled.means(self.meeting.interference()[at, at]), "a loss is not finite there")
+        return self.foretold.mean(self.measured("interference").own, NOT_FINITE)
 
-    def middle(self) -> Figure:
-        """Return A'HB half-way to the sum, which is I(1, 1) to third order."""
-        return figure(self.resampled.means(self.meeting.middle))
-
-    def null(self) -> tuple[list[float], list[float]]:
-        """Return I(1, 1) with every draw of the null, predicted and measured."""
-        meeting, at = self.meeting, self.composition.one
-        alone = meeting.grid[at, 0] - meeting.grid[0, 0]
-        measured = meeting.null_losses[:, 1] - meeting.null_losses[:, 0] - alone
-        return meeting.null_curvatures.mean(dim=-1).tolist(), measured.mean(dim=-1).tolist()
+    def cost(self) -> Figure:
+        """Return what the other adapter costs."""
+        return self.foretold.mean(self.measured("cost").own, NOT_FINITE)
 
     def agreement(self, source: Source) -> Figure:
         """Return the correlation of predicted with measured interference over the pairs of scales of the grid."""

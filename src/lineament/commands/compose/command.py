@@ -22,8 +22,10 @@ from lineament.commands.time_left import Whole
 from lineament.errors import InputError
 from lineament.files.folders import mark, require_ours, require_writable
 from lineament.files.writing import delete_leftovers
-from lineament.merging.composition_record import NAME, About, composition_record
-from lineament.merging.interference import CompositionOptions, Progress, interference
+from lineament.merging.composition_record import NAME, About, composition_record, prediction_record
+from lineament.merging.foretold import Progress, foretell
+from lineament.merging.interference import Composition, interference
+from lineament.merging.options import CompositionOptions
 from lineament.merging.order import MOST_PARAMETERS, Kappa, changed_weights, order_kappas
 from lineament.merging.scales import best_scales
 from lineament.problems.language_model import LanguageModelProblem
@@ -36,15 +38,9 @@ MERGED, RECORDS = "adapter", "records"
 
 
 def compose(flags: Compose) -> int:
-    """Measure, print, and write everything at the end; return the exit code."""
+    """Foretell, measure, print, and write everything at the end; return the exit code."""
     flags.require_usable()
-    for folder in (flags.first, flags.second):
-        if folder.absolute() == (flags.out / MERGED).absolute():
-            raise InputError(
-                f"{folder} is where --out {flags.out} would write the merged adapter; choose another --out."
-            )
-    require_ours(flags.out, "composition")
-    require_writable(flags.out)
+    _require_own_folder(flags)
     adapters, data = read_adapters(flags), read_data(flags)
     model, notes = base_of(flags, adapters)
     options = CompositionOptions(flags.scale_values(), flags.draws, flags.seed)
@@ -59,7 +55,8 @@ def compose(flags: Compose) -> int:
         ]
         require_curvature(problem, adapters, drawn[0].batch)
         about = _about(flags, model, problem, adapters, drawn, progress)
-        composition = interference(
+        work = foretell if flags.predict_only else interference
+        found = work(
             problem,
             adapters,
             (drawn[0].batch, drawn[1].batch),
@@ -67,15 +64,43 @@ def compose(flags: Compose) -> int:
             validation=(drawn[0].validation, drawn[1].validation),
             progress=_measuring(counted(show, whole, _title(flags)), whole),
         )
-    best = best_scales(composition)
-    scales = flags.merged_at() or (best.first, best.second)
-    record = composition_record(composition, problem, about)
-    _write(flags.out, record, combine_adapters(adapters, scales))
+    scales = None
+    if isinstance(found, Composition):
+        record, scales = composition_record(found, problem, about), _merged_scales(flags, found)
+    else:
+        record = prediction_record(found, problem, about)
+    _write(flags.out, record, combine_adapters(adapters, scales) if scales else None)
     print_composition(record)
     for note in dict.fromkeys((*notes, *(note for one in drawn for note in one.notes))):
         console.print(f"note: {note}.")
     _print_end(flags, scales)
     return 0
+
+
+def _merged_scales(flags: Compose, found: Composition) -> tuple[float, float]:
+    """Return the scales of the sum that is written."""
+    best = best_scales(found)
+    return flags.merged_at() or (best.first, best.second)
+
+
+def _require_own_folder(flags: Compose) -> None:
+    """Refuse a folder that may not be written into.
+
+    Raises:
+        InputError: it holds an adapter that is composed, something else, or what --predict-only would replace.
+    """
+    for folder in (flags.first, flags.second):
+        if folder.absolute() == (flags.out / MERGED).absolute():
+            raise InputError(
+                f"{folder} is where --out {flags.out} would write the merged adapter; choose another --out."
+            )
+    require_ours(flags.out, "composition")
+    require_writable(flags.out)
+    if flags.predict_only and (flags.out / MERGED).exists():
+        raise InputError(
+            f"{flags.out} holds a composition that was measured, whose report --predict-only would replace; choose "
+            "another --out."
+        )
 
 
 def _measuring(progress: Progress, whole: Whole) -> Progress:
@@ -121,11 +146,12 @@ def _about(
     return About(names, data, kappas, why, config)
 
 
-def _write(out: Path, record: Record, merged: StoredAdapter) -> None:
+def _write(out: Path, record: Record, merged: StoredAdapter | None) -> None:
     """Write everything at once, each file whole; an earlier composition's record goes."""
     mark(out, "composition")
     delete_leftovers(out)
-    save_stored_adapter(merged, out / MERGED)
+    if merged is not None:
+        save_stored_adapter(merged, out / MERGED)
     for path in record_files(out / RECORDS):
         if path.stem.startswith(f"{NAME}-"):
             path.unlink()
@@ -133,10 +159,12 @@ def _write(out: Path, record: Record, merged: StoredAdapter) -> None:
     write_report(out)
 
 
-def _print_end(flags: Compose, scales: tuple[float, float]) -> None:
+def _print_end(flags: Compose, scales: tuple[float, float] | None) -> None:
+    report = flags.out / "report.html"
+    if scales is None:
+        say_end(flags.quiet, report, ["the same command without --predict-only  # tries the sums, writes the best one"])
+        return
     chosen = "" if flags.at else ", which validation examples chose"
     console.print(f"merged adapter, {scales[0]:g} A + {scales[1]:g} B{chosen}: {flags.out / MERGED}", soft_wrap=True)
     merged = shlex.quote(str(flags.out / MERGED))
-    say_end(
-        flags.quiet, flags.out / "report.html", [f"lineament adapters {merged}  # what it holds; --truncate cuts it"]
-    )
+    say_end(flags.quiet, report, [f"lineament adapters {merged}  # what it holds; --truncate cuts it"])

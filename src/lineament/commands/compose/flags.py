@@ -12,7 +12,7 @@ from lineament.errors import InputError
 from lineament.settings.fields import AtLeastTwo, PositiveInt, Seed, Threads
 from lineament.settings.model import DeviceName
 
-# As `lineament.merging.interference` has them, which needs torch.
+# As `lineament.merging.options` has them, which needs torch.
 SCALES = "0.25,0.5,0.75,1,1.25,1.5"
 LARGEST_SCALE = 100.0
 MOST_SCALES = 20
@@ -46,6 +46,8 @@ class Compose:
     """adapters of the null: B's singular values with random singular vectors"""
     order_examples: AtLeastTwo = 8
     """examples in each of the eight batches between which order is judged; a quarter of the examples at most"""
+    predict_only: bool = False
+    """foretell from gradients and curvature, and stop before any sum is tried; no adapter is written"""
     no_order: bool = False
     """leave out whether the order of training on the two data sets matters, which takes most memory"""
     seed: Seed = 0
@@ -93,6 +95,8 @@ class Compose:
             )
         self.scale_values()
         self.merged_at()
+        if self.predict_only and self.at:
+            raise InputError("--at names the sum that is written, and --predict-only writes none; leave one out.")
 
 
 def _numbers(flag: str, text: str, wanted: str) -> tuple[float, ...]:

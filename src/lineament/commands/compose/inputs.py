@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lineament.commands.compose.flags import Compose
 from lineament.errors import InputError
-from lineament.merging.interference import require_examples
+from lineament.merging.options import require_examples
 from lineament.merging.side_branches import SideBranches, scale_derivatives
 from lineament.merging.spectra import require_finite
 from lineament.problems.frozen_linear import quicken

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from lineament.records import Quantity, Record
 from lineament.report.estimates import Estimate, label_numbers
-from lineament.report.sections.composition.words import LETTERS, SIDES, adapter_name, data_name, ends_of, only
+from lineament.report.sections.composition.words import (
+    LETTERS,
+    SIDES,
+    adapter_name,
+    data_name,
+    ends_of,
+    is_measured,
+    only,
+)
 from lineament.report.series import BLACK, BLUE, GREY, VERMILLION, Line, Panel, Picture, Style, Surface, reference_line
 
 SPREAD = "over examples (bootstrap)"
@@ -19,15 +27,16 @@ LINE_CAPTION = (
     "Interference at equal scales c, I(c, c) = L(c A + c B) - L(c A) - L(c B) + L(0): above 0 the sum gains "
     "less than both alone together, below 0 more. Dotted: c² A'HB from curvature at the base. Dashed: with "
     "curvature on the line between that at the base and that half-way to A + B, which is the square at 1. Grey: B "
-    "replaced by adapters with its singular values and random singular vectors. Bars: 95 %, bootstrap over examples."
+    "replaced by adapters with its singular values and random singular vectors, measured and foretold. Bars: 95 %, "
+    "bootstrap over examples."
 )
 
 
 def grid_picture(sources: Sequence[Record]) -> Picture | None:
     """Draw the loss of A's and of B's data over both scales, measured and predicted."""
-    if not sources[0].quantities:
-        return None
     record = sources[0]
+    if not is_measured(record):
+        return None
     first, second = (only(record, "best_scale", adapter=side).value or 0.0 for side in SIDES)
     best = (first, second, "best pair of scales")
     panels = [_surface(record, side, best) for side in SIDES]
@@ -38,9 +47,9 @@ def grid_picture(sources: Sequence[Record]) -> Picture | None:
 
 def line_picture(sources: Sequence[Record]) -> Picture | None:
     """Draw interference along s = t, measured and predicted, with the null at 1."""
-    if not sources[0].quantities:
-        return None
     record = sources[0]
+    if not is_measured(record):
+        return None
     panels = [_along(record, side) for side in SIDES]
     title = "How far curvature foretells what the adapters do to each other"
     return Picture("composition-line", title, LINE_CAPTION, panels, sources, spread=SPREAD)
@@ -78,7 +87,7 @@ def _along(record: Record, side: str) -> Panel:
     both = [_on_diagonal(record, side, "both", c) for c in scales]
     square = Style(VERMILLION, symbol="square")
     middle = [_ended(record, only(record, "interference_at_one", data=side, kind="middle"))]
-    draws = [q for q in record.select("null_interference", data=side, kind="measured") if q.value is not None]
+    nulls = {kind: _draws(record, side, kind) for kind in ("measured", "middle")}
     lines = [
         Line("measured", "measured", "interference", Style(BLUE, width=3), scales, measured),
         Line("predicted", "base alone: c² A'HB", "predicted", Style(VERMILLION, "dot"), scales, predicted, "plain"),
@@ -88,8 +97,17 @@ def _along(record: Record, side: str) -> Panel:
             "random singular vectors",
             "null",
             Style(GREY, symbol="x", open=True),
-            [1.0] * len(draws),
-            [Estimate(q.value, n_seeds=1) for q in draws],
+            [1.0] * len(nulls["measured"]),
+            nulls["measured"],
+            "dots",
+        ),
+        Line(
+            "null middle",
+            "the same, foretold half-way",
+            "null",
+            Style(GREY, symbol="square", open=True),
+            [1.0] * len(nulls["middle"]),
+            nulls["middle"],
             "dots",
         ),
         Line("middle", "half-way, with its interval", "predicted", square, [1.0], middle, "dots"),
@@ -98,6 +116,11 @@ def _along(record: Record, side: str) -> Panel:
     title = f"{LETTERS[side]}'s data, {data_name(record, side)}"
     y_title = "interference (nats per target token)"
     return Panel(title, "scale c of both", y_title, lines, fraction=False, ticks=scales, x_name="scale")
+
+
+def _draws(record: Record, side: str, kind: str) -> list[Estimate]:
+    found = record.select("null_draw", data=side, of="interference", what="value", kind=kind)
+    return [Estimate(draw.value, n_seeds=1) for draw in found if draw.value is not None]
 
 
 def _on_diagonal(record: Record, side: str, kind: str, c: float) -> Estimate:

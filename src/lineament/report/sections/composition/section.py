@@ -13,8 +13,8 @@ from lineament.report.series import Table
 OPENING = Opening(
     "Adapters",
     "the sum of",
-    "Two adapters of one base were added at every pair of scales. This page shows what they do to each other on the "
-    "data of each, what gradients and curvature at the base had predicted, and which sum is best.",
+    "Two adapters of one base, and their sums. This page shows what gradients and curvature foretell of them on the "
+    "data of each and, where the sums were tried, what the adapters do to each other and which sum is best.",
     judged=False,
     replicates="",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import mean
 
 from lineament.records import Label, Quantity, Record
@@ -10,20 +10,24 @@ from lineament.records import Label, Quantity, Record
 SIDES = ("first", "second")
 LETTERS = {"first": "A", "second": "B"}
 PAIRS = ("between", "within_first", "within_second")
-KINDS = {
-    "measured": "interference at 1, 1",
-    "predicted": "predicted at the base",
-    "middle": "predicted half-way",
+# Figures at scales of 1: (quantity, what its null is of, kind) -> what it is called.
+AT_ONE = {
+    ("cost", "cost", "measured"): "added by the other",
+    ("cost", "cost", "predicted"): "foretold at own",
+    ("interference_at_one", "interference", "measured"): "interference at 1, 1",
+    ("interference_at_one", "interference", "predicted"): "foretold at the base",
+    ("interference_at_one", "interference", "middle"): "foretold half-way",
 }
-COSTS = {"measured": "added by the other", "predicted": "  foretold at own"}
 # Chance up to which kappa between the data sets is called larger: the actual sharing out is the first of 35.
 LEVEL = 0.05
 # Kind of a predicted figure -> where its curvature was measured, in words.
 SOURCES = {"predicted": "base", "both": "both"}
 NOTE = (
-    "Losses in nats per target token; [ ]: 95 %, bootstrap over examples. Predicted: A'HB, the curvature between A and "
-    "B, at the base or half-way to the sum; r and reach of the base alone and of both. Null: B's singular values with "
-    "random singular vectors; median size, and how many draws are smaller."
+    "Losses in nats per target token; [ ]: 95 %, bootstrap over examples. Foretold: from slope and curvature by the "
+    "other adapter's scale at the own one (what the other adds), and from A'HB at the base or half-way to the sum "
+    "(interference); r and reach of the base alone and of both. Off by: foretold less measured. Null: the same with "
+    "singular values kept and singular vectors random, of B or, for what the other adds, of the other: "
+    "median size, and how many of them are smaller."
 )
 Cell = Callable[[str], str]
 
@@ -40,20 +44,58 @@ def data_name(record: Record, side: str) -> str:
 
 def sentences(record: Record) -> Iterator[str]:
     """Say what adding the adapters does, what was foreseen, which scales are best, and whether order matters."""
+    if not is_measured(record):
+        yield from _foretold_sentences(record)
+        yield from _order_sentences(record)
+        return
     for side, other in zip(SIDES, reversed(SIDES), strict=True):
         measured, foretold = (only(record, "cost", data=side, kind=kind) for kind in ("measured", "predicted"))
         yield (
             f"Adding {LETTERS[other]} changes the loss of {LETTERS[side]}'s data by {_signed(record, measured)}; "
             f"curvature at {LETTERS[side]} foretold {_bare(foretold)}."
+            + _by_chance(record, side, "cost", ("measured", "predicted"))
         )
     for side in SIDES:
         base, middle = (_bare(_at_one(record, side, kind)) for kind in ("predicted", "middle"))
         yield (
             f"Interference on {LETTERS[side]}'s data: {_signed(record, _at_one(record, side, 'measured'))}; curvature "
             f"at the base foretold {base}, half-way to the sum {middle}."
+            + _by_chance(record, side, "interference", ("measured", "predicted", "middle"))
         )
     yield _best_sentence(record)
     yield from _order_sentences(record)
+
+
+def is_measured(record: Record) -> bool:
+    """Return whether sums were tried; otherwise everything was foretold."""
+    return any(True for _ in record.select("loss"))
+
+
+def _foretold_sentences(record: Record) -> Iterator[str]:
+    for side, other in zip(SIDES, reversed(SIDES), strict=True):
+        cost = only(record, "cost", data=side, kind="predicted")
+        yield (
+            f"Foretold: adding {LETTERS[other]} changes the loss of {LETTERS[side]}'s data by {_signed(record, cost)}."
+            + _by_chance(record, side, "cost", ("predicted",))
+        )
+    for side in SIDES:
+        base, middle = (_signed(record, _at_one(record, side, kind)) for kind in ("predicted", "middle"))
+        yield (
+            f"Foretold interference on {LETTERS[side]}'s data: {base} by curvature at the base, {middle} half-way to "
+            "the sum." + _by_chance(record, side, "interference", ("predicted", "middle"))
+        )
+    yield "No sum was tried (--predict-only): how far these predictions hold is not known."
+
+
+def _by_chance(record: Record, side: str, of: str, kinds: Sequence[str]) -> str:
+    """Say how large the same figures are with random singular vectors; empty where that is not known."""
+    sizes = [_known(record, "null_size", data=side, of=of, what="value", kind=kind) for kind in kinds]
+    if any(size is None for size in sizes):
+        return ""
+    words = ["foretold" if kind == "predicted" else "half-way" for kind in kinds if kind != "measured"]
+    told = [_number(size) for size in sizes]
+    first = [] if len(told) == len(words) else [told.pop(0)]
+    return f" With random singular vectors: {', '.join([*first, *map(' '.join, zip(words, told, strict=True))])}."
 
 
 def rows(record: Record) -> list[tuple[str, str, str]]:
@@ -63,14 +105,14 @@ def rows(record: Record) -> list[tuple[str, str, str]]:
 
 def _cells(record: Record) -> Iterator[tuple[str, Cell]]:
     yield "examples", lambda side: _number(only(record, "examples", data=side).value)
-    for what, s, t in (("base", 0, 0), ("A", 1, 0), ("B", 0, 1), ("A + B", 1, 1)):
-        yield f"loss of {what}", lambda side, s=s, t=t: _number(_loss(record, side, s, t))  # type: ignore[misc]
-    for kind, what in COSTS.items():
-        yield what, lambda side, kind=kind: _ended(record, only(record, "cost", data=side, kind=kind))  # type: ignore[misc]
-    for kind, what in KINDS.items():
-        yield what, lambda side, kind=kind: _ended(record, _at_one(record, side, kind))  # type: ignore[misc]
-        if kind != "middle":
-            yield "  null of it", lambda side, kind=kind: _null(record, side, kind)  # type: ignore[misc]
+    if is_measured(record):
+        for what, s, t in (("base", 0, 0), ("A", 1, 0), ("B", 0, 1), ("A + B", 1, 1)):
+            yield f"loss of {what}", lambda side, s=s, t=t: _number(_loss(record, side, s, t))  # type: ignore[misc]
+    for (name, of, kind), what in AT_ONE.items():
+        if any(True for _ in record.select(name, kind=kind)):
+            yield from _beside_null(record, what, name, of, kind)
+    if not is_measured(record):
+        return
     for kind, what in SOURCES.items():
         yield (
             f"r over the grid, {what}",
@@ -79,6 +121,15 @@ def _cells(record: Record) -> Iterator[tuple[str, Cell]]:
     for kind, what in SOURCES.items():
         yield f"to 10 % up to, {what}", lambda side, kind=kind: _reach(record, "holds_up_to", side, kind=kind)  # type: ignore[misc]
     yield "sum keeps 90 % up to", lambda side: _reach(record, "keeps_up_to", side)
+
+
+def _beside_null(record: Record, what: str, name: str, of: str, kind: str) -> Iterator[tuple[str, Cell]]:
+    """Yield a figure at scales of 1 with its null and, of a prediction that was tried, how far both are off."""
+    yield what, lambda side: _ended(record, only(record, name, data=side, kind=kind))
+    yield "  null of it", lambda side: _null(record, data=side, of=of, what="value", kind=kind)
+    if any(True for _ in record.select("prediction_error", of=of, kind=kind)):
+        yield "  off by", lambda side: _ended(record, only(record, "prediction_error", data=side, of=of, kind=kind))
+        yield "  null of that", lambda side: _null(record, data=side, of=of, what="error", kind=kind)
 
 
 def _best_sentence(record: Record) -> str:
@@ -116,6 +167,11 @@ def _order_sentences(record: Record) -> Iterator[str]:
 def only(record: Record, name: str, **labels: Label) -> Quantity:
     """Return the one quantity of these labels that is no end of an interval."""
     return next(found for found in record.select(name, **labels) if "end" not in found.labels)
+
+
+def _known(record: Record, name: str, **labels: Label) -> float | None:
+    """Return the value of a figure; None also where a record of an earlier version lacks it."""
+    return next((found.value for found in record.select(name, **labels) if "end" not in found.labels), None)
 
 
 def _at_one(record: Record, side: str, kind: str) -> Quantity:
@@ -164,15 +220,12 @@ def _smallest(record: Record) -> str:
     return _number(min(float(kept.labels["scale"]) for kept in record.select("kept")))
 
 
-def _null(record: Record, side: str, kind: str) -> str:
-    sizes = sorted(
-        abs(q.value) for q in record.select("null_interference", data=side, kind=kind) if q.value is not None
-    )
-    share = record.value("interference_rank", data=side, kind=kind)
-    if not sizes or share is None:
+def _null(record: Record, **labels: Label) -> str:
+    """Return the median size of a figure's null, and how many of its draws are smaller than the figure."""
+    draws, share = len(list(record.select("null_draw", **labels))), _known(record, "null_rank", **labels)
+    if share is None or _known(record, "null_size", **labels) is None:
         return "-"
-    middle = (sizes[(len(sizes) - 1) // 2] + sizes[len(sizes) // 2]) / 2
-    return f"{_number(middle)} ({round(share * len(sizes))} of {len(sizes)})"
+    return f"{_ended(record, only(record, 'null_size', **labels))} {round(share * draws)}/{draws}"
 
 
 def _number(value: float | None) -> str:
