@@ -13,7 +13,7 @@ import torch
 from test_language_model import tiny_gpt2
 
 from lineament.cli import main
-from lineament.commands.steer.evaluate import majority_text
+from lineament.commands.steer.effect_words import majority_text
 from lineament.commands.steer.flags import ModelFlags, parse_layers
 from lineament.commands.steer.model import SteeredModel
 from lineament.errors import InputError
@@ -92,7 +92,7 @@ def loaded_once() -> Iterator[None]:
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        for tool in ("make", "evaluate", "generate"):
+        for tool in ("make", "bench", "generate"):
             patch.setattr(f"lineament.commands.steer.{tool}.SteeredModel", once)
         yield
 
@@ -157,7 +157,7 @@ def test_an_accuracy_of_the_majority_is_not_told_from_it() -> None:
     def text(correct: list[float]) -> str:
         n = len(correct)
         return majority_text(
-            contrast, Answers(torch.zeros(n).double(), torch.tensor(correct).double(), torch.zeros(n).double())
+            contrast.prompts, Answers(torch.zeros(n).double(), torch.tensor(correct).double(), torch.zeros(n).double())
         )
 
     always = text([1.0] * 22 + [0.0] * 10)

@@ -6,7 +6,7 @@ row that the model cannot take is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -134,11 +134,7 @@ class Encoder:
             self.rows.require_chat_template()
         prompts, matching, others = [], [], []
         for pair in pairs:
-            turns = pair.turns or ((Turn("user", pair.text),) if chat else ())
-            if turns:
-                start, ids_of = self.rows.conversation(turns)
-            else:
-                start, ids_of = PAIR_PROMPT.format(question=pair.text, answer=""), self._ids
+            start, ids_of = self._question(pair, chat)
             texts = [start + answer for answer in (pair.matching, pair.not_matching)]
             first, second = (ids_of(text) for text in texts)
             n_shared = _n_shared(first, second)
@@ -151,6 +147,50 @@ class Encoder:
         choices = tuple(sorted({*matching, *others}))
         targets = torch.tensor(matching)[:, None]
         return EncodedPairs(replace(batch, targets=targets, choices=choices), torch.tensor(others))
+
+    def encode_continuations(
+        self, items: Sequence[Statement | Pair], template: str = "", *, chat: bool = False
+    ) -> Batch:
+        """Encode texts with every token of their own as a target, and nothing after them.
+
+        Of statements that is the text at its place in the template (or in the user's message, in a chat); of pairs each
+        answer after its question, all matching ones first.
+
+        Raises:
+            InputError: a text of one token that nothing comes before, or no chat template.
+        """
+        if chat:
+            self.rows.require_chat_template()
+        pairs = [item for item in items if isinstance(item, Pair)]
+        parts = [(*self._question(pair, chat), pair.matching) for pair in pairs]
+        parts += [(*self._question(pair, chat), pair.not_matching) for pair in pairs]
+        before = (template or prompt_of(chat)).partition("{statement}")[0]
+        for item in items:
+            if isinstance(item, Statement):
+                parts.append((*self._begun(before, item.text, chat), item.text))
+        return self._with_targets([self._own_tokens(*part) for part in parts])
+
+    def _question(self, pair: Pair, chat: bool) -> tuple[str, Callable[[str], list[int]]]:
+        """Return what comes before the answers to a question, and what makes tokens of it with an answer."""
+        turns = pair.turns or ((Turn("user", pair.text),) if chat else ())
+        if turns:
+            return self.rows.conversation(turns)
+        return PAIR_PROMPT.format(question=pair.text, answer=""), self._ids
+
+    def _begun(self, before: str, text: str, chat: bool) -> tuple[str, Callable[[str], list[int]]]:
+        """Return what comes before a text, up to its place in the user's message in a chat."""
+        if not chat:
+            return before, self._ids
+        written, ids_of = self.rows.conversation([Turn("user", before + text)])
+        return written[: written.rfind(text)], ids_of
+
+    def _own_tokens(self, start: str, ids_of: Callable[[str], list[int]], text: str) -> tuple[Sequence[int], int]:
+        """Return the tokens up to the end of a text, and the index of its own first one."""
+        ids = ids_of(start + text)
+        first = max(1, _n_shared(ids, ids_of(start)))
+        if first >= len(ids):
+            raise InputError(f"nothing is left to predict of the text {text!r:.80}; give longer texts.")
+        return ids, first
 
     def encode_texts(self, texts: Sequence[str]) -> Batch:
         """Encode texts, padded on the right, without choices; the wanted position is the last token."""

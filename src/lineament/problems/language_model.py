@@ -33,7 +33,7 @@ from lineament.problems.loading import load_model
 from lineament.problems.neutral_text import NEUTRAL_TEXTS
 from lineament.problems.problem import SPLITS, Batch, Problem, Split, at_positions, chosen_device, padded_rows
 from lineament.problems.progress import Progress
-from lineament.problems.statements import STATEMENT_TASKS, Labelled, Splits, split, split_by_group
+from lineament.problems.statements import STATEMENT_TASKS, Labelled, Splits, Statement, split, split_by_group
 from lineament.problems.stored_adapters import read_adapter
 from lineament.problems.token_rows import TokenRows
 from lineament.settings.model import ModelSettings
@@ -172,6 +172,12 @@ class LanguageModelProblem(Problem):
     def encode_pairs(self, pairs: Sequence[Pair], *, chat: bool = False) -> EncodedPairs:
         """Encode questions with two answers; see `Encoder.encode_pairs`."""
         return self.encoder.encode_pairs(pairs, chat=chat)
+
+    def encode_continuations(
+        self, items: Sequence[Statement | Pair], template: str = "", *, chat: bool = False
+    ) -> Batch:
+        """Encode texts with every token of their own as a target; see `Encoder.encode_continuations`."""
+        return self.encoder.encode_continuations(items, template, chat=chat)
 
     def encode_texts(self, texts: Sequence[str]) -> Batch:
         """Encode texts without targets; see `Encoder.encode_texts`."""

@@ -7,6 +7,7 @@ text, in nats per token, mean over all positions (protocol, section 5).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ from lineament.steering.vector import SteeringVector
 TOKENS_PER_PASS = 512
 # Coefficients are computed to this relative precision, beyond which the KL of neutral text is not known anyway.
 COEFFICIENT_TOLERANCE = 0.01
+# Near a good start the KL itself is met to this share; a KL grows as the square of the coefficient.
+KL_TOLERANCE, MOST_TRIES = 0.02, 8
 # No text has a KL beyond this; root finding needs finite numbers.
 MAX_KL_NATS = 1e6
 
@@ -147,3 +150,45 @@ def calibrate(
             high, low = low, low / 2
     root = float(brentq(excess, low, high, xtol=1e-3 * COEFFICIENT_TOLERANCE * low, rtol=COEFFICIENT_TOLERANCE))
     return Calibration(root, excess(root) + kl, largest)
+
+
+def calibrate_near(
+    problem: Problem, vector: SteeringVector, neutral: NeutralText, kl: float, largest: float, start: float
+) -> Calibration:
+    """Find the coefficient as `calibrate` does, in few tries from a good start, along the power law of the last two.
+
+    The KL is met to 2 %. Where the law leads nowhere in 8 tries, `calibrate` takes over.
+
+    Args:
+        start: coefficient of the first try.
+    """
+
+    def kl_at(coefficient: float) -> float:
+        with steered(problem.model, vector, coefficient):
+            return min(neutral.kl(), MAX_KL_NATS)
+
+    tried = dict[float, float]()
+    coefficient = min(start, largest)
+    for _ in range(MOST_TRIES):
+        found = tried[coefficient] = kl_at(coefficient)
+        if abs(found - kl) <= KL_TOLERANCE * kl:
+            return Calibration(coefficient, found, largest)
+        if coefficient == largest and found < kl:
+            return Calibration(None, found, largest)
+        coefficient = _next_try(tried, kl, largest)
+    return calibrate(problem, vector, neutral, kl, largest)
+
+
+def _next_try(tried: Mapping[float, float], kl: float, largest: float) -> float:
+    """Follow the power law through the last two tries, 2 after the first one, and stay between what brackets the KL."""
+    *before, (coefficient, found) = tried.items()
+    power = 2.0
+    if before and 0 < found != before[-1][1] > 0:
+        power = math.log(found / before[-1][1]) / math.log(coefficient / before[-1][0])
+    step = (kl / max(found, kl * 1e-6)) ** (1 / min(max(power, 0.5), 8.0))
+    below = max((c for c, value in tried.items() if value < kl), default=0.0)
+    above = min((c for c, value in tried.items() if value > kl), default=largest)
+    wanted: float = coefficient * min(max(step, 1 / 16), 16.0)
+    if below < wanted < above or (wanted >= above == largest and largest not in tried):
+        return min(wanted, largest)
+    return math.sqrt(max(below, above / 64) * above)

@@ -1,132 +1,71 @@
-"""`lineament steer eval`: what a vector does to answers on held-out data, dose by dose, and at a fixed KL."""
+"""`lineament steer eval`: what a vector does on held-out data, dose by dose and at a fixed KL, or layer by layer."""
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
-from lineament.activations.capture import Place, group_sums, problem_reader
-from lineament.commands.steer.flags import Eval
-from lineament.commands.steer.model import SteeredModel
+from lineament.commands.steer.bench import Bench, open_bench
+from lineament.commands.steer.effect_words import cells, columns, effect_text, null_text, unsteered
+from lineament.commands.steer.flags import Eval, parse_layers
+from lineament.commands.steer.sweep import swept_texts, swept_work
 from lineament.commands.steer.tokens import print_steered
 from lineament.commands.terminal import Step, console, say_next, steps_shown
 from lineament.errors import InputError
-from lineament.problems.labelled_data import read_contrast
-from lineament.problems.problem import Evaluation
-from lineament.records import is_told
-from lineament.steering.contrast import Contrast
-from lineament.steering.effects import Answers, Calibration, NeutralText, answers, calibrate
+from lineament.problems.labelled_data import LabelledData, read_contrast
+from lineament.steering.effects import Calibration
 from lineament.steering.formats import read_vector
 from lineament.steering.held_out import require_new
+from lineament.steering.judging import AnswerJudge
+from lineament.steering.layer_sweep import AtBudget, activation_size
 from lineament.steering.steered import steered
 from lineament.steering.vector import SteeringVector
 
-# Steering is tried until what is added is so many times as long as the activations themselves.
-MAX_SHARE = 32.0
 # Default doses, as multiples of the one at the KL budget.
 DEFAULT_MULTIPLES = (-2.0, -1.0, 0.5, 1.0, 2.0, 4.0)
-# For the time that is left: tries until a dose is found, and the passes of other tasks in passes over the rows.
-TYPICAL_TRIES, COLLATERAL_STEPS = 16, 4
+# For the time that is left: tries until a dose is found, from nowhere and near one that is known, and the passes of
+# other tasks in passes over the rows.
+TYPICAL_TRIES, TRIES_NEAR, COLLATERAL_STEPS = 5, 2, 4
 
 
 def evaluate(flags: Eval) -> int:
-    """Print the dose-response, the dose at the KL budget and what other tasks lose there; return the exit code."""
+    """Print what the vector does, at one layer or at several; return the exit code."""
     flags.check()
     vector, data = read_vector(flags.vector), read_contrast(flags.data)
     checked = require_new(vector, data)
-    layer = _layer(vector, flags.layer)
-    with steps_shown(flags.quiet, _work(flags)) as step:
-        step(f"loading {flags.model}", 0)
-        loaded = SteeredModel(flags)
-        loaded.require_fit(vector)
-        wording = loaded.wording(vector.tags)
-        contrast = loaded.contrast(data.items, wording)
-        neutral = _Neutral(loaded.problem, loaded.problem.neutral("", flags.neutral))
-        step("answers without the vector", 1)
-        bench = _Bench(flags, loaded, vector.only(layer), contrast, _answers(loaded, contrast))
-        neutral.watch(lambda number: step(f"finding the dose at a KL of {flags.kl:g}, try {number}", 1))
-        calibration = calibrate(loaded.problem, bench.vector, neutral, flags.kl, _largest(bench, layer))
-        neutral.watch(None)
-        doses = flags.dose_values() or tuple(m * (calibration.coefficient or 1.0) for m in DEFAULT_MULTIPLES)
-        table = _dose_table(bench, doses, neutral, step)
-        effect = _calibrated(bench, calibration, step)
-    made_of = f"(norm {float(bench.vector.directions[layer].norm()):.3g}), {len(data.items)} held-out rows"
-    where = f", vector {flags.vector.name} at layer {layer} {made_of} of {data.path.name}"
-    console.print(Text.assemble((flags.model, "bold"), where))
-    if not checked:
-        console.print("The vector does not say what it was made from: whether these rows are new cannot be checked.")
-    if wording.chat:
-        console.print("Prompts are written with the tokenizer's chat template; neutral text is not.")
-    if flags.show_tokens:
-        print_steered(loaded, contrast.prompts, flags.where, "Answers are read after the last token.")
-    console.print(table)
-    console.print(
-        "dose: multiples of the stored vector. KL: from the unsteered model on neutral text, steered at every"
-    )
-    console.print("token, nats per token. ±: standard error over rows.")
-    console.print(majority_text(bench.contrast, bench.base))
-    for part in effect:
+    layers = _swept(flags, vector)
+    layer = None if layers else _layer(vector, flags.layer)
+    with steps_shown(flags.quiet, swept_work(flags, layers) if layers else _work(flags)) as step:
+        bench = open_bench(flags, vector, data, step)
+        if layer is None:
+            parts, following = swept_texts(bench, layers, step)
+        else:
+            parts, following = _at_one_layer(bench, layer, step)
+    _print_head(bench, data, checked, layer)
+    for part in parts:
         console.print(part)
-    dose = f" --coefficient={calibration.coefficient:.3g}" if calibration.coefficient else ""
-    place = shlex.quote(str(flags.vector))
-    say_next(flags.quiet, [f'lineament steer generate {place}{dose} --layer {layer} "Once upon a time"'])
+    say_next(flags.quiet, following)
     return 0
 
 
-def _work(flags: Eval) -> float:
-    """Return the steps of an evaluation as `steps_shown` counts them: passes over the rows or the neutral text."""
-    doses = len(flags.dose_values() or DEFAULT_MULTIPLES) + 1
-    return 1 + TYPICAL_TRIES + 2 * doses + (1 if flags.no_collateral else 1 + 2 * COLLATERAL_STEPS)
-
-
-class _Neutral(NeutralText):
-    """Neutral text that tells how often its KL was asked for."""
-
-    _watcher: Callable[[int], None] | None = None
-
-    def watch(self, watcher: Callable[[int], None] | None) -> None:
-        """Call this with a number, from 1, before every KL; None calls nothing any more."""
-        self._watcher, self._n = watcher, 0
-
-    def kl(self) -> float:
-        """Return the KL as it is."""
-        if self._watcher:
-            self._n += 1
-            self._watcher(self._n)
-        return super().kl()
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """What every part of an evaluation works on: the vector at one layer, and the unsteered answers."""
-
-    flags: Eval
-    loaded: SteeredModel
-    vector: SteeringVector
-    contrast: Contrast
-    base: Answers
-
-
-def _largest(bench: _Bench, layer: int) -> float:
-    """Return the dose at which what is added is MAX_SHARE times as long as the activations there."""
-    reader = problem_reader(bench.loaded.problem, Place((layer,), bench.vector.tags.site))
-    rows = bench.contrast.rows
-    rms = float(group_sums(reader, rows, torch.zeros(len(rows), dtype=torch.long), 1).rms_norms[0])
-    norm = float(bench.vector.directions[layer].norm())
-    if not norm > 0:
-        raise InputError(f"{bench.flags.vector} is zero at layer {layer}, so there is nothing to add; choose --layer.")
-    return MAX_SHARE * rms / norm
-
-
-def _answers(loaded: SteeredModel, contrast: Contrast) -> Answers:
-    return answers(loaded.problem, contrast.prompts, contrast.labels, contrast.others)
+def _swept(flags: Eval, vector: SteeringVector) -> tuple[int, ...]:
+    """Return the layers to compare; none without --layers."""
+    if not flags.layers:
+        return ()
+    if len(vector.layers) < 2:
+        raise InputError(
+            f"--layers {flags.layers}: {flags.vector} has layer {vector.layers[0]} only, so there is nothing to "
+            "compare. Make it at all layers (`lineament steer make --layers all`), or leave --layers out."
+        )
+    layers = vector.layers if flags.layers == "all" else parse_layers(flags.layers, None)
+    vector.only(*layers)
+    if len(layers) < 2:
+        raise InputError(f"--layers {flags.layers} is one layer; give several, or --layer {layers[0]}.")
+    return layers
 
 
 def _layer(vector: SteeringVector, asked: int | None) -> int:
@@ -135,69 +74,105 @@ def _layer(vector: SteeringVector, asked: int | None) -> int:
     return layer
 
 
-def _dose_table(bench: _Bench, doses: Sequence[float], neutral: NeutralText, step: Step) -> Table:
-    model, vector = bench.loaded.model, bench.vector
-    table = Table("dose", "logit difference", "change", "accuracy", "KL", box=SIMPLE_HEAD)
+def _print_head(bench: Bench, data: LabelledData, checked: bool, layer: int | None) -> None:
+    flags, vector = bench.flags, bench.vector
+    where = f"at {len(vector.layers)} layers"
+    if layer is not None:
+        where = f"at layer {layer} (norm {float(vector.directions[layer].norm()):.3g})"
+    rows = f"{len(data.items)} held-out rows of {data.path.name}"
+    console.print(Text.assemble((flags.model, "bold"), f", vector {flags.vector.name} {where}, {rows}"))
+    if not checked:
+        console.print("The vector does not say what it was made from: whether these rows are new cannot be checked.")
+    for sentence in bench.compared:
+        console.print(sentence)
+    if bench.wording.chat:
+        console.print("Prompts are written with the tokenizer's chat template; neutral text is not.")
+    if flags.show_tokens:
+        after = "Answers are read after the last token." if isinstance(bench.judge, AnswerJudge) else ""
+        print_steered(bench.loaded, bench.judge.rows, flags.where, after)
+
+
+def _work(flags: Eval) -> float:
+    """Return the steps of an evaluation as `steps_shown` counts them: passes over the rows or the neutral text."""
+    doses = len(flags.dose_values() or DEFAULT_MULTIPLES) + 1
+    null = (1 + TRIES_NEAR) * flags.random
+    return 2 + TYPICAL_TRIES + 2 * doses + null + (1 if flags.no_collateral else 1 + 2 * COLLATERAL_STEPS)
+
+
+def _at_one_layer(bench: Bench, layer: int, step: Step) -> tuple[list[str | Table], list[str]]:
+    """Measure dose by dose and at the KL budget; return what is to be printed, and what to type next."""
+    flags, one, judge = bench.flags, bench.vector.only(layer), bench.judge
+    step("rows without the vector", 1)
+    at = AtBudget(judge, bench.neutral, one, flags.kl, activation_size(bench.loaded.problem, judge, one, layer))
+    base, before = unsteered(judge)
+    bench.neutral.watch(lambda number: step(f"finding the dose at a KL of {flags.kl:g}, try {number}", 1))
+    calibration = at.calibrated()
+    bench.neutral.watch(None)
+    parts: list[str | Table] = [
+        _dose_table(bench, one, base, calibration.coefficient or 1.0, step),
+        "dose: multiples of the stored vector. KL: from the unsteered model on neutral text, steered at every token, "
+        "nats per token. ±: standard error over rows, or over groups of rows.",
+        before,
+    ]
+    following = _following(bench, layer, calibration.coefficient)
+    if calibration.coefficient is None:
+        reached = f"{calibration.kl:.2g} nats per token at dose {calibration.largest:g}"
+        return [*parts, f"a KL of {flags.kl:g} is unreachable: {reached}."], following
+    return [*parts, *_at_budget(bench, at, base, calibration, step)], following
+
+
+def _dose_table(bench: Bench, one: SteeringVector, base: Tensor, unit: float, step: Step) -> Table:
+    doses = bench.flags.dose_values() or tuple(multiple * unit for multiple in DEFAULT_MULTIPLES)
+    table = Table("dose", *columns(bench.judge), "KL", box=SIMPLE_HEAD)
     for dose in sorted({0.0, *doses}):
         step(f"dose {dose:.3g}", 2)
-        with steered(model, vector, dose, bench.flags.where):
-            now = _answers(bench.loaded, bench.contrast)
+        row = cells(bench.judge, base, one, dose)
         # Neutral text is steered at every token whatever --where says, so that KLs can be compared.
-        with steered(model, vector, dose):
-            kl = neutral.kl()
-        table.add_row(f"{dose:.3g}", f"{float(now.differences.mean()):.2f}", *_cells(now, bench.base), f"{kl:.2g}")
+        with steered(bench.loaded.model, one, dose):
+            kl = bench.neutral.kl()
+        table.add_row(f"{dose:.3g}", *row, f"{kl:.2g}")
     return table
 
 
-def majority_text(contrast: Contrast, base: Answers) -> str:
-    """Set the unsteered accuracy beside that of always giving the most frequent answer, with its standard error."""
-    counts = torch.unique(contrast.prompts.targets[:, -1], return_counts=True)[1]
-    majority, accuracy = float(counts.max() / counts.sum()), float(base.correct.mean())
-    error = float(base.correct.std() / len(base.correct) ** 0.5) if len(base.correct) > 1 else math.nan
-    text = f"accuracy of always giving the most frequent answer: {majority:.2f}; unsteered {accuracy:.2f} ±{error:.2f}"
-    if is_told(accuracy - majority, error):
-        return f"{text}."
-    return f"{text}, which is not told from it: the model need not know the answers."
+def _at_budget(bench: Bench, at: AtBudget, base: Tensor, calibration: Calibration, step: Step) -> list[str | Table]:
+    """Measure the effect at the KL budget beside random directions, and what other tasks lose there."""
+    dose = calibration.coefficient
+    assert dose is not None
+    step("rows at that dose", 1)
+    now = at.judge.answers(at.vector, dose) if isinstance(at.judge, AnswerJudge) else None
+    effect = at.judge.effect(base, at.judge.scores(at.vector, dose) if now is None else now.differences)
+    text = f"at a KL of {calibration.kl:.2g}: dose {dose:.3g}, {effect_text(at.judge, effect)}"
+    if now is not None:
+        text += f", accuracy {float(now.correct.mean()):.2f}"
+    share = 1 + TRIES_NEAR
+    null = at.random_effects(base, bench.flags.random, bench.streams, dose, lambda what: step(what, share))
+    said: list[str | Table] = [f"{text}.", null_text(at.judge, effect, null)]
+    return said if bench.flags.no_collateral else [*said, *_collateral(bench, at, dose, step)]
 
 
-def _cells(now: Answers, base: Answers) -> Sequence[str]:
-    change = now.differences - base.differences
-    error = float(change.std() / len(change) ** 0.5) if len(change) > 1 else math.nan
-    return f"{float(change.mean()):+.2f} ±{error:.2f}", f"{float(now.correct.mean()):.2f}"
+def _following(bench: Bench, layer: int, dose: float | None) -> list[str]:
+    """Return what to type next."""
+    place, data = shlex.quote(str(bench.flags.vector)), shlex.quote(str(bench.flags.data))
+    coefficient = f" --coefficient={dose:.3g}" if dose else ""
+    found = [f'lineament steer generate {place}{coefficient} --layer {layer} "Once upon a time"']
+    if len(bench.vector.layers) > 1:
+        found.append(f"lineament steer eval {place} {data} --layers all  # which layer is best")
+    return found
 
 
-def _calibrated(bench: _Bench, calibration: Calibration, step: Step) -> list[str | Table]:
-    """Measure the effect at the KL budget and what other tasks lose there; return what is to be printed of it."""
-    flags, loaded = bench.flags, bench.loaded
-    if calibration.coefficient is None:
-        reached = f"{calibration.kl:.2g} nats per token at dose {calibration.largest:g}"
-        return [f"a KL of {flags.kl:g} is unreachable: {reached}."]
-    before, said = dict[str, Evaluation](), list[str | Table]()
-    if not flags.no_collateral:
-        step("other tasks without the vector", COLLATERAL_STEPS)
-        before, said = _collateral(loaded)
-    step("answers at that dose", 1)
-    with steered(loaded.model, bench.vector, calibration.coefficient, flags.where):
-        change, accuracy = _cells(_answers(loaded, bench.contrast), bench.base)
-        if before:
-            step("other tasks with the vector", COLLATERAL_STEPS)
-        after = loaded.problem.evaluate_all("evaluation") if before else {}
-    said.append(
-        f"at a KL of {calibration.kl:.2g}: dose {calibration.coefficient:.3g}, logit difference {change}, accuracy "
-        f"{accuracy} (unsteered {float(bench.base.correct.mean()):.2f})"
-    )
-    if before:
-        table = Table("other task", "accuracy before", "after", "loss before", "after", box=SIMPLE_HEAD)
-        for task, own in before.items():
-            now = after[task]
-            table.add_row(task, *(f"{x:.2f}" for x in (own.accuracy, now.accuracy, own.loss, now.loss)))
-        said.append(table)
-    return said
-
-
-def _collateral(loaded: SteeredModel) -> tuple[dict[str, Evaluation], list[str | Table]]:
-    """Evaluate other tasks before steering; none, and why, where this tokenizer has no single-token labels."""
+def _collateral(bench: Bench, at: AtBudget, dose: float, step: Step) -> list[str | Table]:
+    """Measure what other tasks lose at a dose; say why not, where this tokenizer has no single-token labels."""
+    problem = bench.loaded.problem
+    step("other tasks without the vector", COLLATERAL_STEPS)
     try:
-        return loaded.problem.evaluate_all("evaluation"), []
+        before = problem.evaluate_all("evaluation")
     except InputError as error:
-        return {}, [f"What other tasks lose cannot be measured: {error}"]
+        return [f"What other tasks lose cannot be measured: {error}"]
+    step("other tasks with the vector", COLLATERAL_STEPS)
+    with steered(bench.loaded.model, at.vector, dose, bench.flags.where):
+        after = problem.evaluate_all("evaluation")
+    table = Table("other task", "accuracy before", "after", "loss before", "after", box=SIMPLE_HEAD)
+    for task, own in before.items():
+        now = after[task]
+        table.add_row(task, *(f"{x:.2f}" for x in (own.accuracy, now.accuracy, own.loss, now.loss)))
+    return [table]

@@ -8,7 +8,15 @@ from typing import ClassVar, Literal
 
 from lineament.command_line.markers import Positional
 from lineament.errors import InputError, unknown_name
-from lineament.settings.fields import AnyFloat, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Threads
+from lineament.settings.fields import (
+    AnyFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Threads,
+)
 from lineament.settings.model import DeviceName
 
 # What --method may say; `both` makes two vectors.
@@ -143,6 +151,14 @@ class Eval(ModelFlags):
     """labelled file of rows that the vector was not made from"""
     layer: PositiveInt | None = None
     """layer to steer at; default the middle one of the vector's"""
+    layers: str = ""
+    """compare layers in place of one: all of the vector's, or such as 4,8-12; half of the rows choose the best, the
+    other half say what it is worth"""
+    judge: Literal["auto", "answers", "continuations"] = "auto"
+    """what is compared: answers (logits after a prompt), continuations (likelihood of the texts), or auto, which takes
+    continuations where the prompt asks nothing or the answers are of several words"""
+    random: NonNegativeInt = 8
+    """random directions of the same KL that the effect stands beside"""
     doses: str = ""
     """multiples of the stored vector, comma separated (--doses=-1,1 when the first is negative); default multiples of
     the dose at --kl"""
@@ -173,6 +189,10 @@ class Eval(ModelFlags):
         from lineament.problems.neutral_text import NEUTRAL_TEXTS
 
         self.check_model()
+        if self.layers:
+            parse_layers(self.layers, None)
+            if self.layer is not None or self.doses:
+                raise InputError("--layers compares layers at one KL; leave --layer and --doses out.")
         if not all(abs(dose) <= MAX_FLOAT32 for dose in self.dose_values()):
             raise InputError(f"--doses must be finite numbers; got {self.doses}.")
         if not 1 <= self.neutral <= len(NEUTRAL_TEXTS):
