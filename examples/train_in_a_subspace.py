@@ -98,15 +98,18 @@ assert shares[prefix.label] > shares[random.label] + 0.1
 # Without its control the last column would mislead: the model is sure of what is now wrong, and even random directions
 # can take most of that loss away.
 #
-# What was trained is K numbers. They are kept with the hash of their basis, and go back on with it alone.
+# What was trained is K numbers. They are kept with the hashes of their basis and of the weights that they start from,
+# and go back on with these alone; `save_basis` keeps a basis bit for bit.
 
 # %%
 loss, coefficients = trained_inside(prefix)
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "coefficients.safetensors"
-    lineament.save_coefficients(path, coefficients, prefix)
-    again = lineament.load_coefficients(path, prefix)
+    lineament.save_coefficients(path, coefficients, prefix, start)
+    lineament.save_basis(Path(folder) / "basis.safetensors", prefix)
+    basis = lineament.load_basis(Path(folder) / "basis.safetensors", space.space)
     print(f"{path.stat().st_size} bytes on disk for a training of {space.n_params} parameters")
-    space.write(start + prefix.columns @ again)
+    space.write(start)
+    lineament.apply_coefficients(path, basis, space)
 print(f"held-out loss {loss:.3f}, from the file {loss_on(*held_out).item():.3f}")
 assert abs(loss_on(*held_out).item() - loss) < 1e-4

@@ -1,4 +1,4 @@
-"""Planes refreshed by retention, coefficients on disk, adapters, and transformers' Trainer."""
+"""Planes refreshed by retention, adapters, and transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lineament.bases import Basis, random_basis
 from lineament.errors import InputError, NonFiniteError
-from lineament.parameters import ParameterSpace, Space
+from lineament.parameters import ParameterSpace
 from lineament.subspace.clock import RefreshClock, RetentionRule
-from lineament.subspace.coefficients import load_coefficients, save_coefficients
 from lineament.subspace.optimizer import SubspaceOptimizer
 from lineament.subspace.projections import MatrixPlanes
 from lineament.vectors.recording.writer import Recorder
@@ -102,43 +100,6 @@ def test_a_gradient_that_is_not_finite_makes_no_plane() -> None:
     with pytest.raises(NonFiniteError, match="NaN"):
         optimizer.step()
     assert bool(torch.isfinite(model.weight).all())
-
-
-@pytest.fixture
-def basis() -> Basis:
-    return random_basis(Space("full", 30, "layout"), 4, np.random.default_rng(0))
-
-
-def test_coefficients_come_back_with_their_basis_alone(basis: Basis, tmp_path: Path) -> None:
-    path, values = tmp_path / "deep" / "c.safetensors", torch.arange(4.0)
-    save_coefficients(path, values, basis)
-    assert torch.equal(load_coefficients(path, basis), values.double())
-    assert path.stat().st_size < 400
-    others = {
-        "columns": Basis(-basis.columns, basis.space, basis.label),
-        "space": Basis(basis.columns, Space("full", 30, "other"), basis.label),
-        "rank": basis.leading(3),
-    }
-    for other in others.values():
-        with pytest.raises(InputError, match="belongs to a basis with hash"):
-            load_coefficients(path, other)
-
-
-@pytest.mark.parametrize("values", [torch.zeros(3), torch.tensor([0.0, 1.0, math.nan, 0.0])])
-def test_wrong_coefficients_are_not_written(basis: Basis, tmp_path: Path, values: Tensor) -> None:
-    with pytest.raises(InputError, match="finite"):
-        save_coefficients(tmp_path / "c.safetensors", values, basis)
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_without_coefficients_are_refused(basis: Basis, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"coefficients": torch.zeros(4)}, tmp_path / "foreign.safetensors")
-    (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00")
-    for name, words in (("foreign", "holds no coefficients"), ("torn", "cannot be read"), ("none", "none.safe")):
-        with pytest.raises(InputError, match=words):
-            load_coefficients(tmp_path / f"{name}.safetensors", basis)
 
 
 def adapted() -> Any:

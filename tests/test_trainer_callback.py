@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,8 @@ from lineament.errors import InputError
 from lineament.integrations.trainer_callback import LineamentCallback
 from lineament.parameters import ParameterSpace
 from lineament.records import load_records
+from lineament.subspace.optimizer import SubspaceOptimizer
+from lineament.subspace.projections import MatrixPlanes
 from lineament.vectors.effective import effective_gram
 from lineament.vectors.recording.reader import Trajectory
 
@@ -63,9 +66,15 @@ def trainer(model: nn.Module, out: Path, callback: LineamentCallback, **options:
         "max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True, "report_to": [],
         "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "lr_scheduler_type": "constant",
     }  # fmt: skip
+    own = options.pop("own", (None, None))
     arguments = TrainingArguments(output_dir=str(out / "trainer"), **{**usual, **options})
     return Trainer(
-        model=model, args=arguments, train_dataset=rows(), data_collator=default_data_collator, callbacks=[callback]
+        model=model,
+        args=arguments,
+        train_dataset=rows(),
+        data_collator=default_data_collator,
+        callbacks=[callback],
+        optimizers=own,
     )
 
 
@@ -80,6 +89,7 @@ def test_updates_are_those_of_the_optimizer(tmp_path: Path) -> None:
     assert recorded.n_steps == 6
     assert recorded.closed
     assert recorded.about["task"] == "rows"
+    assert (recorded.about["optimizer"], recorded.about["lr"]) == ("SGD", 1e-2)
     assert recorded.optimizer.momentum == 0
     assert torch.equal(recorded.start(), start)
     torch.testing.assert_close(recorded.position(6).float(), space.read().cpu(), rtol=0, atol=1e-6)
@@ -111,6 +121,38 @@ def test_the_optimizer_is_recorded_with_its_schedule_and_groups(tmp_path: Path) 
     record = load_records(tmp_path / "recording" / "analysis" / "records")[0]
     assert next(record.select("recorded", what="zero updates")).reason == "left out: row 1"
     assert next(record.select("capture", basis="prefix", rank=2, definition="whole")).blind is not None
+
+
+def adamw(p: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(p, lr=3e-3)
+
+
+OWN: dict[str, tuple[Callable[[nn.Module], torch.optim.Optimizer], str, float | str]] = {
+    "SGD": (lambda m: torch.optim.SGD(m.parameters(), lr=0.1), "SGD", 0.1),
+    "groups": (
+        lambda m: torch.optim.SGD([{"params": [p], "lr": 0.1 / (1 + i % 2)} for i, p in enumerate(m.parameters())]),
+        "SGD",
+        "0.1, 0.05",
+    ),
+    "planes": (
+        lambda m: SubspaceOptimizer(adamw(m.parameters()), MatrixPlanes(4), ParameterSpace.trainable(m)),
+        "SubspaceOptimizer of AdamW",
+        3e-3,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_an_optimizer_of_ones_own_is_named_and_not_that_of_the_arguments(case: str, tmp_path: Path) -> None:
+    """Its step size is told as it was given, and not as a warm-up from 0 begins it."""
+    make, name, lr = OWN[case]
+    callback = LineamentCallback(tmp_path / "recording")
+    model = tiny()
+    optimizer = make(model)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 3)
+    trainer(model, tmp_path, callback, max_steps=3, own=(optimizer, schedule)).train()
+    about = callback.trajectory().about
+    assert (about["optimizer"], about["lr"]) == (name, lr)
 
 
 def test_a_run_that_resumes_keeps_the_step_sizes_of_both_parts(tmp_path: Path) -> None:

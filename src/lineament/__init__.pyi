@@ -69,7 +69,10 @@ from .steering.weight_step import jacobian_shift as jacobian_shift
 from .steering.weight_step import weight_edit as weight_edit
 from .streams import Streams as Streams
 from .study.study import Study as Study
+from .subspace.basis_files import load_basis as load_basis
+from .subspace.basis_files import save_basis as save_basis
 from .subspace.clock import RetentionRule as RetentionRule
+from .subspace.coefficients import apply_coefficients as apply_coefficients
 from .subspace.coefficients import load_coefficients as load_coefficients
 from .subspace.coefficients import save_coefficients as save_coefficients
 from .subspace.optimizer import SubspaceOptimizer as SubspaceOptimizer

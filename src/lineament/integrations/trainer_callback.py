@@ -21,6 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lineament.errors import InputError
 from lineament.parameters import ParameterSpace, SpaceKind
 from lineament.problems.factor_pairs import FACTOR, why_no_pairs
+from lineament.subspace.optimizer import SubspaceOptimizer
 from lineament.vectors.recording.reader import Trajectory
 from lineament.vectors.recording.sketch import Sketch
 from lineament.vectors.recording.watch import innermost
@@ -115,7 +116,7 @@ class LineamentCallback(TrainerCallback):
             gradients=self.gradients,
             sketch=self.sketch,
             first_step=state.global_step,
-            about=self._about(args, model, reason),
+            about=self._about(model, reason) | _about_optimizer(args, innermost(kwargs.get("optimizer"))),
             optimizer=innermost(kwargs.get("optimizer")),
         )
 
@@ -153,15 +154,27 @@ class LineamentCallback(TrainerCallback):
         """Return the recording, for analysis."""
         return Trajectory(self.folder)
 
-    def _about(self, args: TrainingArguments, model: nn.Module, reason: str | None) -> dict[str, str | float | int]:
-        facts: dict[str, str | float | int | None] = {
+    def _about(self, model: nn.Module, reason: str | None) -> dict[str, str | float | int]:
+        facts: dict[str, str | None] = {
             "task": self.task or None,
             "model": getattr(getattr(model, "config", None), "_name_or_path", None) or type(model).__name__,
-            "optimizer": str(getattr(args.optim, "value", args.optim)),
-            "lr": float(args.learning_rate),
             "no_factors": reason,
         }
         return {key: value for key, value in facts.items() if value is not None}
+
+
+def _about_optimizer(args: TrainingArguments, optimizer: torch.optim.Optimizer | None) -> dict[str, str | float | int]:
+    """Return name and step size of the optimizer that steps, which need not be the one that the arguments name.
+
+    Step sizes are those before a schedule; several groups may have several.
+    """
+    if optimizer is None or "Dummy" in type(optimizer).__name__:  # of libraries that step by ways of their own
+        return {"optimizer": str(getattr(args.optim, "value", args.optim)), "lr": float(args.learning_rate)}
+    name = type(optimizer).__name__
+    if isinstance(optimizer, SubspaceOptimizer):
+        name = f"{name} of {type(optimizer.inner).__name__}"
+    sizes = list(dict.fromkeys(float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups))
+    return {"optimizer": name, "lr": sizes[0] if len(sizes) == 1 else ", ".join(f"{size:g}" for size in sizes)}
 
 
 def _kind(model: nn.Module) -> tuple[SpaceKind, str | None]:

@@ -7,6 +7,7 @@ makes resuming, extending and running in parallel the same thing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,6 @@ from lineament.bases import from_vectors
 from lineament.claims.claims_file import write_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError, unknown_name
-from lineament.files.tensors import described_tensors
-from lineament.files.writing import write_bytes
 from lineament.measurements.measurement import measurements_named, need_recovery
 from lineament.problems.factory import factory_of
 from lineament.problems.problem import Problem
@@ -30,6 +29,7 @@ from lineament.settings.settings import Settings
 from lineament.study.case import Case
 from lineament.study.points import DAMAGED, RECOVERED, START, TRAINED
 from lineament.study.study import Study, operating_study, prepare_study
+from lineament.subspace.basis_files import save_basis
 
 
 def validate(settings: Settings) -> None:
@@ -162,5 +162,4 @@ def _save_prefix(study: Study, file: Path) -> None:
     basis = from_vectors(study.trajectory.updates(1, rank), "prefix")
     with study.problem.parameters.temporarily(study.points[START]):
         model = study.problem.model_hash()
-    metadata = {"kind": basis.space.kind, "layout": basis.space.layout, "label": "prefix", "model": model}
-    write_bytes(file, described_tensors({"columns": basis.columns.float().contiguous()}, metadata))
+    save_basis(file, replace(basis, columns=basis.columns.float()), model)

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from lineament.bases import Basis
 from lineament.errors import InputError, NonFiniteError
-from lineament.parameters import ParameterSpace, hash_tensors
+from lineament.parameters import ParameterSpace
+from lineament.subspace.hashes import basis_hash
 
 # Bases that were kept in float32 are orthonormal to about 1e-6.
 ORTHONORMAL = 1e-4
+# Rows of a basis that are widened at a time, which bounds memory.
+ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -244,7 +247,7 @@ class PlaneOfSpace:
         self.owners: list[int] = [0]
         self.plain: tuple[int, ...] = ()
         self.given = self.now = basis_hash(basis)
-        _require_orthonormal(basis)
+        require_orthonormal(basis)
         self.blocks: list[Tensor] = []
         self._take(basis.columns)
         self._given_blocks = self.blocks
@@ -281,7 +284,7 @@ class PlaneOfSpace:
                 f"the fresh basis {basis.label!r} has rank {basis.rank}, and {self.slots[0][0][0]} coefficients are "
                 "trained. Let `fresh` make bases of that rank."
             )
-        _require_orthonormal(basis)
+        require_orthonormal(basis)
         old, self.now = self.blocks, basis_hash(basis)
         self._take(basis.columns)
         parts = [(new.T @ before).to(self.home, torch.float64) for new, before in zip(self.blocks, old, strict=True)]
@@ -344,9 +347,14 @@ def top_singular_vectors(matrix: Float[Tensor, "m n"], rank: int) -> Float[Tenso
     return top
 
 
-def _require_orthonormal(basis: Basis) -> None:
-    columns = basis.columns
-    error = float((columns.T @ columns - torch.eye(basis.rank).to(columns)).abs().max())
+def require_orthonormal(basis: Basis) -> None:
+    """Raise `InputError` for columns that are not finite or not orthonormal."""
+    # In float64 whatever they are in: a product of skinny float32 matrices can be off by more than is looked for.
+    products = torch.zeros(basis.rank, basis.rank, dtype=torch.float64, device=basis.columns.device)
+    for start in range(0, len(basis.columns), ROWS):
+        rows = basis.columns[start : start + ROWS].double()
+        products += rows.T @ rows
+    error = float((products - torch.eye(basis.rank).to(products)).abs().max())
     if not error < ORTHONORMAL:
         raise InputError(
             f"the columns of basis {basis.label!r} are not orthonormal: a product of two of them is off by "
@@ -357,8 +365,3 @@ def _require_orthonormal(basis: Basis) -> None:
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """Return float64 for float64, else float32: what is narrower loses small updates."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def basis_hash(basis: Basis) -> str:
-    """Hash a basis by its space and the bytes of its columns, so that coefficients know what they belong to."""
-    return hash_tensors([(str(basis.space), basis.columns)])

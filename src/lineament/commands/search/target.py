@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lineament.bases import Basis, from_vectors, krylov, random_basis, top_directions
 from lineament.errors import InputError, unknown_name
-from lineament.files.tensors import MADE_AGAIN, load_tensors, open_tensors
+from lineament.files.tensors import MADE_AGAIN, load_tensors
 from lineament.parameters import Space, Vectors
 from lineament.population.region import Region
 from lineament.problems.problem import Batch, Problem
@@ -16,6 +16,7 @@ from lineament.runs.folder import RunFolder
 from lineament.settings.settings import Settings
 from lineament.streams import Streams
 from lineament.study.points import DAMAGED, START, TRAINED
+from lineament.subspace.basis_files import read_basis
 from lineament.vectors.gradients import group_gradients
 from lineament.vectors.hessian import HessianOperator
 from lineament.vectors.recording.index import finished
@@ -129,14 +130,12 @@ def _basis(target: Target, name: str, rank: int) -> Basis:
 
 def load_basis(path: Path, space: Space, target: Target) -> Basis:
     """Read a basis file of this space; `InputError` names both spaces if they differ."""
-    with open_tensors(path, "the basis file") as stored:
-        columns, metadata = stored.get_tensor("columns"), stored.metadata() or {}
-    own = Space(metadata.get("kind", "full"), len(columns), metadata.get("layout", "?"))
-    space.require(own, f"the model and the basis file {path.name}")
-    model, here = metadata.get("model"), _start_hash(target)
+    basis, model = read_basis(path)
+    space.require(basis.space, f"the model and the basis file {path.name}")
+    here = _start_hash(target)
     if model and here and model != here:
         raise InputError(f"{path} was made on another model (hash {model}) than this one (hash {here}).")
-    return from_vectors(Vectors(columns.T, space), path.stem)
+    return from_vectors(Vectors(basis.columns.T, space), path.stem)
 
 
 def _start_hash(target: Target) -> str | None:
