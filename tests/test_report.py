@@ -332,6 +332,34 @@ def test_it_prints(page: webdriver.Chrome) -> None:
     assert len(content) > 50_000
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_print_is_light_fits_the_paper_and_leaves_buttons_out(page: webdriver.Chrome, scheme: str) -> None:
+    assert printed_faults(page, scheme) == []
+
+
+def printed_faults(browser: webdriver.Chrome, scheme: str) -> list[str]:
+    """What is wrong with the open page on paper: its colours, its width, what is of no use there."""
+    size(browser, 700)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    script = """
+        const shown = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.getClientRects().length);
+        const over = (e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('svg');
+        const wide = shown('main *').filter(over);
+        const style = getComputedStyle(document.body);
+        const ink = getComputedStyle(document.querySelector('.panel')).fill;
+        return [
+          ...shown('.save, nav, .skip, .tip').map((e) => `${e.className || e.localName} is printed`),
+          ...wide.map((e) => `${e.localName}.${e.className} is wider than the paper: ${e.textContent.slice(0, 40)}`),
+          ...(style.backgroundColor === 'rgb(255, 255, 255)' && ink === 'rgb(0, 0, 0)' ? [] : ['it is not light']),
+        ];"""
+    try:
+        found: list[str] = browser.execute_script(script)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    return found
+
+
 def test_the_page_is_one_file_and_the_same_bytes_each_time(finished_of_three: Path) -> None:
     text = (finished_of_three / "report.html").read_text()
     assert "src=" not in text.split("<script>")[0]

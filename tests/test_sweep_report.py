@@ -14,7 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from sweep_records import FAILURE, N_SEEDS, VARY, base, write_sweep
-from test_report import browser, drawn, marks, size
+from test_report import browser, drawn, marks, printed_faults, size
 
 from lineament.errors import InputError
 from lineament.files.reading import read_json
@@ -245,6 +245,14 @@ def test_it_draws_and_fits_with_no_network(
     badges = browser.find_elements(By.CSS_SELECTOR, ".matrix .badge")
     assert len(badges) == sum(len(cell["claims"]) for cell in body["cells"])
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_many_cells_fit_the_paper(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep", base(vary={**VARY, "lora.rank": (2, 4)}))
+    assert len(write_results(folder)["cells"]) == MAX_COLUMNS
+    browser.get(write_sweep_report(folder.path, MEANINGS).as_uri())
+    WebDriverWait(browser, 60).until(drawn)
+    assert printed_faults(browser, "dark") == []
 
 
 def test_the_legend_hides_a_series_with_its_null(browser: webdriver.Chrome, sweep: Path) -> None:
