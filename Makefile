@@ -52,6 +52,7 @@ $(VENV)/.ready: $(VENV)/.core
 # What needs root: a browser for the report's tests.
 ci-deps:
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends chromium)
+	command -v zsh >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends zsh)
 	command -v chromedriver >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends chromium-driver)
 
 benchmarks: setup

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 from test_kinds import begin_run, record
 
 from lineament import cli
+from lineament.commands.inspect.flags import Report
 from lineament.commands.recordings.checking import run_of
 from lineament.commands.recordings.command import _after_advice
 from lineament.commands.recordings.flags import Advise
@@ -37,6 +40,24 @@ def following(errors: str) -> list[str]:
 
 def parsed(line: str) -> object:
     return cli._parsed(shlex.split(line.partition("#")[0])[1:])
+
+
+@pytest.mark.parametrize("name", [name for name, kind in cli.COMMANDS.items() if hasattr(kind, "quiet")])
+def test_every_command_with_progress_says_what_to_type_next(name: str) -> None:
+    """What they say is tested with each of them; here none is forgotten."""
+    module = cli.function_of(cli.COMMANDS[name]).__module__
+    source = Path(sys.modules[module].__file__ or "").read_text()
+    assert re.search(r"\b(say_next|say_end)\(", source)
+
+
+def test_a_report_ends_with_the_line_that_draws_it(recorded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my out"
+    assert lineament_here("analyze", str(recorded), "--out", str(out), "--quiet").returncode == 0
+    done = lineament_here("report", str(out))
+    assert done.stdout == f"{out / 'report.html'}\n"
+    (line,) = following(done.stderr)
+    assert parsed(line) == Report(run=out, figures=Path("DIR"))
+    assert lineament_here("report", str(out), "--quiet").stderr == ""
 
 
 def test_an_analysis_ends_with_the_advice_about_it(recorded: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import shutil
 import subprocess
@@ -268,3 +269,38 @@ def test_help_and_usage_errors_come_without_torch() -> None:
         code = "import sys; from lineament.cli import main; main(sys.argv[1:]); sys.exit('numpy' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+# What zsh's bashcompinit does before it calls a function of bash: words are counted from 0 and split as in sh.
+ASK_ZSH = """\
+ask() {{
+    setopt localoptions ksharrays shwordsplit
+    COMP_WORDS=({words}); COMP_CWORD={last}; _lineament; print -l -- "${{COMPREPLY[@]}}"
+}}
+ask; print -- "${{_comps[lineament]}}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh: `make ci-deps` installs it")
+@pytest.mark.parametrize(
+    ("words", "wanted", "others"),
+    [
+        (("steer", "e"), {"make", "eval", "generate"}, {"claims", "--layers"}),
+        (("run", "--executor", ""), {"serial", "processes", "ray"}, {"--executor"}),
+        (("steer", "make", "--la"), {"--layers", "--method"}, {"--doses", "serial"}),
+    ],
+)
+def test_zsh_knows_the_function_and_what_it_offers(
+    words: tuple[str, ...], wanted: set[str], others: set[str], tmp_path: Path
+) -> None:
+    script = lineament_here("--print-completion", "zsh").stdout
+    ask = ASK_ZSH.format(words=" ".join(map(repr, ("lineament", *words))), last=len(words))
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    command = ["zsh", "-f", "-c", f"{script}\n{ask}"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment, stdin=subprocess.DEVNULL, timeout=60
+    )
+    *offered, known = done.stdout.split("\n")[:-1]
+    assert wanted <= set(offered)
+    assert not others & set(offered)
+    assert "_lineament" in known

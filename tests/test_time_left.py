@@ -14,6 +14,8 @@ import pytest
 
 from lineament import cli
 from lineament.commands import terminal, time_left
+from lineament.commands.search.command import _progress
+from lineament.commands.search.flags import Search
 from lineament.commands.time_left import Pace, Whole, duration
 from lineament.runs.executors.progress import ALL_JOBS, ENDED
 from lineament.runs.planning import stage_passes
@@ -146,6 +148,32 @@ def test_counts_of_equal_parts_tell_the_whole(clock: Clock, monkeypatch: pytest.
         "[    25 s] a: reading (1/4); about 2 min 55 s left in all",
         "[   100 s] b: reading (0/0); about 1 min 40 s left in all",
     ]
+
+
+@pytest.mark.parametrize(("plan", "members"), [(False, 1000), (True, 16 * 11)])
+def test_a_search_says_from_its_probe_on_how_long_all_will_take(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, plan: bool, members: int
+) -> None:
+    """8 s a member: two regions of 5 sigmas and 16 draws each, 16 draws more, and a budget of 1000."""
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with _progress(Search(run=Path("r"), budget=1000, probe=16, plan=plan)) as progress:
+        progress("curvature of full", 0, 2)
+        clock.now += 500  # is no pace of members
+        progress("probing full", 0, 2)
+        clock.now += 8 * 80
+        progress("probing prefix", 1, 2)
+    assert shown.getvalue().splitlines()[-1].endswith(f"about {duration(8 * (members - 80))} left in all")
+
+
+def test_a_search_that_goes_on_counts_what_it_scores_itself(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with _progress(Search(run=Path("r"), budget=1000, probe=0)) as progress:
+        progress("searching", 500, 1000)
+        clock.now += 100
+        progress("searching", 600, 1000)
+    assert shown.getvalue().splitlines()[-1].endswith("searching (600/1000); about 6 min 40 s left in all")
 
 
 def test_bars_fit_80_columns_with_all_that_they_say(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from lineament.claims.claims_file import read_sweep
 from lineament.commands.inspect.flags import Report
-from lineament.commands.terminal import Step, name_foreign, steps_shown
+from lineament.commands.terminal import Step, name_foreign, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.files.folders import Kind, is_marked
 from lineament.records import load_records
@@ -50,6 +51,10 @@ def report(flags: Report) -> int:
     print(flags.run / "report.html")
     if flags.figures is not None:
         print(f"{written} pictures: {flags.figures}")
+    else:
+        say_next(
+            flags.quiet, [f"lineament report {quote(str(flags.run))} --figures DIR  # its pictures as SVG and PNG"]
+        )
     return 0
 
 

@@ -17,11 +17,13 @@ from lineament.command_line.written import line_of
 from lineament.commands.search.driver import (
     CURVATURE_ERROR,
     MAX_CURVATURE_PROBES,
+    PROBING,
     SEARCHING,
     Choice,
     Progress,
     Score,
     choose,
+    n_sigmas,
     plan_locally,
     probe_cost,
     run_search,
@@ -127,18 +129,30 @@ def _require_budget(regions: Sequence[Region], options: SearchOptions) -> None:
 
 @contextmanager
 def _progress(flags: Search) -> Iterator[Progress]:
-    """Show what is being done, and while members are scored, which is nearly all of the time, what is left."""
-    whole = Whole()
+    """Show what is being done and, by members scored, which take nearly all of the time, what is left of the whole."""
+    whole, first = Whole(), list[int]()
     with job_progress(flags.quiet, whole=whole) as show:
 
         def progress(what: str, done: int, total: int) -> None:
-            if what == SEARCHING:
-                whole.count(done, total)
-            else:
+            scored = _scored(flags, what, done, total)
+            if scored is None or not first:
                 whole.begin()
+            if scored is not None:
+                first[:] = first or [scored[0]]  # of a search that goes on, some were scored earlier
+                whole.count(scored[0] - first[0], scored[1] - first[0])
             show(f"seed {flags.seed or 0}", what, done, total)
 
         yield progress
+
+
+def _scored(flags: Search, what: str, done: int, total: int) -> tuple[int, int] | None:
+    """Return how many members are scored by now, and how many will be, from what is told; None before the probe."""
+    if what == SEARCHING:
+        return flags.budget - total + done, flags.budget
+    if what.startswith(PROBING):
+        of_region = flags.probe * n_sigmas(flags)
+        return done * of_region, flags.probe + total * of_region if flags.plan else flags.budget
+    return None
 
 
 def _target(flags: Search) -> Target:

@@ -26,7 +26,7 @@ from lineament.vectors.hessian import HessianOperator
 # Probing the curvature stops at this relative standard error of tr H, and at this many probes at the latest.
 CURVATURE_ERROR, MAX_CURVATURE_PROBES = 0.2, 32
 # What is reported while members are scored.
-SEARCHING = "searching"
+SEARCHING, PROBING = "searching", "probing"
 # Called with (what is being done, evaluations done, evaluations in all).
 Progress = Callable[[str, int, int], None]
 # Scores a generation: called with its number, the generation, and where to report the count of members scored.
@@ -98,7 +98,7 @@ def choose(
         return _planned(plans, regions, options), []
     numbers = range(options.probe)
     for place, region in enumerate(regions):
-        progress(f"probing {region.name}", place, len(regions))
+        progress(f"{PROBING} {region.name}", place, len(regions))
         sigmas = [options.sigma] if options.sigma else probe_sigmas(region, by_name.get(region.name))
         tried = [probe(population, region, target.streams, sigma, numbers, left) for sigma in sigmas]
         probes += [item for item in tried if item is not None]
@@ -112,9 +112,14 @@ def choose(
     return _probed(again, by_name.get(best.region), left), probes
 
 
+def n_sigmas(options: SearchOptions) -> int:
+    """Count the sigmas that are probed in each region."""
+    return 1 if options.sigma else len(PROBE_FACTORS)
+
+
 def probe_cost(regions: Sequence[Region], options: SearchOptions) -> int:
     """Count the evaluations that the probe spends: every region and sigma once, the chosen one twice."""
-    return options.probe * (1 + len(regions) * (1 if options.sigma else len(PROBE_FACTORS)))
+    return options.probe * (1 + len(regions) * n_sigmas(options))
 
 
 def run_search(

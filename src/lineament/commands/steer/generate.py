@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from shlex import quote
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from lineament.commands.steer.flags import Generate
 from lineament.commands.steer.model import SteeredModel
 from lineament.commands.steer.tokens import print_steered
-from lineament.commands.terminal import console, steps_shown
+from lineament.commands.terminal import console, say_next, steps_shown
 from lineament.errors import InputError
 from lineament.files.reading import read_text
 from lineament.problems.conversations import Turn
@@ -51,6 +52,10 @@ def generate(flags: Generate) -> int:
     for cells in zip(prompts, plain, moved, strict=True):
         table.add_row(*cells)
     console.print(table)
+    own = Generate.__dataclass_fields__["model"].default
+    on = "" if flags.model == own else f" --model {quote(flags.model)}"
+    effect = f"lineament steer eval {quote(str(flags.vector))} HELD_OUT_FILE{on}"
+    say_next(flags.quiet, [f"{effect}  # its effect on rows that it was not made from"])
     return 0
 
 
