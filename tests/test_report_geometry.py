@@ -321,7 +321,7 @@ def test_all_tasks_have_their_own_heading_and_are_no_damaged_task(tmp_path: Path
     )  # fmt: skip
     page = page_of(tmp_path, [*geometry_records(n_seeds=1), drift])
     text = text_of(page)
-    assert page.count(f"<h2>{SECTION.title}</h2>") == 1
+    assert page.count(f"<h2>{SECTION.title} <a") == 1
     assert '<h2 class="task">All tasks</h2>' in page
     assert '<h2 class="task">Damaged task: sort</h2>' in page
     assert page.index("Damaged task: sort") < page.index('<h2 class="task">All tasks</h2>')

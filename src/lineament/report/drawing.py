@@ -155,7 +155,7 @@ def _hover(panel: Panel, line: Line, x: float, point: Estimate) -> str:
         return f"<b>{line.label}</b>"
     seeds = f"<br>{point.n_seeds} seeds" if point.n_seeds > 1 else ""
     remark = f"<br>{point.reason}" if point.reason and point.mean is not None else ""
-    return f"<b>{line.label}</b><br>{panel.position(x)}: {point.text}{seeds}{remark}"
+    return f"<b>{line.label}</b><br>{panel.position(x)}: {point.hover}{seeds}{remark}"
 
 
 def _axes(panel: Panel) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,9 @@ from lineament.claims.advice import SCALES
 from lineament.claims.intervals import FEW_SEEDS, over_seeds
 from lineament.records import Label, Quantity, Record
 from lineament.records import label_values as values_of_label
+
+# A half-width counts with two digits below the first and from the second on, where it rounds up to 1.
+ONE_DIGIT, ROUNDED_UP = 3.55, 9.5
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class Estimate:
     @property
     def value_text(self) -> str:
         """Return the mean, or why there is none."""
-        return number(self.mean) if self.mean is not None else f"undefined: {self.reason or 'not measured'}"
+        if self.mean is None:
+            return f"undefined: {self.reason or 'not measured'}"
+        return with_digits(self.mean, self.low, self.high)
 
     @property
     def interval_text(self) -> str:
@@ -49,6 +55,11 @@ class Estimate:
     def text(self) -> str:
         """Return the mean with its interval."""
         return self.value_text if self.mean is None else f"{self.value_text} {self.interval_text}"
+
+    @property
+    def hover(self) -> str:
+        """Return the mean with its interval, where there is one."""
+        return self.text if self.low is not None or self.pair is not None else self.value_text
 
     def clipped(self, low: float, high: float) -> Estimate:
         """Return the estimate with its interval cut to the bounds of the quantity."""
@@ -66,12 +77,30 @@ def number(value: float) -> str:
     """Write a number with three significant digits, large whole ones with separators."""
     if abs(value) >= 1000 and abs(value) < 1e7:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value + 0.0:.3g}"  # -0 is 0
+
+
+def with_digits(value: float, low: float | None, high: float | None) -> str:
+    """Write a number with as many digits as its interval leaves certain, by the rule of the Particle Data Group.
+
+    The half-width counts with two digits where it begins with 1.0 to 3.54, otherwise with one (Review of Particle
+    Physics, introduction, section 5.3). At least two significant digits and at most three; three without an interval.
+    """
+    half = 0.0 if low is None or high is None else (high - low) / 2
+    if not (value and half > 0 and math.isfinite(half) and math.isfinite(value)):
+        return number(value)
+    place = math.floor(math.log10(half))
+    begins = half / 10.0**place
+    last = place + (begins >= ROUNDED_UP) - (begins < ONE_DIGIT or begins >= ROUNDED_UP)
+    digits = max(2, min(3, math.floor(math.log10(abs(value))) - last + 1))
+    if 100 <= abs(value) < 1000:
+        return f"{float(f'{value:.{digits}g}'):.0f}"
+    return number(value) if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def interval_text(low: float, high: float) -> str:
     """Write the ends of an interval."""
-    return f"[{number(low)}, {number(high)}]"
+    return f"[{with_digits(low, low, high)}, {with_digits(high, low, high)}]"
 
 
 def percent(share: float) -> str:
@@ -142,6 +171,26 @@ def estimate_geometric(values: Sequence[float]) -> Estimate:
         return Estimate(None, reason=f"not positive in {sum(v <= 0 for v in values)} of {len(values)} seeds")
     interval = over_seeds(values, log=True)
     return Estimate(interval.mean, interval.low, interval.high, interval.n_seeds, pair=interval.pair)
+
+
+def estimate_positive(quantities: Iterable[Quantity]) -> Estimate:
+    """Return the geometric mean of a quantity that cannot be negative, its interval made on logarithms.
+
+    Where a seed has exactly 0, which has no logarithm, the arithmetic mean, its interval cut at 0.
+    """
+    given = list(quantities)
+    values = values_of(given)
+    if not values or min(values) <= 0:
+        return estimate(given, fraction=False).clipped(0.0, math.inf)
+    return estimate_known(given, [quantity.value for quantity in given])
+
+
+def range_text(quantities: Iterable[Quantity]) -> str:
+    """Return the mean over seeds with the lowest and the highest seed; one seed's value alone."""
+    given = list(quantities)
+    values, mean = values_of(given), estimate(given, fraction=False)
+    ends = f" ({number(min(values))} to {number(max(values))})" if len(values) > 1 and min(values) < max(values) else ""
+    return f"{mean.value_text if not values else number(sum(values) / len(values))}{ends}"
 
 
 def estimate_known(quantities: Sequence[Quantity], values: Sequence[float | None]) -> Estimate:

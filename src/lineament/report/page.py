@@ -21,7 +21,8 @@ from lineament.report.sections.section import Opening, Section, definitions, mis
 from lineament.report.series import undefined_notes
 from lineament.report.sparse import instead_of_drawing, worth_drawing
 from lineament.report.story import NOTE, story
-from lineament.report.verdicts import verdict_row
+from lineament.report.tidy import tidied
+from lineament.report.verdicts import undecided_for_all, verdict_row
 from lineament.settings.plain import flattened
 
 DEFAULT_RANK = 10
@@ -84,6 +85,7 @@ def render_records(
         overview=_overview(records, list(targets)),
         **_story(records, claims or ()),
         claims=[verdict_row(claim) for claim in claims or ()],
+        undecided=undecided_for_all(claims or ()),
         verdicts=VERDICT_WORDS,
         has_claims=claims is not None,
         has_blind=any(claim.blind is not None for claim in claims or ()),
@@ -163,6 +165,7 @@ def _target_title(target: str, sections: Sequence[Section]) -> str:
 def _section(section: Section, sources: Sequence[Record], rank: int) -> dict[str, Any]:
     """Return one section of one target as the template needs it."""
     target = sources[0].target
+    replicates = section.opening.replicates if section.opening else "seeds"
     made = [picture for picture in section.pictures(sources, rank) if picture is not None]
     pictures = [drawn(shown, target, _origin(shown.sources)) for picture in made if (shown := worth_drawing(picture))]
     bare = [picture for picture in made if worth_drawing(picture) is None]
@@ -174,7 +177,7 @@ def _section(section: Section, sources: Sequence[Record], rank: int) -> dict[str
         "lead": section.subtitle,
         "grids": section.grids(sources),
         "pictures": pictures,
-        "tables": [table for table in tables if table is not None],
+        "tables": [tidied(table, replicates) for table in tables if table is not None],
         "definitions": definitions(section, sources),
         "sources": _origin(sources),
         "missing": [] if pictures or any(tables) else missing_reasons(sources),

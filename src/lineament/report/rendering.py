@@ -21,10 +21,11 @@ from lineament.report.series import Picture, data_table, undefined_notes
 from lineament.report.svg.elements import ALONE, IN_PAGE, swatch
 from lineament.report.svg.panels import panel_alone
 from lineament.report.svg.standalone import drawings, frame, is_small
+from lineament.report.tidy import tidied
 from lineament.settings.plain import flattened
 
 HERE = Path(__file__).parent
-INTERVAL = re.compile(r"(\[[^\s\]]+, [^\s\]]+\])")
+INTERVAL = re.compile(r"(\[[^\s\]]+, [^\s\]]+\]|\([\d.e+-]+ to [\d.e+-]+\))")
 
 
 def template(name: str) -> Any:
@@ -64,7 +65,7 @@ def drawn(picture: Picture, owner: str, sources: Mapping[str, str]) -> dict[str,
         "frame": Markup(frame(picture)),
         "legend": {"shown": _signed(entries.shown), "more": _signed(entries.more), "n_more": entries.n_more},
         "notes": [*picture.notes, *undefined_notes(picture)],
-        "table": data_table(picture),
+        "table": tidied(data_table(picture), picture.spread.split()[-1]),
         "sources": sources,
     }
 

@@ -216,7 +216,15 @@ def data_table(picture: Picture) -> Table:
     rows = [row for panel in picture.panels for line in panel.lines for row in _line_rows(panel, line)]
     thinned = any(len(line.points) > line.tabled > 1 for panel in picture.panels for line in panel.lines)
     note = "Long series are thinned here; every value is in the records." if thinned else ""
-    columns = ("panel", "series", "at", "value", f"95 % interval {picture.spread}", "seeds", "remark")
+    columns = (
+        "panel",
+        "series",
+        "at",
+        "value",
+        f"95 % interval {picture.spread}",
+        picture.spread.split()[-1],
+        "remark",
+    )
     return Table(f"Data: {picture.title}", columns, rows, note)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import Claim
 from lineament.records import target_words
-from lineament.report.estimates import interval_text, number
+from lineament.report.estimates import interval_text, number, with_digits
 
 N_SENTENCES = 4
 NOTE = (
@@ -68,8 +68,9 @@ def story(claims: Sequence[Claim]) -> list[Line]:
     """
     known = [claim for claim in claims if claim.id in CLAIMS]
     decided = [claim for claim in known if claim.verdict != "inconclusive"]
-    several = len({claim.task for claim in claims}) > 1
-    return [_line(claim, several) for claim in sorted(decided or known, key=_place)[:N_SENTENCES]]
+    shown = sorted(decided or known, key=_place)[:N_SENTENCES]
+    several = len({claim.task for claim in shown}) > 1
+    return [_line(claim, several) for claim in shown]
 
 
 def bar_of(
@@ -111,7 +112,7 @@ def _line(claim: Claim, several: bool) -> Line:
 def _figures(claim: Claim) -> Iterable[str]:
     if claim.measured is not None:
         interval = "" if claim.low is None or claim.high is None else f" {interval_text(claim.low, claim.high)}"
-        yield f"{number(claim.measured)}{interval}"
+        yield f"{with_digits(claim.measured, claim.low, claim.high)}{interval}"
     beside = {"blind": claim.blind, "null": claim.null, "paper": claim.paper}
     yield from (f"{name} {number(value)}" for name, value in beside.items() if value is not None)
 

@@ -6,15 +6,15 @@ Nothing is judged here: verdicts and conditions are shown as claims.json has the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lineament.claims.intervals import FEW_SEEDS
+from lineament.claims.intervals import FEW_SEEDS, FEWEST_SEEDS
 from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Condition
 from lineament.records import target_words
 from lineament.report import words
-from lineament.report.estimates import interval_text, number
+from lineament.report.estimates import interval_text, number, with_digits
 
 # Whether a part of a rule holds.
 HELD: Mapping[bool | None, str] = {True: "holds", False: "fails", None: "open"}
@@ -39,7 +39,7 @@ def verdict_row(claim: Claim) -> dict[str, Any]:
         "kind": claim.verdict,
         "task": target_words(claim.task),
         "needed": needed(claim),
-        "measured": _shown(claim.measured, "none"),
+        "measured": "none" if claim.measured is None else with_digits(claim.measured, claim.low, claim.high),
         "interval": _interval(claim),
         "null": _shown(claim.null, "none"),
         "blind": _shown(claim.blind, "none"),
@@ -63,6 +63,12 @@ def meaning(claim: Claim) -> str:
     if rule is None:
         return ""
     return rule.holds if claim.verdict == "supported" else " ".join([rule.fails, *_failed(claim)])
+
+
+def undecided_for_all(claims: Sequence[Claim]) -> str | None:
+    """Return why nothing could be decided, where one sentence is true of every claim."""
+    few = {_few_seeds(claim) for claim in claims}
+    return UNDECIDED_FOR_SEEDS.format(reason.capitalize()) if len(few) == 1 and (reason := few.pop()) else None
 
 
 def needed(claim: Claim) -> list[dict[str, str]]:
@@ -90,8 +96,9 @@ def _found(condition: Condition) -> str:
     of = condition.interval
     if of is None:
         return "not measured"
-    ends = "" if of.low is None or of.high is None else f" {interval_text(of.low, of.high)}"
-    return f"{number(of.mean)}{ends}"
+    known = of.low is not None and of.high is not None and of.n_seeds >= FEWEST_SEEDS
+    ends = f" {interval_text(of.low or 0.0, of.high or 0.0)}" if known else ""
+    return f"{with_digits(of.mean, of.low, of.high)}{ends}"
 
 
 def _few_seeds(claim: Claim) -> str | None:
@@ -137,7 +144,8 @@ def _value_text(condition: Condition) -> str:
     interval = condition.interval
     if interval is None or interval.low is None or interval.high is None:
         return condition.name
-    return f"{condition.name}, {number(interval.mean)} {interval_text(interval.low, interval.high)},"
+    mean = with_digits(interval.mean, interval.low, interval.high)
+    return f"{condition.name}, {mean} {interval_text(interval.low, interval.high)},"
 
 
 def _sentence(head: str, clauses: Iterable[str]) -> str:

@@ -6,7 +6,15 @@ import re
 from collections.abc import Sequence
 
 from lineament.records import Quantity, Record
-from lineament.report.estimates import Estimate, estimate, label_integers, label_numbers, number, select
+from lineament.report.estimates import (
+    Estimate,
+    estimate,
+    estimate_positive,
+    label_integers,
+    label_numbers,
+    number,
+    select,
+)
 from lineament.report.sections.retention import retention_picture
 from lineament.report.sections.section import Section, each
 from lineament.report.series import BLUE, GREY, VERMILLION, Line, Panel, Picture, Style, reference_line
@@ -54,7 +62,7 @@ def half_life_text(records: Sequence[Record], side: str) -> str:
     where, lives = SIDES[side][0], select(records, "half_life", **{"from": side})
     # A seed that did not recover has one half-life without a value, on neither side.
     lives = lives or [life for life in select(records, "half_life") if "from" not in life.labels]
-    crossed = estimate([life for life in lives if life.value is not None], fraction=False)
+    crossed = estimate_positive([life for life in lives if life.value is not None])
     why = _without_half_life([life for life in lives if life.value is None], len(lives))
     if crossed.mean is None:
         return f"Half-life from the {where}: {why or 'not measured'}."
@@ -129,7 +137,7 @@ def _floor_line(sources: Sequence[Record], lags: Sequence[float]) -> list[Line]:
 
 
 def _half_life_line(sources: Sequence[Record], side: str, color: str) -> list[Line]:
-    life = estimate(select(sources, "half_life", **{"from": side}), fraction=False).mean
+    life = estimate_positive(select(sources, "half_life", **{"from": side})).mean
     if life is None:
         return []
     label = f"half-life, from the {SIDES[side][0]}: {number(life)} steps"

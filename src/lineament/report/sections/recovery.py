@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from lineament.records import Record
-from lineament.report.estimates import Estimate, estimate, label_texts, label_values, number, select
+from lineament.report.estimates import (
+    Estimate,
+    estimate_positive,
+    label_texts,
+    label_values,
+    number,
+    range_text,
+    select,
+)
 from lineament.report.sections.section import Opening, Section, each
 from lineament.report.series import (
     BLACK,
@@ -47,7 +55,7 @@ def curves_picture(records: Sequence[Record]) -> Picture | None:
 
 
 def _steps_note(sources: Sequence[Record], name: str, what: str) -> str:
-    steps = estimate(select(sources, name), fraction=False)
+    steps = estimate_positive(select(sources, name))
     return f"{what}: {steps.text}{f' ({steps.reason})' if steps.mean and steps.reason else ''}."
 
 
@@ -59,8 +67,7 @@ def evaluation_table(sources: Sequence[Record]) -> Table | None:
     points = [point for point in POINTS if point in label_values(sources, "evaluation", "point")]
 
     def cell(task: str, point: str, statistic: str) -> str:
-        evaluations = select(sources, "evaluation", task=task, point=point, statistic=statistic)
-        return estimate(evaluations, fraction=statistic == "accuracy").text
+        return range_text(select(sources, "evaluation", task=task, point=point, statistic=statistic))
 
     target = sources[0].target
     rows = [
@@ -68,7 +75,7 @@ def evaluation_table(sources: Sequence[Record]) -> Table | None:
         for statistic in ("accuracy", "loss")
         for task in tasks
     ]
-    note = "Accuracy is a fraction, loss is in nats per target token; mean and 95 % interval over seeds."
+    note = "Accuracy is a fraction, loss is in nats per target token; mean over seeds, and the lowest and highest seed."
     columns = ("task", "statistic", *(POINTS[point] for point in points))
     return Table("What damage and recovery did to every task", columns, rows, note)
 

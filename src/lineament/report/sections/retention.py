@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineament.records import Quantity, Record
-from lineament.report.estimates import Estimate, estimate, estimate_values, label_numbers, null_of, select
+from lineament.report.estimates import (
+    Estimate,
+    estimate,
+    estimate_positive,
+    estimate_values,
+    label_numbers,
+    null_of,
+    select,
+)
 from lineament.report.series import BLUE, GREY, VERMILLION, Line, Panel, Picture, Style
 
 POINTS = {"broken": ("damaged point", VERMILLION), "recovered": ("recovered point", BLUE)}
@@ -64,7 +72,7 @@ def _refresh_text(sources: Sequence[Record], side: str) -> str:
     where, parts = POINTS[side][0], []
     for share in (0.9, 0.5):
         lags = list(select(sources, "refresh_lag", share=share, **{"from": side}))
-        crossed = estimate([q for q in lags if q.value is not None], fraction=False)
+        crossed = estimate_positive([q for q in lags if q.value is not None])
         never = sum(q.value is None for q in lags)
         text = f"{crossed.text} steps" if crossed.mean is not None else "not within the lags measured"
         without = f" (in {never} of {len(lags)} seeds not)" if never and crossed.mean else ""

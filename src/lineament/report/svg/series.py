@@ -79,7 +79,7 @@ def point_text(panel: Panel, line: Line, x: float, point: Estimate) -> str:
     """Return what is said of a point: its series, its place, its value with interval, seeds and remark."""
     seeds = f"\n{point.n_seeds} seeds" if point.n_seeds > 1 else ""
     remark = f"\n{point.reason}" if point.reason and point.mean is not None else ""
-    return f"{line.label}\n{panel.position(x)}: {point.text}{seeds}{remark}"
+    return f"{line.label}\n{panel.position(x)}: {point.hover}{seeds}{remark}"
 
 
 def _named_only(line: Line) -> bool:

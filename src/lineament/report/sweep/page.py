@@ -16,6 +16,7 @@ from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids
 from lineament.report.sweep.differences import difference_tables
 from lineament.report.sweep.pictures import claim_pictures
+from lineament.report.tidy import tidied
 from lineament.report.verdicts import verdict_counts, verdict_row
 from lineament.settings.words import short_keys, value_words
 
@@ -160,7 +161,7 @@ def _section(grid: ClaimGrid, body: Mapping[str, Any], several_tasks: bool) -> d
         "facts": _facts(grid),
         "pictures": [drawn(picture, f"{grid.claim}-{grid.task}", sources) for picture in claim_pictures(grid)],
         "undefined": sorted({claim["reason"] for claim in grid.claims.values() if claim["measured"] is None}),
-        "tables": difference_tables(grid, body["differences"]),
+        "tables": list(map(tidied, difference_tables(grid, body["differences"]))),
         "sources": sources,
     }
 

@@ -125,4 +125,6 @@ def _title(sources: Sequence[Record], rank: int, best: list[str]) -> str:
     if prefix is None or static is None:
         return "How much of the recovery lies in k directions"
     captured = f"The first {rank} updates capture {100 * prefix:.0f} % of the recovery"
-    return f"{captured}, the best fixed plane {100 * static:.0f} %"
+    random = capture_at(sources, "control_random_times", rank, "whole").mean
+    control = "" if random is None else f", {rank} at random times {100 * random:.0f} %"
+    return f"{captured}{control}, the best fixed plane {100 * static:.0f} %"

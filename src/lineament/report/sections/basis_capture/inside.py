@@ -80,4 +80,6 @@ def _title(sources: Sequence[Record], rank: int) -> str:
     if prefix is None or static is None:
         return "What training inside a subspace can recover"
     start = f"Training only {rank} coordinates recovers an accuracy of {prefix:.2f} in the span of the first updates"
-    return f"{start}, {static:.2f} in the best fixed plane"
+    random = _accuracy(sources, INSIDE, {"basis": "control_random_times", "rank": rank}).mean
+    control = "" if random is None else f", {random:.2f} in that of updates at random times"
+    return f"{start}{control}, {static:.2f} in the best fixed plane"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineament.records import Record
-from lineament.report.estimates import Estimate, estimate, label_numbers, number, select
+from lineament.report.estimates import Estimate, estimate, estimate_positive, label_numbers, number, select
 from lineament.report.sections.local_geometry.pairs import KINDS, geometric, narrowed, near, of_pair, pairs_of, tasks_of
 from lineament.report.series import GREY, Line, Panel, Picture, Style
 
@@ -59,7 +59,7 @@ def _notes(sources: Sequence[Record]) -> list[str]:
     notes = []
     for kind, (words, _) in KINDS.items():
         onset = estimate(select(sources, "median_onset_kappa", pair=kind), fraction=False)
-        error = estimate(select(sources, "median_onset_error", pair=kind), fraction=False)
+        error = estimate_positive(select(sources, "median_onset_error", pair=kind))
         if onset.mean is not None:
             notes.append(
                 f"Onset times kappa, median over pairs ({words}): {onset.text} (predicted: 0.1); typical error of the "

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineament.records import Record
-from lineament.report.estimates import Estimate, estimate, estimate_values, label_numbers, label_texts, select
+from lineament.report.estimates import (
+    Estimate,
+    estimate,
+    estimate_positive,
+    estimate_values,
+    label_numbers,
+    label_texts,
+    select,
+)
 from lineament.report.sections.local_geometry.pairs import seed_medians
 from lineament.report.series import (
     BLUE,
@@ -41,7 +49,7 @@ def rotation_picture(sources: Sequence[Record]) -> Picture | None:
         _panel(sources, "plane_retention", "retention", "energy held (fraction)"),
     ]
     panels = [panel for panel in panels if panel.lines]
-    life = estimate(select(sources, "median_plane_half_life"), fraction=False)
+    life = estimate_positive(select(sources, "median_plane_half_life"))
     reasons = sorted({q.reason for q in select(sources, "median_plane_half_life") if q.reason})
     told = f" ({'; '.join(reasons)})" if reasons and life.mean is not None else ""
     notes = [f"Half-life in steps, median over tasks: {life.text}{told}."]

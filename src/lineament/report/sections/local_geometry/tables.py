@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from lineament.records import Record
@@ -56,6 +57,9 @@ def _rows(sources: Sequence[Record]) -> dict[str, Callable[[str], Estimate]]:
     def plain(name: str) -> Callable[[str], Estimate]:
         return lambda kind: estimate(select(sources, name, pair=kind), fraction=name.startswith("share"))
 
+    def spread(name: str) -> Callable[[str], Estimate]:
+        return lambda kind: plain(name)(kind).clipped(0.0, math.inf)
+
     def middle(name: str) -> Callable[[str], Estimate]:
         return lambda kind: median_of(sources, name, estimate_geometric, pair=kind)
 
@@ -66,9 +70,9 @@ def _rows(sources: Sequence[Record]) -> dict[str, Callable[[str], Estimate]]:
         "order defect / predicted": ratio,
         "onset times kappa": plain("median_onset_kappa"),
         "onset inside both windows (share)": plain("share_inside_window"),
-        "spread of the onset (decades)": plain("onset_decades"),
+        "spread of the onset (decades)": spread("onset_decades"),
         "losses add (share)": plain("share_additive"),
-        "spread of the radius (decades)": plain("pair_radius_decades"),
+        "spread of the radius (decades)": spread("pair_radius_decades"),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lineament.records import Record
-from lineament.report.estimates import Estimate, blind_of, estimate, label_texts, nulls_of, number, select
+from lineament.report.estimates import Estimate, blind_of, estimate_positive, label_texts, nulls_of, number, select
 from lineament.report.grids import Cell, Grid, layer_grid
 from lineament.report.rendering import identifier
 from lineament.report.series import Table
@@ -34,15 +34,16 @@ def module_grids(sources: Sequence[Record]) -> list[Grid]:
 def _module(sources: Sequence[Record], name: str) -> dict[str, Any]:
     found = select(sources, "module_rank", module=name, statistic="k90")
     paid = max((float(quantity.labels["paid"]) for quantity in found), default=0.0)
-    used = estimate(found, fraction=False)
+    used = estimate_positive(found)
     return {"module": name, "paid": paid, "used": used, "blind": blind_of(found).mean}
 
 
 def _cell(module: Mapping[str, Any]) -> Cell:
     used: Estimate = module["used"]
     blind = "" if module["blind"] is None else f"; blind run {number(module['blind'])}"
-    details = f"{module['module']}: {used.text} of {number(module['paid'])}{blind}"
-    return Cell(number(used.mean or 0.0), (used.mean or 0.0) / module["paid"], details)
+    ends = f" {used.interval_text}" if used.low is not None else ""
+    details = f"{module['module']}: {used.value_text}{ends} of {number(module['paid'])}{blind}"
+    return Cell(used.value_text, (used.mean or 0.0) / module["paid"], details)
 
 
 def module_table(sources: Sequence[Record]) -> Table | None:
@@ -54,7 +55,7 @@ def module_table(sources: Sequence[Record]) -> Table | None:
     for module in modules[:MAX_MODULES]:
         ratios = select(sources, "module_rank", module=module, statistic="participation_ratio")
         k90s = select(sources, "module_rank", module=module, statistic="k90")
-        cells = [estimate(quantities, fraction=False).text for quantities in (ratios, k90s)]
+        cells = [estimate_positive(quantities).text for quantities in (ratios, k90s)]
         # The null follows from the shape of the weight and its LoRA rank, so it is the same in every recording.
         null = next((number(null) for null in nulls_of(ratios)), "-")
         blind = blind_of(ratios).mean

@@ -27,6 +27,7 @@ DIRECTION_STYLES = (
     Style(PURPLE, symbol="star"),
 )
 TITLE_RANK = 10
+OVER = "over recordings"
 WHOLE: dict[str, Label] = {"definition": "whole", "at": "end", "space_of": "parameters"}
 BLIND = {
     "prefix": ("blind run: first k updates", "dot"),
@@ -65,7 +66,7 @@ def span_picture(sources: Sequence[Record]) -> Picture | None:
     spaces = label_texts(sources, "capture", "space_of")
     shown = [("parameters", "whole"), ("parameters", "rest"), ("lora_effective", "whole")]
     panels = [_capture_panel(sources, space, definition) for space, definition in shown if space in spaces]
-    return Picture("recording-capture", _span_title(sources), SPAN_CAPTION, panels, sources)
+    return Picture("recording-capture", _span_title(sources), SPAN_CAPTION, panels, sources, spread=OVER)
 
 
 def _span_title(sources: Sequence[Record]) -> str:
@@ -94,7 +95,7 @@ def planes_picture(sources: Sequence[Record]) -> Picture | None:
     panels = [panel for panel in panels if panel.lines]
     rows = label_values(sources, "plane_overlap", "rows")
     title = f"How long the plane of {' and '.join(map(str, rows))} stays the same"
-    return Picture("recording-planes", title, PLANES_CAPTION, panels, sources)
+    return Picture("recording-planes", title, PLANES_CAPTION, panels, sources, spread=OVER)
 
 
 def staleness_picture(sources: Sequence[Record]) -> Picture | None:
@@ -110,7 +111,7 @@ def staleness_picture(sources: Sequence[Record]) -> Picture | None:
     if not panels:
         return None
     title = "How fast a direction goes stale during the run"
-    return Picture("recording-stale", title, STALE_CAPTION, panels, sources)
+    return Picture("recording-stale", title, STALE_CAPTION, panels, sources, spread=OVER)
 
 
 def _capture_panel(sources: Sequence[Record], space: str, definition: str) -> Panel:
