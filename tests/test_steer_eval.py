@@ -11,11 +11,16 @@ from families import write_family
 from test_conversations import write
 
 from lineament.commands.steer.bench import judge_of
-from lineament.commands.steer.model import Wording
+from lineament.commands.steer.flags import ModelFlags
+from lineament.commands.steer.model import SteeredModel, Wording
 from lineament.problems.labelled_data import Pair
 from lineament.problems.statements import Statement
+from lineament.steering.effects import NeutralText
+from lineament.steering.steered import steered
+from lineament.steering.vector import load_vector
 
 KINDS = ("apple", "stone")
+SHORT = ("--tokens", "3", "--threads", "1")
 QUICK = ("--neutral", "2", "--no-collateral", "--random", "2", "--threads", "1")
 
 
@@ -128,6 +133,32 @@ def test_layers_are_compared_and_the_best_is_measured_on_the_other_half(folder: 
     assert "loading ./gpt2" in done.stderr
     assert f"layer {best} on the other half of the rows" in done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_text_is_written_at_the_strength_of_a_kl(folder: Path) -> None:
+    """Together at both layers the vector must be weaker than at one of them alone."""
+    found = {}
+    for layers in ("1", "1-2"):
+        done = steer(folder, "generate", "style.safetensors", "1 apple", "--kl", "0.05", "--layers", layers, *SHORT)
+        found[layers] = float(said(done).partition("steered (")[2].partition(")")[0])
+    assert found["1-2"] < found["1"]
+    flags = ModelFlags(model=str(folder / "gpt2"), threads=1)
+    loaded = SteeredModel(flags)
+    neutral = NeutralText(loaded.problem, loaded.problem.neutral("", 32))
+    with steered(loaded.model, load_vector(folder / "style.safetensors"), found["1-2"]):
+        assert neutral.kl() == pytest.approx(0.05, rel=0.03)
+    one = steer(folder, "generate", "style.safetensors", "1 apple", *SHORT)
+    assert "steered (1)" in one.stdout
+    for words, message in (
+        (("--kl", "0.05", "--coefficient", "2"), "leave --coefficient out"),
+        (("--kl", "1e9"), "--kl 1e+09 is unreachable"),
+        (("--kl", "-1"), "--kl"),
+        (("--layer", "1", "--layers", "1-2"), "--layer and --layers were given"),
+        (("--layers", "1-9"), "no layer 3"),
+    ):
+        done = steer(folder, "generate", "style.safetensors", "1 apple", *words, *SHORT)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,13 @@ from .results.opened import open_run as open_run
 from .results.results import Results as Results
 from .steering.combination import Combined as Combined
 from .steering.combination import combine_vectors as combine_vectors
+from .steering.effects import NeutralText as NeutralText
 from .steering.formats import from_layer_activations as from_layer_activations
 from .steering.formats import read_vector as read_vector
+from .steering.judging import AnswerJudge as AnswerJudge
+from .steering.judging import ContinuationJudge as ContinuationJudge
+from .steering.layer_sweep import coefficient_at_kl as coefficient_at_kl
+from .steering.layer_sweep import sweep_layers as sweep_layers
 from .steering.steered import steered as steered
 from .steering.vector import SteeringVector as SteeringVector
 from .steering.vector import save_vector as save_vector

@@ -14,7 +14,7 @@ import torch
 
 from lineament.activations.capture import Place, group_sums, problem_reader
 from lineament.errors import InputError
-from lineament.problems.problem import Problem
+from lineament.problems.problem import Batch, Problem
 from lineament.steering.effects import Calibration, NeutralText, calibrate_near
 from lineament.steering.judging import Effect, Judge, halves_of
 from lineament.steering.vector import SteeringVector
@@ -71,6 +71,28 @@ def activation_size(problem: Problem, judge: Judge, vector: SteeringVector, laye
     reader = problem_reader(problem, Place((layer,), vector.tags.site))
     rows = judge.rows.last_target()
     return float(group_sums(reader, rows, torch.zeros(len(rows), dtype=torch.long), 1).rms_norms[0])
+
+
+def coefficient_at_kl(
+    problem: Problem, vector: SteeringVector, neutral: NeutralText, kl: float, rows: Batch
+) -> Calibration:
+    """Find the coefficient at which all of a vector's layers together cost a KL on neutral text.
+
+    Args:
+        kl: nats per token.
+        rows: token rows at whose last tokens the size of activations is read, which is where the search begins.
+
+    Raises:
+        InputError: the vector is zero at all of its layers.
+    """
+    reader = problem_reader(problem, Place(vector.layers, vector.tags.site))
+    sizes = group_sums(reader, rows, torch.zeros(len(rows), dtype=torch.long), 1).rms_norms
+    norms = torch.stack([vector.directions[layer].norm() for layer in vector.layers])
+    if not norms.max() > 0:
+        raise InputError("the vector is zero at all of its layers, so there is nothing to add.")
+    doses = (sizes / norms)[norms > 0]
+    start = FIRST_SHARE * float(doses.min()) / len(doses) ** 0.5
+    return calibrate_near(problem, vector, neutral, kl, MAX_SHARE * float(doses.max()), start)
 
 
 class AtBudget:

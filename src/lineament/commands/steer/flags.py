@@ -22,6 +22,8 @@ from lineament.settings.model import DeviceName
 # What --method may say; `both` makes two vectors.
 METHODS = ("caa", "pca", "probe", "step", "both", "adapter")
 STEP_METHODS = ("step", "both")
+# Rows of neutral text on which a KL is measured.
+NEUTRAL_ROWS = 32
 MAX_LAYERS = 9999
 MAX_FLOAT32 = 3.4028234663852886e38
 
@@ -166,7 +168,7 @@ class Eval(ModelFlags):
     """KL on neutral text at which the effect is given, nats per token"""
     where: Literal["all", "answer"] = "all"
     """add at every token, or from the last one of the prompt on"""
-    neutral: PositiveInt = 32
+    neutral: PositiveInt = NEUTRAL_ROWS
     """rows of neutral text"""
     no_collateral: bool = False
     """leave out the accuracy of other tasks"""
@@ -209,10 +211,14 @@ class Generate(ModelFlags):
     """one or more prompts"""
     file: Path | None = None
     """text file with a prompt per line"""
-    coefficient: AnyFloat = 1.0
-    """multiple of the stored vector"""
+    coefficient: AnyFloat | None = None
+    """multiple of the stored vector; default 1"""
+    kl: PositiveFloat | None = None
+    """find the coefficient whose KL on neutral text is this, nats per token, in place of --coefficient"""
     layer: PositiveInt | None = None
-    """layer to steer at; default all of the vector's"""
+    """layer to steer at; default all of the vector's, together"""
+    layers: str = ""
+    """several layers to steer at together, such as 8-16"""
     where: Literal["all", "answer"] = "all"
     """add at every token, or from the last one of the prompt on"""
     tokens: PositiveInt = 40
@@ -229,6 +235,12 @@ class Generate(ModelFlags):
             InputError: names the flag, what was given and what is allowed.
         """
         self.check_model()
+        if self.kl is not None and self.coefficient is not None:
+            raise InputError("--kl finds the coefficient; leave --coefficient out, or --kl.")
+        if self.layers:
+            parse_layers(self.layers, None)
+            if self.layer is not None:
+                raise InputError("--layer and --layers were given; give one of them.")
 
 
 @dataclass(frozen=True)
