@@ -17,6 +17,7 @@ from lineament.activations.capture import (
     length_sorted,
     problem_reader,
     read_rows,
+    tokens_of_mean,
 )
 from lineament.activations.packed import read_answers, with_answers
 from lineament.errors import InputError
@@ -81,11 +82,17 @@ def test_layers_are_those_of_hidden_states() -> None:
         assert torch.allclose(found[:, layer - 1], states[layer][rows, batch.positions[:, 0]], atol=1e-5)
 
 
-def test_mean_is_over_real_tokens() -> None:
+def test_mean_is_over_real_tokens_but_the_first() -> None:
     model, batch = decoder("gpt2"), prompts()
     found = read_rows(reader(model, Place((3,), mean=True)), batch)
     alone = one_by_one(model, batch, find_blocks(model).at(3))
-    assert torch.allclose(found[:, 0], torch.stack([hidden.mean(dim=0) for hidden in alone]), atol=1e-5)
+    assert torch.allclose(found[:, 0], torch.stack([hidden[1:].mean(dim=0) for hidden in alone]), atol=1e-5)
+
+
+def test_a_mean_of_one_token_is_that_token_and_padding_may_be_on_either_side() -> None:
+    mask = torch.tensor([[1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 1, 1]])
+    expected = [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1], [0, 1, 1]]
+    assert tokens_of_mean(mask).long().tolist() == expected
 
 
 def test_nothing_beyond_the_last_wanted_layer_is_computed() -> None:

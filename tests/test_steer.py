@@ -15,6 +15,7 @@ from test_language_model import tiny_gpt2
 from lineament.cli import main
 from lineament.commands.steer.effect_words import majority_text
 from lineament.commands.steer.flags import ModelFlags, parse_layers
+from lineament.commands.steer.make import _narrow_texts
 from lineament.commands.steer.model import SteeredModel
 from lineament.errors import InputError
 from lineament.problems.problem import Batch
@@ -22,7 +23,7 @@ from lineament.problems.statements import words
 from lineament.steering.contrast import make_contrast
 from lineament.steering.effects import Answers
 from lineament.steering.formats import read_vector
-from lineament.steering.vector import SteeringVector, load_vector, save_vector
+from lineament.steering.vector import SteeringVector, VectorTags, load_vector, save_vector
 
 pytestmark = pytest.mark.lm
 
@@ -312,3 +313,12 @@ def test_layers_in_words(text: str, expected: tuple[int, ...]) -> None:
 def test_bad_layers(text: str) -> None:
     with pytest.raises(InputError, match="--layers"):
         parse_layers(text, 5)
+
+
+def test_a_vector_of_one_coordinate_is_named() -> None:
+    one = torch.zeros(8)
+    one[5] = 3.0
+    vector = SteeringVector({2: torch.ones(8), 3: one, 4: torch.ones(8) + one}, VectorTags())
+    (said,) = _narrow_texts("caa", vector)
+    assert "caa: one coordinate holds more than half of |v|^2 (2 of 3 layers: 3 to 4)" in said
+    assert not list(_narrow_texts("caa", SteeringVector({2: torch.ones(8)}, VectorTags())))

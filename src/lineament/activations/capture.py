@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float32, Float64, Int
 from torch import Tensor, nn
 
 from lineament.activations.blocks import Site, find_blocks, output_tensor
@@ -32,12 +32,23 @@ class Place:
 
     Attributes:
         layers: layers counted from 1, ascending.
-        mean: mean over all real tokens of a row, instead of the token at `batch.positions[:, -1]`.
+        mean: mean over the tokens of a row but its first, instead of the token at `batch.positions[:, -1]`.
     """
 
     layers: tuple[int, ...]
     site: Site = "block"
     mean: bool = False
+
+
+def tokens_of_mean(attention_mask: Int[Tensor, "n_rows length"]) -> Bool[Tensor, "n_rows length"]:
+    """Return the tokens that a row's mean is over: real ones without the first, if there are others.
+
+    Models put activations of the first token that are hundreds of times as large as any other's into a few coordinates
+    (Sun et al., arXiv 2402.17762). With it the mean says how long a row is.
+    """
+    real = attention_mask.bool()
+    first = real & (attention_mask.cumsum(dim=1) == 1)
+    return real & ~(first & (real.sum(dim=1, keepdim=True) > 1))
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ class Reader:
     def _chosen(self, hidden: Tensor, batch: Batch, positions: Tensor) -> Tensor:
         """Select (n, length, width) -> (n, n_positions, width); the mean counts as one position."""
         if self.place.mean:
-            mask = batch.attention_mask[..., None].to(hidden.dtype)
+            mask = tokens_of_mean(batch.attention_mask)[..., None].to(hidden.dtype)
             return ((hidden * mask).sum(dim=1) / mask.sum(dim=1))[:, None]
         return at_positions(hidden, positions)
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from lineament.activations.capture import tokens_of_mean
 from lineament.problems.problem import IGNORED, Batch
 from lineament.steering.steered import Where
 
@@ -18,9 +19,9 @@ _UNKNOWN = "\ufffd"
 
 
 def read_places(batch: Batch, mean: bool) -> Bool[Tensor, "n_rows length"]:
-    """Return the tokens whose activations make a vector, (n_rows, length): those at the targets, or all real ones."""
+    """Return the tokens whose activations make a vector, (n_rows, length): those at the targets, or of a mean."""
     if mean:
-        return batch.attention_mask.bool()
+        return tokens_of_mean(batch.attention_mask)
     chosen = torch.zeros_like(batch.attention_mask, dtype=torch.bool)
     counted = (batch.targets != IGNORED).sum(dim=1, keepdim=True).clamp(min=1)
     return chosen.scatter(1, batch.positions.gather(1, counted - 1), True)

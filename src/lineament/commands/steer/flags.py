@@ -87,7 +87,7 @@ class Make(ModelFlags):
     site: Literal["block", "attention", "mlp"] = "block"
     """output of the whole block, of its attention or of its MLP"""
     mean: bool = False
-    """read the mean over all tokens, instead of the last one (of statements) or the answer (of pairs)"""
+    """read the mean over all tokens but the first, instead of the last one (of statements) or the answer (of pairs)"""
     unit: bool = False
     """scale every direction to norm 1"""
     save_step: Path | None = None

@@ -33,6 +33,8 @@ from lineament.steering.weight_step import require_jacobian
 
 # At this agreement of halves the squared length of the vector is half noise: sqrt(2 a / (1 + a)) is sqrt(1 / 2).
 LEAST_DIRECTION = 1 / 3
+# A coordinate with more of |v|^2 than this is named.
+MOST_IN_ONE = 0.5
 
 
 def make(flags: Make) -> int:
@@ -74,17 +76,18 @@ def make(flags: Make) -> int:
     _print(flags, vectors, agreement, (*data.notes, *loaded.problem.encoder.rows.notes))
     if flags.show_tokens:
         print_read(loaded, contrast, flags.mean)
-    say_next(flags.quiet, _next_commands(flags))
+    layers = next(iter(vectors.values())).layers
+    say_next(flags.quiet, _next_commands(flags, layers[len(layers) // 2]))
     return 0
 
 
-def _next_commands(flags: Make) -> list[str]:
-    """Return what to type next with the vector."""
+def _next_commands(flags: Make, layer: int) -> list[str]:
+    """Return what to type next with the vector, at one of its layers."""
     own = Make.__dataclass_fields__["model"].default
     on = f" --model {shlex.quote(flags.model)}" if flags.model != own else ""
     place = shlex.quote(str(flags.out))
     return [
-        f'lineament steer generate {place} "Once upon a time"{on}  # text with and without it',
+        f'lineament steer generate {place} "Once upon a time" --layer {layer}{on}  # text with and without it',
         f"lineament steer eval {place} HELD_OUT_FILE{on}  # its effect on rows that it was not made from",
     ]
 
@@ -173,12 +176,23 @@ def _print(
         table.add_row(str(layer), *cells)
     console.print(table)
     for name, by_layer in agreement.items():
-        for text in agreement_texts(name, by_layer):
+        for text in (*agreement_texts(name, by_layer), *_narrow_texts(name, vectors[name])):
             console.print(text)
     for note in notes:
         console.print(f"note: {note}.")
     for path in flags.outputs().values():
         console.print(f"vector: {path}", soft_wrap=True)
+
+
+def _narrow_texts(name: str, vector: SteeringVector) -> Iterator[str]:
+    """Name the layers where one coordinate is most of the vector: often one that is large in every text."""
+    shares = {layer: d.square().max() / d.square().sum() for layer, d in vector.directions.items()}
+    where = [layer for layer, share in shares.items() if share > MOST_IN_ONE]
+    if where:
+        yield (
+            f"{name}: one coordinate holds more than half of |v|^2 ({len(where)} of {len(shares)} layers: {where[0]} "
+            f"to {where[-1]}); halves can agree on it although it says nothing of the classes, such as how long rows are."
+        )
 
 
 def agreement_texts(name: str, agreement: Mapping[int, float]) -> Iterator[str]:

@@ -18,7 +18,7 @@ ROWS_SHOWN = 3
 
 def print_read(loaded: SteeredModel, contrast: Contrast, mean: bool) -> None:
     """Print of the first rows of each class what the vector is read at."""
-    what = "the mean over all of them is read" if mean else "activations are read there"
+    what = "the mean over these is read" if mean else "activations are read there"
     console.print(f"Tokens of the first rows, divided by ·; between « and »: {what}.")
     for name, of_class in (("positive", contrast.positive), ("negative", ~contrast.positive)):
         rows = contrast.rows.rows(of_class.nonzero()[:ROWS_SHOWN, 0])
