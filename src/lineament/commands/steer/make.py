@@ -191,7 +191,7 @@ def _narrow_texts(name: str, vector: SteeringVector) -> Iterator[str]:
     if where:
         yield (
             f"{name}: one coordinate holds more than half of |v|^2 ({len(where)} of {len(shares)} layers: {where[0]} "
-            f"to {where[-1]}); halves can agree on it although it says nothing of the classes, such as how long rows are."
+            f"to {where[-1]}); halves can agree on it although it says nothing of the classes, such as lengths of rows."
         )
 
 
