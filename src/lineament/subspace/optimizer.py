@@ -100,7 +100,9 @@ class SubspaceOptimizer(torch.optim.Optimizer):
 
     @property
     def coefficients(self) -> Float64[Tensor, " rank"]:
-        """How far training has gone along each column of the basis: theta - theta_start = U c, (rank,) float64.
+        """How far steps have gone along each column of the basis: theta - theta_start = U c, (rank,) float64.
+
+        What others wrote to the model meanwhile is not in it.
 
         Raises:
             InputError: the planes are those of matrices, or the basis was refreshed: then k numbers do not say it.
