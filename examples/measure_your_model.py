@@ -108,7 +108,7 @@ for claim in results.claims:
     print(f"{claim.id:26} {measured:>6} {interval:14} {claim.verdict}")
 print("figures:", ", ".join(results.figures))
 figure = results.plot("capture")
-print(f"capture: {figure.layout.title.text}")
+print(f"capture: {figure.title}")
 
 # %% [markdown]
 # `results.to_pandas()` has one row for each quantity, and `results.report("page.html")` writes the whole report.

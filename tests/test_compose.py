@@ -15,6 +15,7 @@ import pytest
 import torch
 from command_line import lineament_here
 from composed import TARGETS
+from drawn_svg import hints, marks, parsed
 from families import random_model, write_family
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -25,13 +26,13 @@ from lineament.commands.compose.command import adapter_names
 from lineament.commands.compose.flags import Compose
 from lineament.commands.compose.inputs import base_of, halved
 from lineament.records import Quantity
-from lineament.report.drawing import draw
 from lineament.report.legend import legend
 from lineament.report.page import write_report
 from lineament.report.sections.composition.pictures import grid_picture, line_picture
 from lineament.report.sections.composition.words import rows as shown_rows
 from lineament.report.sections.composition.words import sentences
-from lineament.report.series import data_table, undefined_notes
+from lineament.report.series import Surface, data_table, undefined_notes
+from lineament.report.svg.standalone import standalone
 from lineament.streams import Streams
 
 SHORT = ("--scales", "0.5,1", "--draws", "2", "--examples", "12", "--order-examples", "2", "--threads", "1", "--quiet")
@@ -166,8 +167,7 @@ def test_every_prediction_stands_beside_its_null(composed: tuple[Path, str]) -> 
     assert " ".join(said.split()).count("With random singular vectors:") == 4
     page = (composed[0] / "report.html").read_text()
     assert "null of that" in page
-    panel = draw(line_picture([record]))
-    assert any("the same, foretold half-way" in str(trace.name) for trace in panel.data)
+    assert any("the same, foretold half-way" in text for text in hints(parsed(standalone(line_picture([record])))))
 
 
 def refused(folder: Path, tmp_path: Path, *arguments: str) -> str:
@@ -295,19 +295,19 @@ def test_names_that_are_alike_are_told_apart() -> None:
 def test_the_report_draws_what_was_measured(composed: tuple[Path, str]) -> None:
     record = Record.load(next((composed[0] / "records").glob("*.json")))
     picture = grid_picture([record])
-    figure = draw(picture)
-    for number, side in enumerate(("first", "second")):
-        filled, lines, star = figure.data[3 * number : 3 * number + 3]
-        assert list(filled.x) == [0, 0.5, 1]
-        for row, t in enumerate(filled.y):
-            for column, s in enumerate(filled.x):
+    assert marks(picture) >= 2 * 9
+    for panel, side in zip(picture.panels, ("first", "second"), strict=True):
+        assert isinstance(panel, Surface)
+        assert list(panel.x) == [0, 0.5, 1]
+        for t in panel.y:
+            for s in panel.x:
                 losses = [record.value("loss", data=side, s=a, t=b) for a, b in ((s, t), (s, 0), (0, t), (0, 0))]
-                assert filled.z[row][column] == losses[0]
+                assert panel.measured[s, t].mean == losses[0]
                 met = record.value("interference", data=side, kind="both", s=s, t=t) if s and t else 0.0
                 expected = losses[1] + losses[2] - losses[3] + met  # type: ignore[operator]
-                assert lines.z[row][column] == pytest.approx(expected)
+                assert panel.predicted[s, t].mean == pytest.approx(expected)
         best = [record.value("best_scale", adapter=one) for one in ("first", "second")]
-        assert [star.x[0], star.y[0]] == best
+        assert list(panel.mark[:2]) == best
     assert undefined_notes(picture) == []
     assert "over examples (bootstrap)" in " ".join(data_table(picture).columns)
     assert [item.label for _, items in legend(picture).shown for item in items] == [
@@ -329,8 +329,10 @@ def test_losses_that_are_not_finite_are_named_and_not_drawn(composed: tuple[Path
         return replace(q, value=None, reason="the loss is not finite there") if gone else q
 
     broken = replace(record, quantities=tuple(map(lost, record.quantities)))
-    filled = draw(grid_picture([broken])).data[0]
-    assert filled.z[2][2] is None
+    panel = grid_picture([broken]).panels[0]
+    assert isinstance(panel, Surface)
+    assert panel.measured[1.0, 1.0].mean is None
+    assert "nan" not in standalone(grid_picture([broken]))
     assert any(
         "scale s of A 1): the loss is not finite there" in note for note in undefined_notes(grid_picture([broken]))
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+import sys
 import xml.etree.ElementTree as ET
 import zlib
 from collections.abc import Sequence
@@ -13,21 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_svg import NAMESPACE, circles, one_series, parsed
 
 from lineament import cli
 from lineament.errors import InputError
-from lineament.report import picture_files
 from lineament.report.estimates import Estimate
-from lineament.report.picture_files import KINDS, named_pictures, png, require_figures, write_figures
+from lineament.report.figures import Figure
+from lineament.report.picture_files import KINDS, named_pictures, require_figures, write_figures
 from lineament.report.series import BLUE, GREY, VERMILLION, Line, Matrix, Panel, Picture, Style, Surface
 from lineament.report.svg import surfaces
 from lineament.report.svg.axes import Area, Axis, axes_of
 from lineament.report.svg.elements import ALONE, path, text_width, wrapped
 from lineament.report.svg.panels import panel_drawn
+from lineament.report.svg.png import png
 from lineament.report.svg.standalone import standalone
 from lineament.report.svg.surfaces import surface_drawn
-
-NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
 def line(key: str, x: Sequence[float], y: Sequence[float | None], **how: object) -> Line:
@@ -43,21 +44,12 @@ def picture(*panels: Panel | Matrix | Surface) -> Picture:
     return Picture("made", "One & two are < three", "What it is.", panels, [])
 
 
-def parsed(text: str) -> ET.Element:
-    return ET.fromstring(text)
-
-
 def by_key(root: ET.Element, key: str) -> list[ET.Element]:
     return [g for g in root.iter(f"{NAMESPACE}g") if g.get("data-key") == key]
 
 
-def drawn(root: ET.Element, key: str) -> ET.Element:
-    """The series itself: an entry of the legend has a place of its own, a series has a colour."""
-    return next(g for g in by_key(root, key) if g.get("stroke"))
-
-
-def circles(group: ET.Element) -> list[tuple[float, float]]:
-    return [(float(c.get("cx", "")), float(c.get("cy", ""))) for c in group.iter(f"{NAMESPACE}circle")]
+def series_of(root: ET.Element, key: str) -> ET.Element:
+    return next(group for group in by_key(root, key) if group.get("stroke"))
 
 
 def test_a_file_tells_what_it_shows_and_holds_every_point() -> None:
@@ -74,7 +66,7 @@ def test_a_file_tells_what_it_shows_and_holds_every_point() -> None:
         "x 2: 0.5 [0.4, 0.6]",
     ):
         assert words in said
-    assert len(circles(drawn(root, "a"))) == 3
+    assert len(circles(series_of(root, "a"))) == 3
     assert by_key(root, "b") == [], "a series that waits is drawn"
     assert text == standalone(picture(panel(line("a", [1, 2, 3], [0.1, 0.5, 0.9]), line("b", [1], [0.2], shown=False))))
     assert not re.search(r"var\(|\bnan\b|\binf\b", text)
@@ -82,7 +74,7 @@ def test_a_file_tells_what_it_shows_and_holds_every_point() -> None:
 
 def test_marks_stand_where_the_axes_say() -> None:
     made = panel(line("a", [1, 10, 100], [0.0, 0.5, 1.0], mode="dots"), x_log=True)
-    (x, y), (points,) = axes_of(made), [circles(g) for g in [drawn(parsed(standalone(picture(made))), "a")]]
+    (x, y), (points,) = axes_of(made), [circles(one_series(picture(made), "a"))]
     across, up = (np.diff([place[i] for place in points]) for i in (0, 1))
     assert across == pytest.approx([across[0]] * 2, abs=0.11), "decades are equally wide"
     assert up == pytest.approx([up[0]] * 2, abs=0.11)
@@ -93,7 +85,7 @@ def test_marks_stand_where_the_axes_say() -> None:
 
 
 def test_a_gap_breaks_the_line_and_has_no_mark() -> None:
-    group = drawn(parsed(standalone(picture(panel(line("a", [1, 2, 3, 4], [0.1, None, 0.3, 0.4]))))), "a")
+    group = one_series(picture(panel(line("a", [1, 2, 3, 4], [0.1, None, 0.3, 0.4]))), "a")
     assert len(circles(group)) == 3
     lines = [p.get("d", "") for p in group.iter(f"{NAMESPACE}path") if p.get("stroke-width") == "2"]
     assert [d.count("M") for d in lines] == [2]
@@ -132,7 +124,7 @@ def test_rows_and_names_are_written_out() -> None:
     root = parsed(standalone(picture(rows)))
     said = [t.text for t in root.iter(f"{NAMESPACE}text")]
     assert {"short", "a row with a rather"} <= set(said)
-    (first, second) = circles(drawn(root, "a"))
+    (first, second) = circles(series_of(root, "a"))
     assert first[1] < second[1], "the first row is on top"
     assert second[0] > first[0]
 
@@ -224,7 +216,7 @@ def test_a_machine_without_fonts_is_told_so(tmp_path: Path, monkeypatch: pytest.
 
     render = resvg_py.svg_to_bytes
     monkeypatch.setattr(resvg_py, "svg_to_bytes", lambda **given: render(**given, skip_system_fonts=True))
-    with pytest.raises(InputError, match=r"no font was found here.*--figure-kind svg"):
+    with pytest.raises(InputError, match="no font was found here"):
         require_figures(tmp_path, KINDS)
     require_figures(tmp_path, ["svg"])
 
@@ -291,14 +283,24 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 
 
 def test_a_png_without_its_package_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_files, "require_package", _missing)
-    with pytest.raises(InputError, match="resvg_py"):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(InputError, match=r"needs resvg_py.*pip install 'lineament\[figures\]'"):
         write_figures({"made": picture()}, tmp_path / "out", KINDS, lambda name: None)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="needs resvg_py"):
+        Figure(picture()).save(tmp_path / "a.png")
+    made = picture(panel())
+    assert Figure(made).save(tmp_path / "a.svg").read_text() == standalone(made)
 
 
-def _missing(module: str, extra: str, what: str) -> None:
-    raise InputError(f"{what} needs {module}: lineament[{extra}]")
+def test_a_figure_is_saved_as_its_name_says(tmp_path: Path) -> None:
+    figure = Figure(picture(panel(line("a", [1], [0.1]))))
+    assert figure.save(tmp_path / "a.svg").read_text() == figure.svg == figure._repr_html_()
+    assert figure.save(str(tmp_path / "a.png")).read_bytes() == png(figure.picture)
+    with pytest.raises(InputError, match=r"has to end in \.svg or \.png"):
+        figure.save(tmp_path / "a.pdf")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.svg", "a.png"}
+    assert repr(figure) == f"Figure {figure.title!r}"
 
 
 def test_colours_of_a_file_are_light_and_those_of_series_stay() -> None:

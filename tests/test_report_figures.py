@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import drawn_svg
 import numpy as np
 import pytest
 from rich.console import Console
@@ -20,7 +21,6 @@ from lineament.claims.verdict import Bounds, Claim, Condition, Verdict
 from lineament.commands.verdict_tables import BrokenName, claims_table
 from lineament.measurements.families import STATIC
 from lineament.records import Label, Quantity, Record, load_records
-from lineament.report.drawing import draw
 from lineament.report.estimates import number
 from lineament.report.page import render, render_records
 from lineament.report.sections import registry
@@ -80,9 +80,8 @@ def test_only_what_the_verdicts_compare_has_bars_in_the_capture_picture(finished
     barred = {line.key for panel in picture.panels for line in panel.lines if line.bars and line.mode == "line"}
     static = best_statics(records, 5)[0]
     assert barred == {"prefix", static, "null_noise_prefix"}
-    arms = {trace.legendgroup for trace in draw(picture).data if trace.error_y.array is not None}
-    assert arms == barred
-    assert any("[" in text for trace in draw(picture).data for text in trace.text if trace.legendgroup == "random")
+    assert drawn_svg.barred(picture) == barred
+    assert any("[" in text for text in drawn_svg.hints(drawn_svg.one_series(picture, "random")))
 
 
 ONE_PART = tuple(id for id, rule in CLAIMS.items() if len(rule.requirements) == 1)

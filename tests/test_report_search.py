@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_svg import marks, series
 from search_records import COSTS, SEEDS, SIZES, SUBSPACES, N, record, search_records, unrecovered
 
 from lineament import theory
 from lineament.records import Quantity, Record
-from lineament.report.drawing import draw
 from lineament.report.page import render
 from lineament.report.sections.random_search.counts import counts_picture
 from lineament.report.sections.random_search.section import SECTION
@@ -208,7 +208,8 @@ def test_tables_hold_values_beside_their_nulls() -> None:
 @pytest.mark.parametrize("make", PICTURES)
 def test_every_picture_draws_and_tables_what_it_draws(make: object) -> None:
     picture = make(search_records())  # type: ignore[operator]
-    assert len(draw(picture).data) >= 2
+    assert len(series(picture)) >= 2
+    assert marks(picture) >= 2
     assert picture.caption
     assert picture.sources
     assert "interval" in picture.caption

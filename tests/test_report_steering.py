@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_svg import marks, series
 from steering_records import (
     DOSES,
     KL,
@@ -31,7 +32,6 @@ from steering_records import (
 )
 
 from lineament.records import Record
-from lineament.report.drawing import draw
 from lineament.report.page import render
 from lineament.report.sections.steering.cosine import cosine_picture
 from lineament.report.sections.steering.dose import dose_picture
@@ -252,7 +252,8 @@ def test_a_deep_model_s_table_is_thinned_and_says_so() -> None:
 @pytest.mark.parametrize("make", PICTURES)
 def test_every_picture_draws_and_tables_what_it_draws(make: Any, n_layers: int) -> None:
     picture = make(steering_records(n_layers=n_layers))
-    assert len(draw(picture).data) >= 2
+    assert len(series(picture)) >= 2
+    assert marks(picture) >= 2
     assert picture.sources
     assert "interval" in picture.caption
     assert data_table(picture).rows

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 import torch
+from drawn_svg import NAMESPACE, parsed
 from made_once import made_once
 from sweep_records import OPTIMIZERS, RATES, write_sweep
 from test_api import SMALL, Tiny, data
@@ -24,8 +24,7 @@ from lineament.claims.verdict import Claim
 from lineament.errors import InputError
 from lineament.files.folders import IDENTITY, Kind, mark
 from lineament.records import FIELDS, NAMING, Quantity, Record
-from lineament.report.drawing import draw
-from lineament.report.figures import TITLE_LETTERS, UNBROKEN, run_pictures
+from lineament.report.figures import Figure, run_pictures
 from lineament.report.page import headline_rank, render_records
 from lineament.runs.folder import RunFolder
 from lineament.runs.sweep.results import write_all
@@ -215,18 +214,15 @@ def test_pandas_is_named_where_it_is_missing(results: lineament.Results, monkeyp
 def test_figures_are_those_of_the_page_with_title_and_legend(results: lineament.Results) -> None:
     assert "spectrum" in results.figures
     picture = run_pictures(results.records, results.headline_rank)["spectrum"]["maximum"]
-    figure, bare = results.plot("spectrum"), draw(picture)
-    assert results.figures["spectrum"] == picture.title
-    lines = figure.layout.title.text.split("<br>")
-    assert " ".join(lines).replace(UNBROKEN, " ") == picture.title
-    assert max(map(len, lines)) <= TITLE_LETTERS
-    assert not any(line.startswith("%") for line in lines)
-    for own, of_page in zip(figure.data, bare.data, strict=True):
-        assert own.update(showlegend=None) == of_page
-    named = [t.legendgroup for t in results.plot("spectrum").data if t.showlegend]
-    assert len(named) == len(set(named)) > 0
-    assert set(named) == {t.legendgroup for t in bare.data}
-    assert figure.layout.height > bare.layout.height
+    figure = results.plot("spectrum")
+    assert results.figures["spectrum"] == picture.title == figure.title
+    assert figure.picture == picture
+    root = parsed(figure._repr_html_())
+    said = [(element.text or "").replace("\u00a0", " ") for element in root.iter(f"{NAMESPACE}text")]
+    assert any(" ".join(said[:count]) == picture.title for count in range(1, 5))
+    assert not any(line.startswith("%") for line in said)
+    names = [line.label for panel in picture.panels for line in panel.lines if line.shown]
+    assert {said.count(name) for name in names} == {1}
 
 
 def test_figures_that_are_not_there_are_refused_with_what_is(results: lineament.Results, out: Path) -> None:
@@ -236,7 +232,7 @@ def test_figures_that_are_not_there_are_refused_with_what_is(results: lineament.
         results.plot("spectrum", "maximun")
     with pytest.raises(InputError, match=r"2 targets have the figure 'spectrum': maximum, minimum\. Name one"):
         run(out).plot("spectrum")
-    assert isinstance(run(out).plot("spectrum", target="minimum"), go.Figure)
+    assert isinstance(run(out).plot("spectrum", target="minimum"), Figure)
     with pytest.raises(InputError, match="nothing of what was measured is drawn"):
         lineament.Results((record(),), ()).plot("capture")
 
@@ -256,7 +252,7 @@ def test_a_sweep_is_opened_cell_by_cell(swept: Path) -> None:
         opened.cell("optimizer=sgd,lr=0.0001")
     with pytest.raises(InputError, match="holds no records"):
         opened.cell("optimizer=adamw,lr=0.1")  # it has not started
-    assert isinstance(opened.plot("basis_drifts"), go.Figure)
+    assert isinstance(opened.plot("basis_drifts"), Figure)
     with pytest.raises(InputError, match=r"Did you mean 'basis_drifts'"):
         opened.plot("basis_drift")
     page = (swept / "report.html").read_bytes()
@@ -339,7 +335,7 @@ def test_measure_refuses_a_damaged_record_before_it_measures(out: Path) -> None:
 
 def test_the_folder_of_a_run_gives_the_figures_of_its_page(finished: Path) -> None:
     opened = run(finished)
-    assert isinstance(opened.plot("capture"), go.Figure)
+    assert isinstance(opened.plot("capture"), Figure)
     page = (finished / "report.html").read_text()
     for name, title in opened.figures.items():
         assert f'-{name}"' in page, title

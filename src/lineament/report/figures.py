@@ -3,27 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-
 from lineament.errors import InputError, unknown_name
+from lineament.files.writing import write_bytes
 from lineament.records import Record
-from lineament.report.drawing import draw
 from lineament.report.sections.registry import by_target, sections_of, sources_of
 from lineament.report.series import Picture
 from lineament.report.sparse import worth_drawing
+from lineament.report.svg.png import png
+from lineament.report.svg.standalone import standalone
 from lineament.report.sweep.claim_grid import claim_grids
 from lineament.report.sweep.pictures import claim_pictures
 
 # Name of a figure -> target -> what is drawn.
 Pictures = Mapping[str, Mapping[str, Picture]]
-# A line of the title (letters, pixels), and what else stands above the panels and below them (pixels).
-TITLE_LETTERS, TITLE_LINE, ABOVE = 75, 22, 60
-LEGEND_ROW, BELOW = 20, 70
-LEGEND_PER_ROW = 3
-UNBROKEN = "\u00a0"
+
+
+@dataclass(frozen=True, repr=False)
+class Figure:
+    """A figure of a report, with title, legend and caption: notebooks show it, `save` keeps it.
+
+    Attributes:
+        picture: what is drawn, with every value.
+    """
+
+    picture: Picture
+
+    @property
+    def title(self) -> str:
+        """What it shows, in a sentence."""
+        return self.picture.title
+
+    @property
+    def caption(self) -> str:
+        """How it is read."""
+        return self.picture.caption
+
+    @property
+    def svg(self) -> str:
+        """The whole as SVG, with values under the pointer."""
+        return standalone(self.picture)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the figure as SVG or PNG, which the name's end says; return where.
+
+        Raises:
+            InputError: the name ends otherwise, or a PNG cannot be made here (`lineament[figures]`).
+            LineamentError: the disk refuses to write.
+        """
+        file = Path(path)
+        if file.suffix not in (".svg", ".png"):
+            raise InputError(f"{file} has to end in .svg or .png, which say how a figure is saved.")
+        write_bytes(file, png(self.picture) if file.suffix == ".png" else self.svg.encode())
+        return file
+
+    def __repr__(self) -> str:
+        """Say what it shows."""
+        return f"Figure {self.title!r}"
+
+    def _repr_html_(self) -> str:
+        """Return the SVG, which notebooks show."""
+        return self.svg
 
 
 def run_pictures(records: Sequence[Record], rank: int) -> Pictures:
@@ -60,7 +103,7 @@ def figure_titles(pictures: Pictures) -> dict[str, str]:
     return {name: next(iter(of.values())).title for name, of in pictures.items()}
 
 
-def named_figure(pictures: Pictures, name: str, target: str | None) -> go.Figure:
+def named_figure(pictures: Pictures, name: str, target: str | None) -> Figure:
     """Draw one figure.
 
     Args:
@@ -79,38 +122,4 @@ def named_figure(pictures: Pictures, name: str, target: str | None) -> go.Figure
     chosen = next(iter(of)) if target is None else target
     if chosen not in of:
         raise unknown_name("target", chosen, of, f"of the figure {name!r}")
-    return _alone(of[chosen])
-
-
-def _alone(picture: Picture) -> go.Figure:
-    """Draw a picture with the title and the legend that the page has outside of it."""
-    figure = draw(picture)
-    entries = set[str]()
-    for trace in figure.data:
-        # a band has no name of its own: its line follows
-        of_line = isinstance(trace, go.Scatter) and trace.hoverinfo != "skip"
-        new = of_line and trace.legendgroup not in entries
-        entries |= {trace.legendgroup} if new else set()
-        if isinstance(trace, go.Scatter):
-            trace.showlegend = new
-    title = wrap(picture.title.replace(" %", f"{UNBROKEN}%"), TITLE_LETTERS)
-    above, below = ABOVE + TITLE_LINE * len(title), BELOW + LEGEND_ROW * -(-len(entries) // LEGEND_PER_ROW)
-    panels = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
-    figure.update_layout(
-        title={
-            "text": "<br>".join(title),
-            "x": 0,
-            "xref": "paper",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"t": 16},
-        },
-        showlegend=bool(entries),
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
-        height=above + panels + below,
-        margin={"t": above, "b": below},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-    )
-    return figure
+    return Figure(of[chosen])

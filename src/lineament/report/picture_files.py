@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lineament.errors import InputError, require_package
+from lineament.errors import InputError
 from lineament.files.folders import require_writable
 from lineament.files.naming import safe_name
 from lineament.files.reading import read_bytes
 from lineament.files.writing import write_bytes
 from lineament.report.figures import Pictures
 from lineament.report.series import Picture
-from lineament.report.svg.standalone import FONT, MAKER, standalone
+from lineament.report.svg.png import png, require_png
+from lineament.report.svg.standalone import MAKER, standalone
 
 FileKind = Literal["svg", "png"]
 KINDS: tuple[FileKind, ...] = ("svg", "png")
 OPTION = "--figures"
-ZOOM = 2  # pixels of a PNG over those of its SVG, so that it is sharp in print
 HEAD = 400  # bytes in which our files say that they are
-HEADER_END = 33  # of a PNG: its signature and its first chunk, which tells its size
-PROBE = f'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20" font-family="{FONT}">%s</svg>'
 
 
 def require_figures(folder: Path, kinds: Sequence[FileKind]) -> None:
     """Raise `InputError` unless pictures of these kinds can be made here and written into this folder."""
     require_writable(folder, OPTION)
-    if "png" not in kinds:
-        return
-    require_package("resvg_py", "figures", "a PNG of a picture (--figure-kind svg needs nothing)")
-    if _rasterised(PROBE % "") == _rasterised(PROBE % '<text y="15">x</text>'):
-        raise InputError(
-            "PNG pictures would have no words: no font was found here. Install one (Debian: apt install "
-            "fonts-dejavu-core), or write --figure-kind svg, which needs none."
-        )
+    if "png" in kinds:
+        require_png()
 
 
 def named_pictures(pictures: Pictures) -> dict[str, Picture]:
@@ -83,34 +74,6 @@ def write_figures(
     return written
 
 
-def png(picture: Picture) -> bytes:
-    """Return a picture as PNG, with its title and caption as texts inside the file.
-
-    Raises:
-        InputError: resvg_py is not installed.
-    """
-    require_package("resvg_py", "figures", "a PNG of a picture")
-    return _described(_rasterised(standalone(picture), ZOOM), picture)
-
-
 def _files(picture: Picture, kinds: Sequence[FileKind]) -> Iterator[tuple[FileKind, bytes]]:
     for kind in kinds:
         yield kind, png(picture) if kind == "png" else standalone(picture).encode()
-
-
-def _rasterised(svg: str, zoom: int = 1) -> bytes:
-    import resvg_py
-
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=zoom, background="#ffffff"))
-
-
-def _described(content: bytes, picture: Picture) -> bytes:
-    texts = {"Software": MAKER, "Title": picture.title, "Description": picture.caption}
-    chunks = b"".join(_text_chunk(key, text) for key, text in texts.items())
-    return content[:HEADER_END] + chunks + content[HEADER_END:]
-
-
-def _text_chunk(key: str, text: str) -> bytes:
-    """Return a chunk iTXt: a word of Latin letters, four empty fields, and a text in UTF-8."""
-    body = b"iTXt" + key.encode() + b"\0\0\0\0\0" + text.encode()
-    return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")

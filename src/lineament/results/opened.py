@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-
 from lineament.claims.claims_file import claim_from, read_claims, read_sweep
 from lineament.claims.registry import evaluate_claims
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError, unknown_name
 from lineament.files.folders import IDENTITY, is_marked
 from lineament.records import Record, load_records
-from lineament.report.figures import figure_titles, named_figure, sweep_pictures
+from lineament.report.figures import Figure, figure_titles, named_figure, sweep_pictures
 from lineament.report.page import headline_rank, render
 from lineament.report.sweep.page import render_sweep
 from lineament.report.verdict_table import verdict_table
@@ -106,7 +104,7 @@ class Sweep:
         folder = SweepFolder(self.path)
         return _opened(next(folder.run(cell).path for cell in folder.grid().cells() if cell.name == name))
 
-    def plot(self, name: str, target: str | None = None) -> go.Figure:
+    def plot(self, name: str, target: str | None = None) -> Figure:
         """Draw what a claim measures along every varied key, as the sweep's report does.
 
         Args:

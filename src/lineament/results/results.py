@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-
 from lineament.claims.verdict import Claim
 from lineament.errors import InputError
 from lineament.files.writing import write_bytes
 from lineament.records import Record, target_words
-from lineament.report.figures import figure_titles, named_figure, run_pictures
+from lineament.report.figures import Figure, figure_titles, named_figure, run_pictures
 from lineament.report.page import DEFAULT_RANK, render_records
 from lineament.report.verdict_table import verdict_table
 from lineament.report.verdicts import verdict_counts
@@ -48,7 +46,7 @@ class Results:
         """Name -> title of every figure that `plot` draws."""
         return figure_titles(run_pictures(self.records, self.headline_rank))
 
-    def plot(self, name: str, target: str | None = None) -> go.Figure:
+    def plot(self, name: str, target: str | None = None) -> Figure:
         """Draw one of the report's figures, e.g. `capture`; `figures` lists them.
 
         Args:
