@@ -34,6 +34,15 @@ def test_claims_that_were_decided_come_in_the_order_of_interest() -> None:
     assert len(story([claim(id) for id in CLAIMS])) == N_SENTENCES
 
 
+def test_one_line_does_not_hold_where_any_claim_does_not() -> None:
+    last = next(reversed([id for id in CLAIMS if id not in FIRST]))
+    lines = story([*(claim(id) for id in FIRST), claim(last, "not_supported")])
+    assert [line.kind for line in lines] == ["supported"] * (N_SENTENCES - 1) + ["not_supported"]
+    assert lines[-1].sentence == CLAIMS[last].fails
+    again = story([*(claim(id) for id in FIRST[1:]), claim(FIRST[0], "not_supported"), claim(last, "not_supported")])
+    assert [line.kind for line in again] == ["not_supported"] + ["supported"] * (N_SENTENCES - 1)
+
+
 def test_names_of_tasks_stand_where_there_are_several() -> None:
     lines = story([claim("basis_drifts"), claim("basis_drifts", task="copy")])
     assert [line.sentence.partition(":")[0] for line in lines] == ["sort", "copy"]

@@ -296,6 +296,7 @@ def test_search_is_reproducible_and_resumes(searched: tuple[Path, str], finished
     again = lineament_here("search", str(finished), "--out", str(part), "--rank", "5", *SEARCH)
     assert again.returncode == 2
     assert "--resume" in again.stderr
+    assert again.stdout == ""  # said before anything is planned
     command = ("search", str(finished), "--out", str(part), *SEARCH, "--resume")
     done = lineament_here(*command, "--rank", "5", "--save-kept")
     assert done.returncode == 0, done.stderr

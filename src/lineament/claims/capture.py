@@ -89,8 +89,8 @@ def _measure_prefix(e: Evidence) -> Measured | None:
 PREFIX_CAPTURES = ClaimRule(
     id="prefix_captures",
     title="The first updates hold more of the recovery than a blind run's, and than any fixed plane",
-    holds="The first updates hold more than a blind run's would; those of another run hold more than fixed planes and "
-    "than updates without the task's mean gradient.",
+    holds="The first updates hold more of the recovery than a blind run's would. Those of a recovery on other data "
+    "hold more than any plane fixed beforehand, and than updates without the task's mean gradient.",
     fails="The first updates hold no more than a blind run's, or those of another run no more than a fixed plane.",
     definition="whole capture by the prefix",
     requirements=(

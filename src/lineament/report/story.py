@@ -64,11 +64,15 @@ class Line:
 def story(claims: Sequence[Claim]) -> list[Line]:
     """Return the lines of the first screen: claims that were decided, those first that a reader asks for first.
 
-    Where none was decided, the lines say what is open and what was measured so far.
+    Where none was decided, the lines say what is open and what was measured so far. Where any does not hold, one of
+    them does not: four that hold would say that all did.
     """
     known = [claim for claim in claims if claim.id in CLAIMS]
     decided = [claim for claim in known if claim.verdict != "inconclusive"]
-    shown = sorted(decided or known, key=_place)[:N_SENTENCES]
+    first = sorted(decided or known, key=_place)
+    shown, failed = first[:N_SENTENCES], [claim for claim in first if claim.verdict == "not_supported"]
+    if failed and failed[0] not in shown:
+        shown[-1] = failed[0]
     several = len({claim.task for claim in shown}) > 1
     return [_line(claim, several) for claim in shown]
 

@@ -71,6 +71,10 @@ def search(flags: Search) -> int:
     names = flags.basis or default_bases(target, gradients=flags.gradients)
     regions = make_regions(target, names, flags.rank, gradients=flags.gradients)
     _require_budget(regions, flags)
+    out = flags.out or Path("runs") / f"search-{safe_name(target.task)}-{flags.method}"
+    identity = _identity(flags, target, names)
+    if not flags.plan:
+        _require_same(out, identity, flags.resume)
     batch = target.batch(flags.examples, "selection")
     with _progress(flags) as progress:
         plans = plan_locally(target, regions, batch, flags, progress) if flags.gradients else []
@@ -79,9 +83,6 @@ def search(flags: Search) -> int:
         _print_prediction(flags, target, regions, plans, batch)
         say_next(flags.quiet, [line_of("search", replace(flags, plan=False))])
         return 0
-    out = flags.out or Path("runs") / f"search-{safe_name(target.task)}-{flags.method}"
-    identity = _identity(flags, target, names)
-    _require_same(out, identity, flags.resume)
     with _pool(flags, target, out) as pool, RunFolder(out).locked(), _progress(flags) as progress:
         write_json(out / "request.json", identity)
         population = Population(target.problem, batch, memory_bytes=flags.memory_bytes)
