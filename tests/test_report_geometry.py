@@ -236,7 +236,7 @@ def test_planes_turn_between_ceiling_and_null() -> None:
     assert means(overlap["null"]) == pytest.approx([0.1] * 5)
     assert means(retention["ceiling"]) == pytest.approx([0.8] * 5)
     assert not overlap["task-sort"].shown
-    assert picture.notes == ["Half-life in steps, median over tasks: 20 [18, 22]."]
+    assert picture.notes == ["Half-life in steps, median over tasks: 20 [18.1, 22.1]."]
 
 
 def test_activation_shifts_stand_beside_noise() -> None:
@@ -303,7 +303,7 @@ def test_the_first_sentence_says_where_order_matters_within_a_task_as_much(tmp_p
     quiet = text_of(page_of(tmp_path / "quiet", geometry_records()))
     assert "Order matters as much between two batches" not in quiet
     loud = text_of(page_of(tmp_path / "loud", geometry_records(Made(kappa_within=0.1))))
-    opening = loud.split(f"{SECTION.title} ")[-1]
+    opening = loud.split(f"{SECTION.title} # ")[-1]
     assert opening.startswith("Order matters as much between two batches of one task as between two tasks: the median")
     assert "0.2 [0.18" in opening[:300]
 

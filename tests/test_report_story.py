@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
 from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import Claim
+from lineament.report.sections.composition import words as composition_words
+from lineament.report.sections.recovery import OPENING as RECOVERY
 from lineament.report.story import FIRST, N_SENTENCES, story
+from lineament.report.sweep.claim_grid import claim_grids
+from lineament.report.sweep.story import sweep_story
+from lineament.report.words import model_words
 
 
 def claim(id: str, verdict: str = "supported", **changes: Any) -> Claim:
@@ -76,3 +81,51 @@ def test_where_nothing_was_decided_the_lines_say_what_is_open() -> None:
     assert line.sentence == "It is open whether the plane of gradients goes stale during the recovery."
     assert (line.kind, line.figures) == ("inconclusive", "0.5; null 0.1")
     assert story([]) == []
+
+
+def test_a_figure_that_is_no_share_has_no_bar() -> None:
+    assert story([claim("drift_follows_loss", unit="per step")])[0].bar is None
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M"),
+        ("synthetic transformer 2x64", "synthetic transformer 2x64"),
+        ("/home/me/models/base", "base"),
+        ("./base/", "base"),
+        ("runs/mine/base", "base"),
+        ("C:\\models\\base", "base"),
+        ("/", "/"),
+    ],
+)
+def test_a_heading_is_no_path(model: str, words: str) -> None:
+    assert model_words(model) == words
+    assert RECOVERY.heading(model, ["sort", "copy"]) == f"{words}: damaged and recovered on sort, copy"
+
+
+def test_a_sweep_begins_with_how_often_each_claim_held() -> None:
+    cells = [
+        {
+            "name": f"lr={rate}",
+            "values": {"recovery.lr": rate},
+            "claims": [{**asdict(claim("basis_drifts", verdict, measured=value, blind=0.1)), "n_seeds": 3}],
+        }
+        for rate, verdict, value in ((0.1, "supported", 0.2), (0.2, "supported", 0.6), (0.3, "inconclusive", 0.4))
+    ]
+    (line,) = sweep_story(claim_grids({"vary": [{"key": "recovery.lr", "values": [0.1, 0.2, 0.3]}], "cells": cells}))
+    assert line.sentence == f"{CLAIMS['basis_drifts'].title}: 2 supported, 1 inconclusive in 3 cells."
+    assert line.figures == "from 0.2 to 0.6; blind 0.1; null 0.1"
+    assert line.kind == "inconclusive"
+    assert line.bar is not None
+    assert (line.bar.low, line.bar.measured, line.bar.high) == (20, 40, 60)
+    assert sweep_story([]) == []
+
+
+def test_a_composition_begins_with_four_sentences_and_leaves_none_out() -> None:
+    said = [f"sentence {i}" for i in range(7)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(composition_words, "sentences", lambda record: iter(said))
+        first, others = composition_words.first_and_other(None)  # type: ignore[arg-type]
+    assert first == [said[0], said[1], said[4], said[5]]
+    assert sorted([*first, *others]) == said

@@ -18,7 +18,7 @@ from lineament.report.rendering import assets, drawn, identifier, provenance_lin
 from lineament.report.sections import recovery
 from lineament.report.sections.registry import by_target, sections_of, sources_of
 from lineament.report.sections.section import Opening, Section, definitions, missing_reasons
-from lineament.report.series import undefined_notes
+from lineament.report.series import Picture, undefined_notes
 from lineament.report.sparse import instead_of_drawing, worth_drawing
 from lineament.report.story import NOTE, story
 from lineament.report.tidy import tidied
@@ -119,9 +119,10 @@ def _overview(records: Sequence[Record], targets: Sequence[str]) -> dict[str, An
     first, opening = records[0], _opening(sections_of({record.measurement for record in records}))
     # Of several targets, those that were damaged and recovered are what the page is about.
     named = [t for t in targets if t != ALL_TASKS] or list(map(target_words, targets))
+    on_model = f"{', '.join(named)} on {words.model_words(first.model)}"
     return {
         "heading": opening.heading(first.model, named),
-        "title": f"{', '.join(named)} on {first.model}" if opening.of_model else opening.heading("", named),
+        "title": on_model if opening.of_model else opening.heading("", named),
         "opening": opening,
         "facts": opening.facts(records),
         "seeds": sorted({record.seed for record in records}),
@@ -181,8 +182,13 @@ def _section(section: Section, sources: Sequence[Record], rank: int) -> dict[str
         "definitions": definitions(section, sources),
         "sources": _origin(sources),
         "missing": [] if pictures or any(tables) else missing_reasons(sources),
-        "notes": [note for picture in bare if instead_of_drawing(picture) is None for note in undefined_notes(picture)],
+        "notes": [*section.remarks(sources), *_why_not_drawn(bare)],
     }
+
+
+def _why_not_drawn(bare: Sequence[Picture]) -> list[str]:
+    """Say why pictures have neither a drawing nor a table."""
+    return [note for picture in bare if instead_of_drawing(picture) is None for note in undefined_notes(picture)]
 
 
 def _origin(records: Sequence[Record]) -> Mapping[str, str]:

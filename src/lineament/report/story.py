@@ -11,6 +11,8 @@ from lineament.records import target_words
 from lineament.report.estimates import interval_text, number, with_digits
 
 N_SENTENCES = 4
+# Units of figures that lie on a scale from 0 to 1.
+SCALED = ("fraction", "cosine", "rank correlation", "ratio")
 NOTE = (
     "Scales run from 0 to 1. Dot and bar: mean and 95\u00a0% interval over seeds. Thin mark: null, what is seen where "
     "there is nothing to find. Thick mark: blind, what the same optimizer gives on gradients that know nothing."
@@ -109,7 +111,8 @@ def _line(claim: Claim, several: bool) -> Line:
         "inconclusive": f"It is open whether {rule.title[:1].lower()}{rule.title[1:]}.",
     }
     name = f"{target_words(claim.task)}: " if several else ""
-    bar = bar_of((claim.measured, claim.low, claim.high), claim.null, claim.blind)
+    figure = (claim.measured, claim.low, claim.high)
+    bar = bar_of(figure, claim.null, claim.blind) if claim.unit in SCALED else None
     return Line(name + meanings[claim.verdict], "; ".join(_figures(claim)), claim.verdict, bar)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePosixPath, PureWindowsPath
+
 from lineament.study.points import DAMAGED, RECOVERED, START, TRAINED
 
 GROUPS = {
@@ -26,3 +29,12 @@ SPACES = {
     "full": "all weights",
     "parameters": "measured parameters",
 }
+# A place in the file system: from a root, a home or the folder that one is in, or through several folders.
+PLACE = re.compile(r"[/.~]|[A-Za-z]:[\\/]|.*[/\\].*[/\\]")
+
+
+def model_words(model: str) -> str:
+    """Return a model as a heading names it: of a place in the file system its last folder, another name as it is."""
+    if not PLACE.match(model):
+        return model
+    return (PureWindowsPath(model) if "\\" in model else PurePosixPath(model)).name or model

@@ -10,6 +10,7 @@ from lineament.records import Record
 from lineament.report.grids import Grid
 from lineament.report.series import Picture, Table
 from lineament.report.story import Line
+from lineament.report.words import model_words
 
 # (records of the measurement on one target, headline rank) -> pictures or tables; None where nothing was measured.
 Pictures = Callable[[Sequence[Record], int], Sequence[Picture | None]]
@@ -56,7 +57,7 @@ class Opening:
         """Return the heading of a page about some targets of a model."""
         named = [target for target in targets if target != self.unnamed]
         what = f"{self.what} {', '.join(named)}" if named else self.what.removesuffix(" of")
-        return f"{model}: {what}" if self.of_model else f"{what[:1].upper()}{what[1:]}"
+        return f"{model_words(model)}: {what}" if self.of_model else f"{what[:1].upper()}{what[1:]}"
 
 
 def each(*makers: Callable[[Sequence[Record]], Shown]) -> Callable[[Sequence[Record], int], list[Shown]]:
@@ -86,6 +87,7 @@ class Section:
         defines: the only quantities whose definitions it lists; all of them where it is empty.
         opening: how the page opens where only this measurement was made; without one it needs damage and recovery.
         warning: a sentence that must be read before all others of the section; None where the records give no cause.
+        remarks: sentences after its pictures.
     """
 
     measurement: str
@@ -100,6 +102,7 @@ class Section:
     defines: tuple[str, ...] = ()
     opening: Opening | None = None
     warning: Callable[[Sequence[Record]], str | None] = lambda sources: None
+    remarks: Callable[[Sequence[Record]], Sequence[str]] = lambda sources: ()
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from lineament.report.series import Table
 from lineament.report.sweep.claim_grid import ClaimGrid, claim_grids
 from lineament.report.sweep.differences import difference_tables
 from lineament.report.sweep.pictures import claim_pictures
+from lineament.report.sweep.story import NOTE, sweep_story
 from lineament.report.tidy import tidied
 from lineament.report.verdicts import verdict_counts, verdict_row
+from lineament.report.words import model_words
 from lineament.settings.words import short_keys, value_words
 
 # Cells stand side by side up to here; more of them stand one below the other.
@@ -55,6 +57,8 @@ def render_sweep(path: Path, meanings: Mapping[str, str]) -> str:
         overview=_overview(body),
         failures=body["failed"][:MAX_FAILURES],
         n_more_failures=max(0, len(body["failed"]) - MAX_FAILURES),
+        story=sweep_story(grids),
+        story_note=NOTE,
         keys=_keys_table(body, meanings),
         not_recovered=_not_recovered(body["cells"], several_tasks),
         verdicts=_verdicts(grids, body["cells"], several_tasks),
@@ -73,7 +77,7 @@ def _overview(body: Mapping[str, Any]) -> dict[str, Any]:
     short = short_keys(keys)
     sizes = sorted({cell["n_params"] for cell in body["cells"] if cell["n_params"]})
     return {
-        "model": " and ".join(body["models"]) or "no model yet",
+        "model": " and ".join(map(model_words, body["models"])) or "no model yet",
         "varied": " and ".join(
             part for part in (", ".join(list(short.values())[:-1]), list(short.values())[-1]) if part
         ),

@@ -6,9 +6,26 @@ from collections.abc import Sequence
 
 from lineament.records import Record
 from lineament.report.sections.composition.pictures import grid_picture, line_picture
-from lineament.report.sections.composition.words import LETTERS, NOTE, SIDES, data_name, rows, sentences
+from lineament.report.sections.composition.words import LETTERS, NOTE, SIDES, data_name, first_and_other, rows
 from lineament.report.sections.section import Opening, Section, each
 from lineament.report.series import Table
+from lineament.report.story import Line
+from lineament.report.words import model_words
+
+
+def first_lines(records: Sequence[Record]) -> list[Line]:
+    """Return the sentences of the first screen."""
+    return [Line(sentence, "", "inconclusive", None) for sentence in _told(records)[0]]
+
+
+def other_sentences(sources: Sequence[Record]) -> list[str]:
+    """Return the sentences that are not on the first screen."""
+    return _told(sources)[1]
+
+
+def _told(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+    return first_and_other(records[0]) if records[0].quantities else ([], [])
+
 
 OPENING = Opening(
     "Adapters",
@@ -17,6 +34,9 @@ OPENING = Opening(
     "data of each and, where the sums were tried, what the adapters do to each other and which sum is best.",
     judged=False,
     replicates="",
+    of_model=False,
+    facts=lambda records: [("base", model_words(records[0].model))],
+    story=first_lines,
 )
 
 
@@ -29,11 +49,6 @@ def figures_table(sources: Sequence[Record]) -> Table | None:
     return Table("The two adapters on the data of each", columns, rows(record), NOTE)
 
 
-def first_words(sources: Sequence[Record]) -> str:
-    """Return the sentences that come before every picture."""
-    return " ".join(sentences(sources[0])) if sources[0].quantities else ""
-
-
 SECTION = Section(
     "composition",
     "Two adapters on one base",
@@ -41,5 +56,5 @@ SECTION = Section(
     pictures=each(grid_picture, line_picture),
     tables=each(figures_table),
     opening=OPENING,
-    warning=first_words,
+    remarks=other_sentences,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from statistics import mean
 
 from lineament.records import Label, Quantity, Record
@@ -64,6 +65,14 @@ def sentences(record: Record) -> Iterator[str]:
         )
     yield _best_sentence(record)
     yield from _order_sentences(record)
+
+
+def first_and_other(record: Record) -> tuple[list[str], list[str]]:
+    """Return the sentences of a first screen (what each costs the other, the best sum, the order), and the others."""
+    costs, interference, best, order, others = (
+        list(islice(left, count)) for left in [sentences(record)] for count in (2, 2, 1, 1, None)
+    )
+    return [*costs, *best, *order], [*interference, *others]
 
 
 def is_measured(record: Record) -> bool:

@@ -12,13 +12,14 @@ from lineament.report.sections.recording.pictures import planes_picture, span_pi
 from lineament.report.sections.recording.story import NOTE, recording_story
 from lineament.report.sections.recording.tables import advice_tables, told_table
 from lineament.report.sections.section import Opening, Section, each
+from lineament.report.words import model_words
 
 NAME = "recording"
 
 
 def _facts(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return which model was trained, and what was recorded of it."""
-    models = ", ".join(dict.fromkeys(record.model for record in records))
+    models = ", ".join(dict.fromkeys(model_words(record.model) for record in records))
     rows, steps = (_counts(records, what) for what in ("rows", "steps"))
     return [("model", models), ("recorded", f"{rows} updates over {steps} steps")]
 
