@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from command_line import lineament_here
 from test_flags import example
 from test_kinds import begin_run, record
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from lineament import cli
 from lineament.command_line.described import flags_of
@@ -81,3 +83,29 @@ def test_the_device_of_a_run_that_is_checked_is_missed_before_anything_is_writte
 
     monkeypatch.setattr("lineament.commands.recordings.command.analyze_recording", reached)
     assert "is analyzed" in lineament_here(*check, "--device", "cpu").stderr
+
+
+def blas() -> list[int]:
+    """Threads of every library of products that is loaded."""
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if "threads" in has(name)])
+def test_threads_are_those_of_numpys_products_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They took every core of the machine, whatever --threads said."""
+    kind = cli.COMMANDS[name]
+    function = cli.function_of(kind)
+    seen: list[int] = []
+
+    def look(_: object) -> int:
+        seen.extend(blas())
+        return 0
+
+    monkeypatch.setattr(sys.modules[function.__module__], function.__name__, look)
+    needed = [word for flag in flags_of(kind) if flag.required for word in example(flag, SAMPLES)]
+    for threads in (1, 3):
+        seen.clear()
+        with threadpool_limits(2):
+            assert lineament_here(*name.split(), *needed, "--threads", str(threads), cwd=tmp_path).returncode == 0
+            assert set(blas()) == {2}
+        assert set(seen) == {threads}

@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # `run --vary` is a sweep
             function = function_of(Sweep if isinstance(command, Run) and command.vary else type(command))
             _require_device(command)
-        code = function(command)
+        with _threads_of(command):
+            code = function(command)
         sys.stdout.flush()  # a closed pipe must show here, not while Python exits
         _say_done(command, started)
         return code
@@ -164,6 +165,19 @@ def _require_device(command: Any) -> None:
         from lineament.problems.problem import chosen_device  # commands without the flag need no torch
 
         chosen_device("cuda")
+
+
+@contextmanager
+def _threads_of(command: Any) -> Iterator[None]:
+    """Hold numpy's products to --threads, as torch is: they would take every core, and differ in their last bits."""
+    threads = getattr(command, "threads", None)
+    if threads is None:  # jobs have the number of their settings
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(threads):
+        yield
 
 
 @contextmanager
