@@ -1,4 +1,4 @@
-"""Write docs/images/report.png and report-capture.png: verdicts and first capture figure of a run's report.
+"""Write docs/images/report.png and report-capture.png: what a run found, and its first capture figure, from its report.
 
 python docs/make_screenshot.py embedded=runs/embedded
 
@@ -39,7 +39,7 @@ def main(study: str, run: Path) -> None:
         browser.get((run.resolve() / "report.html").as_uri())
         drawn = "return document.documentElement.dataset.drawn === 'true'"
         WebDriverWait(browser, 60).until(lambda b: b.execute_script(drawn))
-        _cut(browser, "header", "#verdicts", FOLDER / "report.png")
+        _cut(browser, "header", "#verdicts .counts", FOLDER / "report.png")
         _cut(browser, "[id$=basis_capture] > h2", "[id$=basis_capture] figure", FOLDER / "report-capture.png")
     finally:
         browser.quit()
