@@ -242,6 +242,29 @@ def test_what_cannot_be_trained_again_is_refused(tmp_path: Path) -> None:
         check_advice(known.folder, training(adapted(2), with_values(1.0)), options=OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"loss": lambda step: torch.ones(4).requires_grad_()}, r"loss gave a tensor of shape \(4,\); give one number"),
+        ({"loss": lambda step: 0.5}, "loss gave a float"),
+        ({"loss": lambda step: torch.ones(())}, "without a gradient"),
+        ({"held_out": lambda: [0.5, 0.6]}, "held_out gave a list"),
+        ({"held_out": lambda: torch.ones(())}, r"held_out gave a tensor of shape \(\)"),
+        ({"held_out": lambda: torch.ones(1)}, "of at least 2"),
+    ],
+)
+def test_training_functions_that_give_something_else_are_refused(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    model = Layer()
+    own = training(model, with_values(1.0))
+    recorded(tmp_path / "rows", own, torch.optim.SGD(model.parameters(), lr=0.01), 6)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with pytest.raises(InputError, match=words):
+        check_advice(tmp_path / "rows", replace(own, **change), options=OPTIONS)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
 class Detour(torch.nn.Module):
     """A layer to learn beside weights that nothing depends on."""
 

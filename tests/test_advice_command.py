@@ -145,3 +145,42 @@ def test_a_recording_of_the_trainer_is_tested_on_the_model_and_data_that_are_nam
     assert "training only these" in printed
     assert "untested: a sum of dW is no sum of its factors" in printed
     assert "random directions" in printed
+
+
+def test_tests_are_judged_on_the_data_that_are_named_for_it(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where every answer of the held-out data is the other one, training makes its loss rise: no drop, no test."""
+    rows = [json.loads(line) for line in (trained / "mine.jsonl").read_text().splitlines()]
+    wrong = [{**row, "label": not row["label"]} for row in rows if row["label"] in (True, False)][:40]
+    foreign = tmp_path / "foreign.jsonl"
+    foreign.write_text("".join(json.dumps(row) + "\n" for row in wrong))
+    given = ("--model", str(trained / "model"), "--data", str(trained / "mine.jsonl"))
+    judged = (*given, "--adapter", str(trained / "adapter"), "--held-out", str(foreign), "--tests", "rank")
+    assert advice_of(trained, tmp_path / "out", *judged) == 0
+    (record,) = (r for r in load_records(tmp_path / "out" / "records") if r.measurement == "advice_check")
+    drop = next(record.select("run_drop"))
+    assert drop.value is not None
+    assert drop.value < -0.1
+    assert "did not fall by more than 3 standard errors" in " ".join(capsys.readouterr().out.split())
+
+
+def test_data_that_tests_cannot_be_judged_on_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--model", str(trained / "model"), "--data", str(trained / "mine.jsonl"))
+    judged = (*given, "--adapter", str(trained / "adapter"), "--held-out", str(tmp_path / "foreign.jsonl"))
+    rows = (trained / "mine.jsonl").read_text().splitlines(keepends=True)
+    new = [row.replace('": "', '": "999', 1) for row in rows[:3]]
+    for text, said in (
+        ("{", "foreign.jsonl, line 1"),
+        (new[0], "1 row; give at least 2"),
+        ("".join([new[0], *rows[4:6]]), "2 of its 3 rows in --data"),
+        ("".join([*new, json.dumps({"statement": "9 " * 4000, "label": True})]), "foreign.jsonl, line 4"),
+    ):
+        (tmp_path / "foreign.jsonl").write_text(text)
+        assert advice_of(trained, tmp_path / "out", *judged) == 2
+        assert said in " ".join(capsys.readouterr().err.split()), text
+    assert not (tmp_path / "out").exists()
+    assert cli.main(["advise", str(trained / "recording"), "--held-out", "x.jsonl", "--quiet"]) == 2
+    assert "--held-out says how a training is made again" in capsys.readouterr().err

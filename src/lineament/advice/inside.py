@@ -123,7 +123,7 @@ def step_factors(run: CheckedRun, rank: int) -> tuple[float, ...]:
 def gradient_at(run: CheckedRun, step: int) -> Tensor | None:
     """Return the gradient of a step's batch at the model's present weights, (n_params,); None if it is not finite."""
     with torch.enable_grad():
-        gradient = run.space.gradient(run.training.loss(step))
+        gradient = run.space.gradient(run.training.loss_of(step))
     return gradient if bool(torch.isfinite(gradient).all()) else None
 
 

@@ -96,7 +96,7 @@ class CheckedRun:
             return self.training.validation()
         late = range(LATE * self.n_steps, LATE * self.n_steps + VALIDATION_BATCHES)
         with torch.no_grad():
-            return sum(float(self.training.loss(step)) for step in late) / VALIDATION_BATCHES
+            return sum(float(self.training.loss_of(step)) for step in late) / VALIDATION_BATCHES
 
     def held_out(self) -> Float64[np.ndarray, " n_examples"]:
         """Return the held-out losses at the model's present weights."""

@@ -51,19 +51,37 @@ class Training:
         space.space.require(trajectory.space, f"the model and the recording {trajectory.folder}")
         return space
 
+    def loss_of(self, step: int) -> Tensor:
+        """Return the loss of a step's batch at the present weights, a scalar.
+
+        Raises:
+            InputError: `loss` gave something else, or nothing that can be differentiated.
+        """
+        loss = self.loss(step)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise InputError(f"loss gave {_described(loss)}; give one number as a tensor, the batch's mean loss.")
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise InputError(
+                "loss gave a tensor without a gradient; compute it from the model's parameters, without .item(), "
+                ".detach() or torch.no_grad()."
+            )
+        return loss.reshape(())
+
     @torch.no_grad()
     def held_out_losses(self) -> Float[Tensor, " n_examples"]:
         """Return the held-out losses at the present weights, in float64 on the CPU.
 
         Raises:
-            InputError: fewer than two examples.
+            InputError: no tensor of losses, or fewer than two examples.
         """
-        losses = self.held_out().detach().double().cpu()
-        if losses.ndim != 1 or len(losses) < 2:
-            raise InputError(
-                f"held_out gave a tensor of shape {tuple(losses.shape)}; give the loss of each example, of at least 2."
-            )
-        return losses
+        losses = self.held_out()
+        if not isinstance(losses, Tensor) or losses.ndim != 1 or len(losses) < 2:
+            raise InputError(f"held_out gave {_described(losses)}; give the loss of each example, of at least 2.")
+        return losses.detach().double().cpu()
+
+
+def _described(given: object) -> str:
+    return f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
 
 
 def recovery_training(case: Case) -> Training:
@@ -76,14 +94,15 @@ def recovery_training(case: Case) -> Training:
     return task_training(case.problem, case.target, settings.batch, case.streams.child("recovery"))
 
 
-def task_training(problem: Problem, task: str, batch: int, streams: Streams) -> Training:
+def task_training(problem: Problem, task: str, batch: int, streams: Streams, held_out: Batch | None = None) -> Training:
     """Return training on one task of a problem.
 
     Args:
         batch: examples per step. streams: of the batches, one for each step.
+        held_out: examples that it is judged on; default the task's own.
     """
     batches = task_batches(problem, task, batch, streams)
-    held_out = problem.fixed(task, "held_out")
+    held_out = problem.fixed(task, "held_out") if held_out is None else held_out
     return Training(
         problem.model,
         lambda step: problem.loss(batches(step)),

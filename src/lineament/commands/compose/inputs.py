@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +15,15 @@ from lineament.errors import InputError
 from lineament.merging.options import require_examples
 from lineament.merging.side_branches import SideBranches, scale_derivatives
 from lineament.merging.spectra import require_finite
+from lineament.problems.drawn_examples import draw_from, encoded
 from lineament.problems.frozen_linear import quicken
 from lineament.problems.labelled_data import LabelledData, Passage, read_labelled
-from lineament.problems.language_model import MAX_TARGETS_AT_ONCE, LanguageModelProblem
+from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import Batch
 from lineament.problems.stored_adapters import StoredAdapter, read_adapter
 from lineament.settings.presets import resolve
 from lineament.streams import Streams
 from lineament.vectors.gradients import derivatives_required
-
-# Running text is cut into blocks of so many tokens.
-BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -126,19 +123,15 @@ def draw_examples(problem: LanguageModelProblem, data: LabelledData, n: int, str
     Raises:
         InputError: too few examples, all of one group, or a row that the model cannot take; names file and line.
     """
-    found, notes = _listed(problem, data)
-    order = streams.generator("examples").permutation(len(found))[:n]
-    chosen = [found[i] for i in order]
-    require_examples(len(chosen), str(data.path))
-    validation = halved([item.group for item, _ in chosen], streams.generator("halves"))
+    drawn = draw_from(problem, data, n, streams.generator("examples"))
+    require_examples(len(drawn.items), str(data.path))
+    validation = halved(drawn.groups, streams.generator("halves"))
     if min(int(validation.sum()), int((~validation).sum())) < 2:
         raise InputError(
             f"{data.path}: nearly all of its rows are of one group, which is not divided; give rows of several groups, "
             "half of which choose scales and half of which judge them."
         )
-    batch = Batch.join([_encoded(problem, data, *one) for one in chosen])
-    problem.chunk = max(1, min(problem.chunk, MAX_TARGETS_AT_ONCE // batch.targets.shape[1]))
-    return Examples(batch, validation, data.path.name, (*data.notes, *notes))
+    return Examples(encoded(problem, drawn), validation, data.path.name, drawn.notes)
 
 
 def halved(groups: Sequence[str], generator: np.random.Generator) -> Tensor:
@@ -153,21 +146,3 @@ def halved(groups: Sequence[str], generator: np.random.Generator) -> Tensor:
         if side:
             inside.add(name)
     return torch.tensor([group in inside for group in groups])
-
-
-def _listed(problem: LanguageModelProblem, data: LabelledData) -> tuple[list[tuple[Any, int]], tuple[str, ...]]:
-    """Return (example, line) of every row, running text cut into blocks."""
-    passages = [item for item in data.items if isinstance(item, Passage)]
-    if not passages:
-        return list(zip(data.items, data.lines, strict=True)), ()
-    length = min(BLOCK, problem.encoder.most_tokens or BLOCK)
-    blocks, words = problem.encoder.blocks(passages, length)
-    return [(block, 0) for block in blocks], (f"{data.path}: {words}",)
-
-
-def _encoded(problem: LanguageModelProblem, data: LabelledData, item: Any, line: int) -> Batch:
-    try:
-        return problem.encode([item])
-    except InputError as error:
-        where = f"{data.path}, line {line}" if line else str(data.path)
-        raise InputError(f"{where}: {error}") from None

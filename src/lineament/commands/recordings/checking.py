@@ -12,14 +12,17 @@ from lineament.advice.options import CheckOptions
 from lineament.advice.training import Training, recovery_training, task_training
 from lineament.claims.advice import advise
 from lineament.claims.advice_tests import MEASUREMENT, tests_of
-from lineament.commands.recordings.flags import Advise
+from lineament.commands.recordings.flags import MADE_AGAIN, Advise
 from lineament.commands.terminal import counted
 from lineament.commands.time_left import Whole
 from lineament.errors import InputError
 from lineament.measurements.recording.analysis import STUDY
+from lineament.problems.drawn_examples import draw_from, encoded, lines_in_both
 from lineament.problems.factory import factory_of
+from lineament.problems.labelled_data import LabelledData, Passage, read_labelled
+from lineament.problems.language_model import LanguageModelProblem
 from lineament.problems.problem import chosen_device
-from lineament.problems.progress import Progress, silent
+from lineament.problems.progress import Progress
 from lineament.records import Record
 from lineament.runs.executors.progress import JobProgress
 from lineament.runs.folder import RunFolder
@@ -142,9 +145,10 @@ def _of_run_folder(flags: Advise, trajectory: Trajectory) -> Source | None:
     run, named = run_of(trajectory.folder), STUDY.fullmatch(trajectory.folder.absolute().name)
     if run is None or named is None:
         return None
-    if given := [name for name in ("model", "adapter", "data") if getattr(flags, name) is not None]:
+    if given := [name for name in MADE_AGAIN if getattr(flags, name) is not None]:
         raise InputError(
-            f"{trajectory.folder} lies in the run {run}, which says how it was trained; leave --{given[0]} out."
+            f"{trajectory.folder} lies in the run {run}, which says how it was trained; leave "
+            f"--{given[0].replace('_', '-')} out."
         )
     # the folder's name is changed where the task's was unsafe
     target = str(trajectory.about.get("task") or named[1])
@@ -181,12 +185,36 @@ def _of_run(settings: Settings, run: Path, target: str, seed: int, progress: Pro
 
 def _of_flags(flags: Advise) -> Training:
     settings = _settings(flags)
+    judged = _held_out(flags)  # first, since a model takes long to load
     try:
-        problem = factory_of(settings).make(settings, flags.seed, silent)
+        problem = LanguageModelProblem(settings, flags.seed)
     except InputError as error:  # the keys of settings are flags here
         raise InputError(str(error).replace("set task.evaluation_examples=", "give --examples ")) from None
-    streams = Streams(flags.seed).child("advice").child("batches")
-    return task_training(problem, settings.task.targets[0], flags.batch, streams)
+    streams, held_out = Streams(flags.seed).child("advice"), None
+    if judged is not None:
+        draw = streams.generator("held out")
+        held_out = encoded(problem, draw_from(problem, judged, flags.examples, draw, settings.task.text_tokens))
+    return task_training(problem, settings.task.targets[0], flags.batch, streams.child("batches"), held_out)
+
+
+def _held_out(flags: Advise) -> LabelledData | None:
+    """Read the data that tests are judged on; None where a part of the training's own data serves.
+
+    Raises:
+        InputError: it cannot be read, has a single row, or has rows that are trained on.
+    """
+    if flags.held_out is None:
+        return None
+    found = read_labelled(flags.held_out)
+    if len(found.items) < 2 and not isinstance(found.items[0], Passage):
+        raise InputError(f"--held-out {flags.held_out} has 1 row; give at least 2, for an error over examples.")
+    if lines := lines_in_both(found, read_labelled(flags.data or "")):
+        raise InputError(
+            f"--held-out {flags.held_out} has {len(lines)} of its {len(found.items)} rows in --data {flags.data} too "
+            f"(the first in line {lines[0]}). Tests are judged on what was not trained on; take these rows out of one "
+            "of the two."
+        )
+    return found
 
 
 def _settings(flags: Advise) -> Settings:

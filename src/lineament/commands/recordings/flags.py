@@ -14,6 +14,9 @@ from lineament.settings.fields import AtLeastTwo, PositiveInt, Seed, Threads
 from lineament.settings.model import DeviceName
 from lineament.vectors.recording.stated_optimizer import StatedOptimizer
 
+# Flags that say how a training outside a run folder is made again, and what it is judged on.
+MADE_AGAIN = ("model", "adapter", "data", "held_out")
+
 
 @dataclass(frozen=True)
 class AnalysisFlags(StatedOptimizer):
@@ -89,6 +92,8 @@ class Advise(AnalysisFlags):
     """for recordings of a LoRA adapter outside a run folder: any saved adapter of that training"""
     data: str | None = None
     """for recordings outside a run folder: the data that was trained on, in any form that `lineament run lm` reads"""
+    held_out: str | None = None
+    """for recordings outside a run folder: data that tests are judged on, no row of --data; default a part of it"""
     batch: PositiveInt = 16
     """examples per step when a training outside a run folder is made again"""
     examples: PositiveInt = 128
@@ -99,9 +104,11 @@ class Advise(AnalysisFlags):
     def require_usable(self) -> None:
         """Refuse what can be known to be wrong before a recording is read, in flags that belong together too."""
         super().require_usable()
-        given = [name for name in ("model", "adapter", "data", "device") if getattr(self, name) is not None]
+        given = [name for name in (*MADE_AGAIN, "device") if getattr(self, name) is not None]
         if given and not self.check:
-            raise InputError(f"--{given[0]} says how a training is made again; give it together with --check.")
+            raise InputError(
+                f"--{given[0].replace('_', '-')} says how a training is made again; give it together with --check."
+            )
         for topic in self.topics:
             if topic not in TOPICS:
                 raise unknown_name("test of advice", topic, TOPICS, "--tests")
