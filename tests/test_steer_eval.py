@@ -9,13 +9,16 @@ import pytest
 from command_line import lineament_here
 from families import write_family
 from test_conversations import write
+from test_steer_judging import noise_judge
 
 from lineament.commands.steer.bench import judge_of
+from lineament.commands.steer.effect_words import null_text
 from lineament.commands.steer.flags import ModelFlags
 from lineament.commands.steer.model import SteeredModel, Wording
 from lineament.problems.labelled_data import Pair
 from lineament.problems.statements import Statement
 from lineament.steering.effects import NeutralText
+from lineament.steering.judging import Effect
 from lineament.steering.steered import steered
 from lineament.steering.vector import load_vector
 
@@ -117,6 +120,23 @@ def test_answers_of_several_words_are_judged_by_their_likelihood(folder: Path) -
 )
 def test_the_judge_fits_the_data(items: list[Any], wording: Wording, expected: str) -> None:
     assert judge_of(items, wording) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "null", "words"),
+    [
+        (0.5, (0.1, -0.4), "2 random directions of the same KL: at most 0.400 in size, so the vector does more than"),
+        (0.3, (0.1, -0.4), "so the vector does no more than chance does."),
+        (-0.3, (0.1,), "1 random direction of the same KL: at most 0.100 in size, so the vector does more than all"),
+        (-0.3, (0.1,), "but away from the positive class."),
+        (0.3, (float("nan"), 0.1), "1 random direction of"),
+        (0.3, (float("nan"),), "No random direction reaches that KL."),
+        (0.3, (), "No random direction stands beside it."),
+    ],
+)
+def test_an_effect_is_set_beside_chance_by_its_size(value: float, null: tuple[float, ...], words: str) -> None:
+    effect = Effect(value, 0.1, value - 0.2, value + 0.2, 8)
+    assert words in null_text(noise_judge(0, 1), effect, null)
 
 
 def test_layers_are_compared_and_the_best_is_measured_on_the_other_half(folder: Path) -> None:

@@ -140,6 +140,19 @@ def test_the_command_makes_orthogonal_on_request(files: list[str], tmp_path: Pat
     assert torch.allclose(made.directions[2], torch.tensor([2.0, -0.4, 0.0]) / 4.16**0.5)
 
 
+def test_prompts_that_differ_are_said(files: list[str], tmp_path: Path) -> None:
+    same = lineament_here("steer", "combine", *files, "--out", str(tmp_path / "a.safetensors")).stdout
+    assert "plain unless" not in same
+    assert "different prompts" not in same
+    talked = load_vector(tmp_path / "joy.safetensors")
+    save_vector(replace(talked, tags=replace(talked.tags, chat=True, template="")), tmp_path / "joy.safetensors")
+    done = lineament_here("steer", "combine", *files, "--out", str(tmp_path / "b.safetensors"))
+    text = " ".join(done.stdout.split())
+    assert "prompts will be plain unless --chat is given" in text
+    assert "give --template when the sum is judged" in text
+    assert not load_vector(tmp_path / "b.safetensors").tags.chat
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -83,6 +83,10 @@ def _print(flags: Combine, made: Combined, vector: SteeringVector, parts: Mappin
             f"Not said of what it was made: {', '.join(unknown)}. Whether held-out rows are new to the sum can"
         )
         console.print("be checked for the other parts alone.")
+    if len({part.tags.chat for part in parts.values()}) > 1:
+        console.print("Made with a chat template and without one: prompts will be plain unless --chat is given.")
+    if len({part.tags.template for part in parts.values()}) > 1:
+        console.print("Made with different prompts: give --template when the sum is judged.")
     console.print(f"vector: {flags.out}", soft_wrap=True)
 
 

@@ -75,6 +75,8 @@ def null_text(judge: Judge, effect: Effect, null: Sequence[float]) -> str:
     largest = f"at most {max(found):.{digits}f} in size"
     if effect.value > max(found):
         return f"{n}: {largest}, so the vector does more than all of them."
+    if -effect.value > max(found):
+        return f"{n}: {largest}, so the vector does more than all of them, but away from the positive class."
     return f"{n}: {largest}, so the vector does no more than chance does."
 
 

@@ -39,7 +39,7 @@ class ModelFlags:
     adapter: Path | None = None
     """PEFT adapter folder that is part of the model"""
     seed: Seed = 0
-    """seed of a fresh adapter, and of sampling"""
+    """seed of a fresh adapter, of sampling and of random directions"""
     threads: Threads = 2
     """torch threads"""
     device: DeviceName = "auto"
@@ -48,7 +48,8 @@ class ModelFlags:
     """prompt of a statement, e.g. "{statement}" for the bare text; default "{statement} Answer:", whose answer is
     " True" or " False", or what the vector was made with; with --chat the text and "True or False?" below it"""
     chat: bool = False
-    """write prompts with the tokenizer's chat template, as the user's message"""
+    """write prompts with the tokenizer's chat template, as the user's message; a vector that was made so is also
+    judged and used so"""
     show_tokens: bool = False
     """show which tokens of the first rows are read and which are steered"""
     quiet: bool = False
@@ -145,7 +146,7 @@ class Make(ModelFlags):
 
 @dataclass(frozen=True)
 class Eval(ModelFlags):
-    """Measure what a vector does to answers on held-out data: dose by dose, and at a fixed KL."""
+    """Measure what a vector does on held-out data: dose by dose and at a fixed KL, or layer by layer."""
 
     vector: Positional[Path]
     """.safetensors, .gguf or .pt file"""
@@ -154,7 +155,7 @@ class Eval(ModelFlags):
     layer: PositiveInt | None = None
     """layer to steer at; default the middle one of the vector's"""
     layers: str = ""
-    """compare layers in place of one: all of the vector's, or such as 4,8-12; half of the rows choose the best, the
+    """compare several layers at --kl: all (of the vector's), or such as 4,8-12; half of the rows choose the best, the
     other half say what it is worth"""
     judge: Literal["auto", "answers", "continuations"] = "auto"
     """what is compared: answers (logits after a prompt), continuations (likelihood of the texts), or auto, which takes
