@@ -149,6 +149,26 @@ def test_eval_shows_that_the_vector_steers(folder: Path, capsys: pytest.CaptureF
     assert all(len(line) <= 80 for line in lines if not line.startswith("vector:"))
 
 
+def test_layers_of_a_style_are_compared_by_the_likelihood_of_texts(
+    made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside six of these sentences each, made of things that the vector has not seen."""
+    held = folder / "held_feelings.jsonl"
+    things = ("the sea", "a long letter", "this city", "my old car", "the bread", "our house")
+    rows = [
+        {"statement": form.format(thing), "label": i == 0} for thing in things for i, form in enumerate(FEELINGS[1])
+    ]
+    write(held, rows)
+    capsys.readouterr()
+    assert run("eval", made, held, "--layers", "10,16", "--neutral", "2", "--random", "1", "--show-tokens") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Compared (continuations): log-likelihood of the texts themselves" in text
+    assert "row 1: «I· love· the· sea·" in text
+    reported = text.partition("positive over negative texts ")[2]
+    assert float(reported.split()[0]) > 0
+    assert "1 random direction of the same KL" in text
+
+
 def test_an_accuracy_of_the_majority_is_not_told_from_it() -> None:
     """A model that always says No has the accuracy of the more frequent answer."""
     targets = torch.tensor([[5]] * 22 + [[9]] * 10)
