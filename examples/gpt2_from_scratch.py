@@ -15,12 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import plotly.graph_objects as go
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
     default_data_collator,
@@ -109,6 +111,7 @@ trainer = Trainer(
     data_collator=default_data_collator,
     callbacks=[callback],
 )
+trainer.remove_callback(PrinterCallback)  # the numbers that it prints are given below
 trainer.train()
 print(f"held-out loss {before:.2f} -> {held_out_loss():.2f} nats per token after {options.steps} steps")
 
@@ -120,3 +123,12 @@ whole = gram.displacement(1, gram.n_steps)
 print(f"{gram.n_steps} rows of {gram.space.n_params:,} parameters")
 for k in (1, 2, 3):
     print(f"the first {k} rows hold {gram.capture(gram.prefix(k), whole):.2f} of the whole displacement")
+
+# %%
+rows = list(range(1, gram.n_steps + 1))
+figure = go.Figure()
+figure.add_scatter(x=rows, y=[gram.capture(gram.prefix(k), whole) for k in rows], name="first k rows")
+figure.add_scatter(x=rows, y=[gram.capture(gram.top(k, gram.n_steps), whole) for k in rows], name="top k directions")
+figure.update_xaxes(title="k, of rows of ten steps")
+figure.update_yaxes(range=[0, 1.05], title="share of the squared displacement")
+figure.update_layout(template="plotly_white", title="Where a GPT-2's training from scratch goes")

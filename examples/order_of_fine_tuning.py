@@ -6,6 +6,7 @@
 # gradients and two Hessian-vector products say ahead of any training from which step size on the order matters.
 
 # %%
+import plotly.graph_objects as go
 import torch
 from torch import nn
 
@@ -78,3 +79,23 @@ print("step size   loss of A, B after A then B   after B then A")
 for step_size in (0.003, 0.03, 0.3):
     first, second = trained((a, b), step_size), trained((b, a), step_size)
     print(f"{step_size:9.3f}   {first[0]:13.3f}, {first[1]:.3f}   {second[0]:17.3f}, {second[1]:.3f}")
+
+# %%
+sizes = [0.001 * 2**i for i in range(12)]
+measured = {
+    "A and B": [lineament.order_defect(space, a, b, size).relative for size in sizes],
+    "two halves of A": [lineament.order_defect(space, *halves, size).relative for size in sizes],
+}
+figure = go.Figure()
+for (name, values), slope in zip(measured.items(), (between, within), strict=True):
+    figure.add_scatter(x=sizes, y=values, mode="markers", name=name)
+    figure.add_scatter(
+        x=sizes,
+        y=[slope * size for size in sizes],
+        name="predicted",
+        mode="lines",
+        line={"dash": "dot", "color": "grey"},
+    )
+figure.update_xaxes(type="log", title="step size")
+figure.update_yaxes(type="log", title="order defect (share of both steps)")
+figure.update_layout(template="plotly_white", title="From which step size on the order of two data sets matters")

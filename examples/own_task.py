@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 
 from lineament import evaluate_claims, load_records
 from lineament.problems.synthetic_tasks import TASKS, SyntheticTask
@@ -62,3 +63,13 @@ for labels in ("true", "shuffled"):
     print(f"{record.target}: {k90:.0f} of 64 directions hold 90 % of the minibatch gradients, {labels} labels")
 for claim in claims:
     print(f"{claim.id} on {claim.task}: {claim.measured:.2f}, {claim.verdict} ({claim.reason})")
+
+# %%
+sizes = sorted({quantity.labels["n"] for quantity in record.quantities if quantity.name == "k90"})
+figure = go.Figure()
+for labels in ("true", "shuffled"):
+    where = {"point": "broken", "gradients": "minibatch", "centred": "False", "unit_norm": "False", "labels": labels}
+    figure.add_scatter(x=sizes, y=[record.value("k90", n=n, **where) for n in sizes], name=f"{labels} labels")
+figure.update_xaxes(title="n gradients")
+figure.update_yaxes(title="directions that hold 90 % of them")
+figure.update_layout(template="plotly_white", title="In how many directions gradients of the new task lie")

@@ -9,6 +9,7 @@
 import tempfile
 from pathlib import Path
 
+import plotly.graph_objects as go
 import torch
 from torch import nn
 
@@ -53,11 +54,22 @@ with tempfile.TemporaryDirectory() as temporary:
     adam = record(lambda p: torch.optim.Adam(p, lr=0.05), Path(temporary) / "adam")
     gradient = -b  # of L at theta = 0
     space = descent.space
+    overlaps: dict[str, list[float]] = {"gradient descent": [], "Adam": []}
     print("k   largest angle (rad), gradient descent   overlap, gradient descent   overlap, Adam")
     for k in RANKS:
         basis = krylov(hessian.__matmul__, gradient, k, space)
         prefix = from_vectors(descent.updates(1, k), "prefix")
         angle = float(principal_angles(prefix, basis)[-1])
         adam_prefix = from_vectors(adam.updates(1, k), "prefix of Adam")
+        overlaps["gradient descent"].append(float(overlap(prefix, basis)))
+        overlaps["Adam"].append(float(overlap(adam_prefix, basis)))
         print(f"{k:2d}  {angle:37.1e}  {overlap(prefix, basis):26.6f}  {overlap(adam_prefix, basis):14.3f}")
         assert angle < 1e-6
+
+# %%
+figure = go.Figure()
+for name, values in overlaps.items():
+    figure.add_scatter(x=RANKS, y=values, name=name, mode="lines+markers")
+figure.update_xaxes(title="k")
+figure.update_yaxes(range=[0, 1.05], title="overlap with the Krylov space of rank k")
+figure.update_layout(template="plotly_white", title="The first k updates of gradient descent span a Krylov space")

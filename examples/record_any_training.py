@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 import torch
 from torch import nn
 
@@ -44,12 +45,20 @@ whole = gram.displacement(1, STEPS)
 print(f"loss at the last step {loss.item():.3f} nats; |D| = {gram.squared_norm(whole) ** 0.5:.3f} over {STEPS} updates")
 print("k   k / T   prefix: whole   rest   random times: whole")
 draws = np.random.default_rng(0)
-for k in (1, 2, 5, 10, 20):
+RANKS = (1, 2, 5, 10, 20)
+curves: dict[str, list[float]] = {
+    "first k updates": [],
+    "k updates at random times": [],
+    "the rest, in the first k": [],
+}
+for k in RANKS:
     basis = gram.prefix(k)
     rest = gram.displacement(k + 1, STEPS)
     spans = [gram.span((1 + draws.permutation(STEPS)[:k]).tolist()) for _ in range(20)]
     random_times = np.mean([gram.capture(span, whole) for span in spans])
     captured, left = gram.capture(basis, whole), gram.capture(basis, rest)
+    for curve, value in zip(curves.values(), (captured, random_times, left), strict=True):
+        curve.append(float(value))
     print(f"{k:2d}  {k / STEPS:5.3f}  {captured:14.3f}  {left:5.3f}  {random_times:20.3f}")
 
 # %% [markdown]
@@ -58,3 +67,12 @@ for k in (1, 2, 5, 10, 20):
 # %%
 for k in (1, 2, 5):
     print(f"top {k} directions of all updates capture {gram.capture(gram.top(k, STEPS), whole):.3f} of D")
+
+# %%
+figure = go.Figure()
+for name, values in curves.items():
+    figure.add_scatter(x=RANKS, y=values, name=name, mode="lines+markers")
+figure.add_scatter(x=RANKS, y=[k / STEPS for k in RANKS], name="k / T", line={"dash": "dot", "color": "grey"})
+figure.update_xaxes(type="log", tickvals=RANKS, title="k")
+figure.update_yaxes(range=[0, 1], title="share of the squared displacement")
+figure.update_layout(template="plotly_white", title="Where a training goes lies in few of its updates")

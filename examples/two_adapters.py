@@ -11,6 +11,7 @@ import copy
 import tempfile
 import warnings
 
+import plotly.graph_objects as go
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -73,6 +74,7 @@ for task in TASKS:
 # %%
 problem = lineament.InMemoryProblem(base, {"any": examples("sort", 16)}, 4, seed=0)
 options = lineament.CompositionOptions(scales=(0.25, 0.5, 1.0))
+points: dict[str, list[tuple[float, float, str]]] = {"from the base": [], "from half-way to the sum": []}
 print("pair, data                   I(1, 1)   half-way   at base   I(.25, .25)   at base   cosine")
 for first, second in (("reverse", "add one"), ("reverse", "sort"), ("add one", "sort")):
     pair = adapters[first], adapters[second]
@@ -81,8 +83,22 @@ for first, second in (("reverse", "add one"), ("reverse", "sort"), ("add one", "
     for data, name in enumerate((first, second)):
         measured, predicted = found.measured(data), found.predicted(data)
         middle = float(found.meetings[data].middle.mean())
+        pairs = zip(points.values(), (predicted[-1, -1], middle), strict=True)
+        for where, foretold in pairs:
+            where.append((float(foretold), float(measured[-1, -1]), f"{first} + {second}, {name}"))
         print(
             f"{first} + {second}, {name:8}".ljust(27)
             + f"{measured[-1, -1]:9.3f} {middle:10.3f} {predicted[-1, -1]:9.3f}"
             + f"{measured[1, 1]:14.4f} {predicted[1, 1]:9.4f} {cosine:8.2f}"
         )
+
+# %%
+figure = go.Figure()
+for name, of in points.items():
+    x, y, text = zip(*of, strict=True)
+    figure.add_scatter(x=x, y=y, text=text, name=name, mode="markers", marker={"size": 10})
+ends = [limit(number for of in points.values() for one in of for number in one[:2]) for limit in (min, max)]
+figure.add_scatter(x=ends, y=ends, mode="lines", name="predicted = measured", line={"dash": "dot", "color": "grey"})
+figure.update_xaxes(title="predicted interference of the two adapters (nats)")
+figure.update_yaxes(title="measured (nats)")
+figure.update_layout(template="plotly_white", title="How two adapters interfere, foretold by curvature")

@@ -16,6 +16,7 @@ from sweep_jobs import sets
 
 from lineament import cli
 from lineament.claims.registry import CLAIMS
+from lineament.command_line.described import flags_of
 from lineament.commands.run.flags import Run
 from lineament.measurements.capture_bases import BASES
 from lineament.measurements.registry import MEASUREMENTS
@@ -27,12 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NOT_RUN = "<!-- not run"
+RUN_WITH_COMMANDS = "<!-- run with the commands -->"  # by tests/test_docs_commands.py
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """Fenced blocks of a language, without those that the line before marks as not run."""
+    """Fenced blocks of a language, without those that the line before marks as not run, or as run elsewhere."""
     found = re.findall(rf"(?ms)^([^\n]*)\n```{language}\n(.*?)^```", path.read_text())
-    return [code for before, code in found if not before.startswith(NOT_RUN)]
+    return [code for before, code in found if not before.startswith((NOT_RUN, RUN_WITH_COMMANDS))]
 
 
 def whole_lines(block: str) -> list[str]:
@@ -56,7 +58,9 @@ def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_examples_run(path: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    """As a script, with the picture that it leaves for the gallery."""
+    code = f"import runpy, sys; sys.argv = [{str(path)!r}]; assert runpy.run_path(sys.argv[0])['figure']"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert path.read_text().startswith("# %% [markdown]")
@@ -78,7 +82,14 @@ def test_documented_commands_parse(page: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["docs/make_keys.py", "docs/make_claims.py", "docs/make_images.py", "benchmarks/scaling_picture.py"]
+    "script",
+    [
+        "docs/make_keys.py",
+        "docs/make_claims.py",
+        "docs/make_images.py",
+        "docs/make_gallery.py",
+        "benchmarks/scaling_picture.py",
+    ],
 )
 def test_generated_pages_and_drawings_are_up_to_date(script: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / script), "--check"], check=False)
@@ -89,6 +100,27 @@ def test_every_claim_basis_measurement_and_key_is_documented() -> None:
     text = "\n".join(path.read_text() for path in PAGES)
     for name in [*CLAIMS, *BASES, *MEASUREMENTS, *KEYS]:
         assert f"`{name}`" in text, f"{name} is not in the docs"
+
+
+def test_modules_of_the_reference_exist() -> None:
+    """As the building of the site demands, which takes longer."""
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        for module in re.findall(r"(?m)^::: ([\w.]+)$", page.read_text()):
+            file = ROOT / "src" / module.replace(".", "/")
+            assert file.is_dir() or file.with_suffix(".py").is_file(), (page.name, module)
+
+
+def test_flags_and_files_that_the_text_names_exist() -> None:
+    """Blocks of code aside, which are run; pages about extending name files that the reader is to write."""
+    flags = {flag.name for kind in cli.COMMANDS.values() for flag in flags_of(kind)}
+    flags |= {"--help", "--version", "--print-completion"}
+    for page in PAGES:
+        text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+        spans = [span for span in re.findall(r"`([^`\n]+)`", text) if not page.name.startswith("add-a-")]
+        for span in spans:
+            assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", span)) <= flags, (page.name, span)
+            for file in re.findall(r"\b(?:tests|benchmarks|examples|src|docs|dev)/[\w./-]+\.\w+", span):
+                assert (ROOT / file).exists(), (page.name, span)
 
 
 def studies() -> dict[str, set[str]]:

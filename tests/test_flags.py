@@ -264,6 +264,14 @@ def test_bash_completes_commands_flags_and_choices() -> None:
     assert completed("nothing", "--se") == set()
 
 
+def test_zsh_runs_the_function_of_bash() -> None:
+    """Seen to complete commands, flags and choices in zsh 5.9, which few machines have."""
+    bash, zsh = (lineament_here("--print-completion", shell).stdout for shell in ("bash", "zsh"))
+    start = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n"
+    assert zsh.index(start) < zsh.index("_lineament() {")
+    assert zsh.replace(start, "").replace("--print-completion zsh", "--print-completion bash") == bash
+
+
 def test_help_and_usage_errors_come_without_torch() -> None:
     for words in (["--help"], ["run", "--help"], ["run", "synthetic", "--lr", "1"], ["--print-completion", "bash"]):
         code = "import sys; from lineament.cli import main; main(sys.argv[1:]); sys.exit('numpy' in sys.modules)"

@@ -99,4 +99,4 @@ def test_where_to_go_lists_every_concept_and_every_how_to() -> None:
     named = set(re.findall(r"\]\(([\w/-]+\.md)\)", (DOCS / "index.md").read_text()))
     there = {str(page.relative_to(DOCS)) for folder in ("concepts", "how-to") for page in (DOCS / folder).glob("*.md")}
     assert there <= named
-    assert {"start.md", "results.md", "glossary.md", "reference/index.md"} <= named
+    assert {"start.md", "results.md", "gallery/index.md", "glossary.md", "reference/index.md"} <= named
