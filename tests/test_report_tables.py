@@ -84,6 +84,7 @@ def test_a_seed_of_exactly_0_is_kept_and_the_interval_is_cut_at_0() -> None:
 def test_a_range_over_seeds_names_the_lowest_and_the_highest() -> None:
     assert range_text(quantities(0.5, 0.1, 0.9)) == "0.5 (0.1 to 0.9)"
     assert range_text(quantities(1.0, 1.0)) == "1"
+    assert range_text(quantities(1.0, 1.0, 0.99999)) == "1"
     assert range_text(quantities(0.25)) == "0.25"
     assert range_text([Quantity("size", None, "steps", reason="lost")]) == "undefined: lost"
 

@@ -186,11 +186,14 @@ def estimate_positive(quantities: Iterable[Quantity]) -> Estimate:
 
 
 def range_text(quantities: Iterable[Quantity]) -> str:
-    """Return the mean over seeds with the lowest and the highest seed; one seed's value alone."""
+    """Return the mean over seeds with the lowest and the highest seed; equal values, or one seed's, alone."""
     given = list(quantities)
-    values, mean = values_of(given), estimate(given, fraction=False)
-    ends = f" ({number(min(values))} to {number(max(values))})" if len(values) > 1 and min(values) < max(values) else ""
-    return f"{mean.value_text if not values else number(sum(values) / len(values))}{ends}"
+    values = values_of(given)
+    if not values:
+        return estimate(given, fraction=False).value_text
+    ends = min(values), max(values)
+    mean, low, high = (with_digits(value, *ends) for value in (sum(values) / len(values), *ends))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def estimate_known(quantities: Sequence[Quantity], values: Sequence[float | None]) -> Estimate:
