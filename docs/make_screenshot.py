@@ -1,4 +1,4 @@
-"""Write docs/images/report.png and report-capture.png: what a run found, and its first capture figure, from its report.
+"""Write docs/images/report.png and capture-by-horizon.svg: the first screen of a run's report, and one of its figures.
 
 python docs/make_screenshot.py embedded=runs/embedded
 
@@ -15,11 +15,12 @@ from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.support.ui import WebDriverWait
 
+from lineament import open_run
 from lineament.records import load_records
 
 FOLDER = Path(__file__).parent / "images"
+PAGE, FIGURE = "report.png", "capture-by-horizon"
 FLAGS = (
     "--headless=new --hide-scrollbars --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
     "--disable-dev-shm-usage"
@@ -27,7 +28,7 @@ FLAGS = (
 
 
 def main(study: str, run: Path) -> None:
-    """Draw the report at 1100 pixels, cut out the two pictures, and note what they were made from."""
+    """Cut the first screen out of the report at 1100 pixels, save the figure, and note what both were made from."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for flag in FLAGS.split():
@@ -37,14 +38,12 @@ def main(study: str, run: Path) -> None:
         metrics = {"width": 1100, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         browser.get((run.resolve() / "report.html").as_uri())
-        drawn = "return document.documentElement.dataset.drawn === 'true'"
-        WebDriverWait(browser, 60).until(lambda b: b.execute_script(drawn))
-        _cut(browser, "header", "#verdicts .counts", FOLDER / "report.png")
-        _cut(browser, "[id$=basis_capture] > h2", "[id$=basis_capture] figure", FOLDER / "report-capture.png")
+        _cut(browser, "header", "#found", FOLDER / PAGE)
     finally:
         browser.quit()
+    figure = open_run(run).plot(FIGURE).save(FOLDER / f"{FIGURE}.svg")
     hashes = sorted({record.config_hash for record in load_records(run / "records", with_arrays=False)})
-    made = {file: {"study": study, "configuration": " ".join(hashes)} for file in ("report.png", "report-capture.png")}
+    made = {file: {"study": study, "configuration": " ".join(hashes)} for file in (PAGE, figure.name)}
     (FOLDER / "made-from.json").write_text(json.dumps(made, indent=1) + "\n")
 
 

@@ -25,6 +25,7 @@ from lineament import Record, adapter_cosine, combine_adapters, read_adapter
 from lineament.commands.compose.command import adapter_names
 from lineament.commands.compose.flags import Compose
 from lineament.commands.compose.inputs import base_of, halved
+from lineament.errors import InputError
 from lineament.records import Quantity
 from lineament.report.legend import legend
 from lineament.report.page import write_report
@@ -168,6 +169,13 @@ def test_every_prediction_stands_beside_its_null(composed: tuple[Path, str]) -> 
     page = (composed[0] / "report.html").read_text()
     assert "null of that" in page
     assert any("the same, foretold half-way" in text for text in hints(parsed(standalone(line_picture([record])))))
+
+
+def test_a_record_of_an_earlier_version_is_named(composed: tuple[Path, str]) -> None:
+    record = Record.load(next((composed[0] / "records").glob("*.json")))
+    older = replace(record, quantities=tuple(q for q in record.quantities if q.name != "kappa_chance"))
+    with pytest.raises(InputError, match=r"has no kappa_chance: an earlier version wrote it. Compose again."):
+        list(sentences(older))
 
 
 def refused(folder: Path, tmp_path: Path, *arguments: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from statistics import mean
 
+from lineament.errors import InputError
 from lineament.records import Label, Quantity, Record
 
 SIDES = ("first", "second")
@@ -174,8 +175,15 @@ def _order_sentences(record: Record) -> Iterator[str]:
 
 
 def only(record: Record, name: str, **labels: Label) -> Quantity:
-    """Return the one quantity of these labels that is no end of an interval."""
-    return next(found for found in record.select(name, **labels) if "end" not in found.labels)
+    """Return the one quantity of these labels that is no end of an interval.
+
+    Raises:
+        InputError: the record has none; an earlier version wrote it.
+    """
+    for found in record.select(name, **labels):
+        if "end" not in found.labels:
+            return found
+    raise InputError(f"The record of this composition has no {name}: an earlier version wrote it. Compose again.")
 
 
 def _known(record: Record, name: str, **labels: Label) -> float | None:
