@@ -349,6 +349,15 @@ def test_losses_that_are_not_finite_are_named_and_not_drawn(composed: tuple[Path
     assert write_report(tmp_path).exists()
 
 
+def test_a_record_of_an_earlier_version_still_makes_a_report(composed: tuple[Path, str], tmp_path: Path) -> None:
+    record = Record.load(next((composed[0] / "records").glob("*.json")))
+    later = ("kappa_chance", "null_draw", "null_size", "null_rank", "prediction_error")
+    before = replace(record, quantities=tuple(one for one in record.quantities if one.name not in later))
+    before.save(tmp_path / "records")
+    assert "did not test whether they differ" in write_report(tmp_path).read_text()
+    assert not any("With random singular vectors" in sentence for sentence in sentences(before))
+
+
 def test_an_interrupted_command_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*given: object, **named: object) -> None:
         raise KeyboardInterrupt

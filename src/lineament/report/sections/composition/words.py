@@ -165,7 +165,13 @@ def _order_sentences(record: Record) -> Iterator[str]:
     for gradients in ("unit norm", "plain"):
         own = [kappa for kappa in found if kappa.labels["gradients"] == gradients and kappa.value is not None]
         between, *within = (_number(mean(k.value or 0.0 for k in own if k.labels["pair"] == pair)) for pair in PAIRS)
-        chance = only(record, "kappa_chance", gradients=gradients).value or 0.0
+        chance = _known(record, "kappa_chance", gradients=gradients)
+        if chance is None:
+            yield (
+                f"Order of training ({gradients} gradients): mean kappa {between} between the data sets, {within[0]} "
+                f"and {within[1]} within them; the version that made this record did not test whether they differ."
+            )
+            continue
         verdict = "more than" if chance <= LEVEL else "not told from"
         yield (
             f"Order of training ({gradients} gradients): mean kappa {between} between the data sets, {verdict} the "
