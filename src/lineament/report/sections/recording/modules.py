@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lineament.records import Record
-from lineament.report.estimates import Estimate, blind_of, estimate_positive, label_texts, nulls_of, number, select
+from lineament.records import Quantity, Record
+from lineament.report.estimates import Estimate, blind_of, estimate, label_texts, nulls_of, number, select
 from lineament.report.grids import Cell, Grid, layer_grid
 from lineament.report.rendering import identifier
 from lineament.report.series import Table
@@ -34,8 +35,13 @@ def module_grids(sources: Sequence[Record]) -> list[Grid]:
 def _module(sources: Sequence[Record], name: str) -> dict[str, Any]:
     found = select(sources, "module_rank", module=name, statistic="k90")
     paid = max((float(quantity.labels["paid"]) for quantity in found), default=0.0)
-    used = estimate_positive(found)
+    used = _mean_rank(found)
     return {"module": name, "paid": paid, "used": used, "blind": blind_of(found).mean}
+
+
+def _mean_rank(found: Sequence[Quantity]) -> Estimate:
+    """Return the mean rank over recordings, as `advise` has it, its interval cut at 0."""
+    return estimate(found, fraction=False).clipped(0.0, math.inf)
 
 
 def _cell(module: Mapping[str, Any]) -> Cell:
@@ -55,7 +61,7 @@ def module_table(sources: Sequence[Record]) -> Table | None:
     for module in modules[:MAX_MODULES]:
         ratios = select(sources, "module_rank", module=module, statistic="participation_ratio")
         k90s = select(sources, "module_rank", module=module, statistic="k90")
-        cells = [estimate_positive(quantities).text for quantities in (ratios, k90s)]
+        cells = [_mean_rank(quantities).text for quantities in (ratios, k90s)]
         # The null follows from the shape of the weight and its LoRA rank, so it is the same in every recording.
         null = next((number(null) for null in nulls_of(ratios)), "-")
         blind = blind_of(ratios).mean
