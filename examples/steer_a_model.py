@@ -1,9 +1,10 @@
 # %% [markdown]
 # # A steering vector from a few sentences, and what it costs
 #
-# The mean activation of happy sentences less that of sad ones is a direction. Added to one layer of a language model
-# while it writes, it changes the mood of what is written. What it does to everything else is the KL divergence from
-# the unsteered model on neutral text; a random direction of the same length is the control.
+# The mean activation of happy sentences less that of sad ones is a direction. Added to one layer of a language model,
+# it makes happy sentences likelier than sad ones; a single text need not show it. What it does to everything else is
+# the KL divergence from the unsteered model on neutral text. Random directions of the same length are the control:
+# they cost far more and move the mood either way.
 
 # %%
 import json
