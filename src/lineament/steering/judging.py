@@ -111,7 +111,8 @@ class AnswerJudge(Judge):
     def subset(self, index: Int[Tensor, " n_chosen"]) -> Self:
         """Return a judge of some of the rows."""
         others = None if self.others is None else self.others[index]
-        return replace(super().subset(index), labels=self.labels[index], others=others)
+        rows, positive, groups = self.rows.rows(index), self.positive[index], self.groups[index]
+        return replace(self, rows=rows, positive=positive, groups=groups, labels=self.labels[index], others=others)
 
 
 @dataclass(frozen=True)
