@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lineament.command_line.markers import Positional
-from lineament.errors import InputError, unknown_name
+from lineament.errors import InputError
 from lineament.settings.fields import (
     AnyFloat,
     NonNegativeFloat,
@@ -19,8 +19,8 @@ from lineament.settings.fields import (
 )
 from lineament.settings.model import DeviceName
 
-# What --method may say; `both` makes two vectors.
-METHODS = ("caa", "pca", "probe", "step", "both", "adapter")
+# `both` makes two vectors.
+Method = Literal["caa", "pca", "probe", "step", "both", "adapter"]
 STEP_METHODS = ("step", "both")
 # Rows of neutral text on which a KL is measured.
 NEUTRAL_ROWS = 32
@@ -76,7 +76,7 @@ class Make(ModelFlags):
     """labelled file"""
     out: Path = Path("vector.safetensors")
     """file of the vector; with --method both, the step's is named OUT-step"""
-    method: str = "caa"
+    method: Method = "caa"
     """caa (mean difference), pca, probe (logistic), step (shift by one gradient step), both (caa and step), or
     adapter (shift that --adapter makes)"""
     step: Literal["raw", "adam"] = "raw"
@@ -121,8 +121,6 @@ class Make(ModelFlags):
             InputError: names the flag, what was given and what is allowed.
         """
         self.check_model()
-        if self.method not in METHODS:
-            raise unknown_name("method", self.method, METHODS)
         if self.method == "adapter" and self.adapter is None:
             raise InputError("--method adapter needs --adapter: the folder whose effect becomes a vector.")
         if self.out.suffix != ".safetensors":
