@@ -20,6 +20,7 @@ from lineament.claims.advice_line import Advice, why_untested
 from lineament.claims.advice_tests import MEASUREMENT
 from lineament.command_line.written import line_of
 from lineament.commands.recordings.checking import Place, Source, check_recordings, earlier_tests, run_of, sources_of
+from lineament.commands.recordings.earlier import analysis_key, earlier_analyses, remember
 from lineament.commands.recordings.flags import Advise, AnalysisFlags, Analyze, RecordFromCheckpoints
 from lineament.commands.terminal import console, counted, job_progress, name_foreign, say_end, say_next, steps_shown
 from lineament.commands.time_left import Whole
@@ -29,6 +30,7 @@ from lineament.files.reading import read_json
 from lineament.files.writing import delete_leftovers, write_json
 from lineament.integrations.checkpoints import record_checkpoints
 from lineament.measurements.recording.analysis import NAME, Companions, analyze_recording, find_recordings
+from lineament.measurements.recording.options import AnalysisOptions
 from lineament.problems.factor_pairs import FACTOR
 from lineament.problems.stored_adapters import read_adapter, renamed
 from lineament.records import Record, record_files
@@ -125,13 +127,17 @@ def analyzed(flags: AnalysisFlags) -> list[Record]:
     with folder.locked(), job_progress(flags.quiet, whole=whole) as show:
         mark(flags.folder, "analysis")
         delete_leftovers(flags.folder)  # of an analysis that was killed
+        keys = {place: _key(flags, options, place) for place in recordings}
+        earlier = earlier_analyses(flags.folder, keys.values())
         for number, (target, seed, path) in enumerate(recordings):
             label = f"{target}, seed {seed}"
             # tests take nearly all of the time, and how much is known when they begin
             progress = partial(show, label) if sources else counted(show, whole, label, number, len(recordings))
-            records[path] = analyze_recording(Trajectory(path), target, seed, options, companions, progress)
+            known = earlier.get(keys[target, seed, path])
+            records[path] = known or analyze_recording(Trajectory(path), target, seed, options, companions, progress)
             records[path].save(folder.records)
             show(label, ENDED, 1, 1)
+        remember(flags.folder, {keys[place]: records[place[2]] for place in recordings})
         own = list(records.values())
         _write(flags.folder, own + (tests := earlier_tests(folder.records, own)))
         if sources and isinstance(flags, Advise):
@@ -139,6 +145,13 @@ def analyzed(flags: AnalysisFlags) -> list[Record]:
             _write(flags.folder, own + tests)
     name_foreign(folder.records)
     return own + tests
+
+
+def _key(flags: AnalysisFlags, options: AnalysisOptions, place: Place) -> str:
+    """Return what the analysis of a recording follows from."""
+    target, seed, path = place
+    files = {"recording": path, "null": flags.null, "other": flags.other, "end": flags.end}
+    return analysis_key(f"{options.hash()} {target} {seed}", files, flags.folder)
 
 
 def _sources(flags: Advise, recordings: Sequence[Place]) -> dict[Path, Source]:
