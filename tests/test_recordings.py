@@ -235,7 +235,7 @@ def test_command_line_writes_records_advice_and_report(tmp_path: Path, capsys: p
     out = tmp_path / "rows" / "analysis"
     assert len(load_records(out / "records")) == 1
     page = (out / "report.html").read_text()
-    assert "recorded training of" in page
+    assert "<h1>Recorded training" in page
     assert "<dt>recordings</dt><dd>1 (no interval over recordings)</dd>" in page
     assert "Advice, and how it stood its test" in page
     body = json.loads((out / "advice.json").read_text())
