@@ -174,9 +174,9 @@ def _when(share: Label, at_share: Label, steps: set[tuple[Label, Label]]) -> str
 def _says_span(line: Advice, steps: int, share: float) -> str:
     if line.value is None:
         return ""
-    first = "first step spans" if steps == 1 else f"first {steps} steps span"
     ends = "" if line.low is None or line.high is None else f" [{line.low:.3g}, {line.high:.3g}]"
-    return f"the {first} {100 * share:.0f} % of the way{ends}{_blind(line, '; a blind run needs')}"
+    first = f"first step{ends} spans" if steps == 1 else f"first {steps} steps{ends} span"
+    return f"the {first} {100 * share:.0f} % of the way{_blind(line, '; a blind run needs')}"
 
 
 def _says_refresh(line: Advice, every: int, share: float) -> str:
