@@ -30,8 +30,8 @@ class SettingFlags:
     """Flags that choose settings."""
 
     preset: Literal["quick", "full"] | None = None
-    """quick: minutes a seed, a language model on a CPU longer (--dry-run tells); full: every basis, rank and the step-size by
-    damage grid; default full"""
+    """quick: minutes a seed, a language model on a CPU longer (--dry-run tells); full: every basis, rank and
+    the step-size by damage grid; default full"""
     seed: Seed | None = None
     """first of the seeds; default 0"""
     seeds: SeedCount | None = None
