@@ -173,8 +173,8 @@ def test_every_prediction_stands_beside_its_null(composed: tuple[Path, str]) -> 
 
 def test_a_record_of_an_earlier_version_is_named(composed: tuple[Path, str]) -> None:
     record = Record.load(next((composed[0] / "records").glob("*.json")))
-    older = replace(record, quantities=tuple(q for q in record.quantities if q.name != "kappa_chance"))
-    with pytest.raises(InputError, match=r"has no kappa_chance: an earlier version wrote it. Compose again."):
+    older = replace(record, quantities=tuple(q for q in record.quantities if q.name != "cost"))
+    with pytest.raises(InputError, match=r"has no cost: an earlier version wrote it. Compose again."):
         list(sentences(older))
 
 

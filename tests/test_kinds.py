@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import lineament as own_process
 from command_line import lineament_here
 from sweep_records import write_sweep
 from test_api import SMALL, data
@@ -81,7 +82,7 @@ def test_runs_lists_folders_of_every_kind(shelf: Path, monkeypatch: pytest.Monke
     found = {str(one.path.relative_to(shelf)): one for one in found_below(shelf)}
     assert {one.kind for one in found.values()} == set(ROWS)
     monkeypatch.setenv("COLUMNS", "200")
-    wide = lineament_here("runs", str(shelf)).stdout
+    wide = own_process("runs", str(shelf)).stdout  # a console keeps the width that it was made with
     for name in found:
         assert f"\n {name} " in wide
     measured = found["library/one"]

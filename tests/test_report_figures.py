@@ -18,7 +18,8 @@ from lineament.claims.claims_file import read_claims
 from lineament.claims.intervals import Interval, over_seeds
 from lineament.claims.registry import CLAIMS
 from lineament.claims.verdict import Bounds, Claim, Condition, Verdict
-from lineament.commands.verdict_tables import BrokenName, claims_table
+from lineament.commands.terminal import BrokenName
+from lineament.commands.verdict_tables import claims_table
 from lineament.measurements.families import STATIC
 from lineament.records import Label, Quantity, Record, load_records
 from lineament.report.estimates import number

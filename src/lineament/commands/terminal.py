@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBars
 from rich.table import Column
+from rich.text import Text
 
 from lineament.commands.time_left import Whole
 from lineament.files.writing import opened_for_lines
@@ -33,8 +36,36 @@ SECONDS_BETWEEN_LINES = 5.0
 MAX_FAILURES_SHOWN = 10
 # Beside what is being done stand a bar, counts such as 123/144, the time gone and the time left: so many characters.
 BESIDE, MIN_WIDTH = 46, 20
+AFTER_UNDERSCORE, INDENT = re.compile("(?<=_)"), "  "
 # A new step of a command, with its share of the work.
 Step = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class BrokenName:
+    """An identifier that goes on in an indented line where its column is narrow; it breaks after an underscore."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(max(map(len, self.lines(1))), len(self.name))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("\n".join(self.lines(options.max_width)))
+
+    def lines(self, width: int) -> list[str]:
+        """Return the lines of a column of this width; a part that is wider has a line of its own."""
+        first, *rest = AFTER_UNDERSCORE.split(self.name)
+        lines = [first]
+        for part in rest:
+            if len(lines[-1] + part) <= width:
+                lines[-1] += part
+            else:
+                lines.append(INDENT + part)
+        return lines
 
 
 @contextmanager

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from lineament.claims.claims_file import claim_from
 from lineament.claims.verdict import VERDICT_WORDS, Claim, Verdict
+from lineament.commands.terminal import BrokenName
 from lineament.records import target_words
 
-AFTER_UNDERSCORE = re.compile("(?<=_)")
-INDENT = "  "
 VERDICT_STYLES = {"supported": "green", "not_supported": "red", "inconclusive": "yellow"}
 # A longer reason would push the other columns off 80 characters; the report has it whole.
 REASON_WIDTH = 20
@@ -46,33 +41,6 @@ def claims_table(claims: Sequence[Claim]) -> Table:
             numbers = [_number(getattr(claim, name)) for name in beside]
             table.add_row(BrokenName(claim.id), _with_interval(claim), *numbers, _styled_verdict(claim.verdict))
     return table
-
-
-@dataclass(frozen=True)
-class BrokenName:
-    """An identifier that goes on in an indented line where its column is narrow; it breaks after an underscore."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(max(map(len, self.lines(1))), len(self.name))
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text("\n".join(self.lines(options.max_width)))
-
-    def lines(self, width: int) -> list[str]:
-        """Return the lines of a column of this width; a part that is wider has a line of its own."""
-        first, *rest = AFTER_UNDERSCORE.split(self.name)
-        lines = [first]
-        for part in rest:
-            if len(lines[-1] + part) <= width:
-                lines[-1] += part
-            else:
-                lines.append(INDENT + part)
-        return lines
 
 
 def _styled_verdict(verdict: Verdict) -> Text:
