@@ -273,6 +273,8 @@ def test_search_tells_its_odds_first_and_saves_a_peft_adapter(searched: tuple[Pa
 
     out, text = searched
     assert text.index("density") < text.index("predicted best") < text.index("achieved")
+    assert "curvature" in text.splitlines()[2]
+    assert "region: full, all weights that may move; random, a plane of random directions" in " ".join(text.split())
     assert max(map(len, text.splitlines()[:-1])) <= 80  # the last one is the winner's path, which stays whole
     body = json.loads((out / "search.json").read_text())
     assert {plan["region"] for plan in body["plans"]} == {"full", "random", "gradient", "prefix"}

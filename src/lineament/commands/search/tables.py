@@ -16,6 +16,14 @@ from lineament.commands.search.target import Target
 from lineament.commands.terminal import console
 from lineament.records import MIN_STDERRS
 
+# What the regions are that have a name of their own.
+REGIONS = {
+    "full": "all weights that may move",
+    "random": "a plane of random directions",
+    "gradient": "the plane of the task's gradients",
+    "prefix": "that of the recovery's first updates",
+}
+
 
 def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
     """Print the geometry of every region at the point, and the gain that the best of n draws should have there."""
@@ -25,6 +33,9 @@ def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
         console.print("No gradients: no gradient norm, curvature, density or best sigma; the probe alone decides.")
         return
     console.print(_plan_table(plans, n))
+    known = [f"{name}, {REGIONS[name]}" for plan in plans if (name := plan.space.name) in REGIONS]
+    if known:
+        console.print(f"region: {'; '.join(known)}.")
     console.print("curvature: what the best draw meets, tr H + (q_N - 1) g'Hg / |g|² (± standard error of tr H).")
     console.print("gain: nats, second order, at the best sigma.")
     console.print("fresh: share of it on other data, first order (± standard error over parts of them).")
@@ -33,7 +44,10 @@ def print_plan(target: Target, plans: Sequence[LocalPlan], n: int) -> None:
 
 def _plan_table(plans: Sequence[LocalPlan], n: int) -> Table:
     table = Table(
-        "region", "dim", "|g|", "curvature", "density", "best sigma", f"gain of {n}", "fresh", box=SIMPLE_HEAD
+        *("region", "dim", "|g|", "curvature", "density", "best sigma", f"gain of {n}", "fresh"),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for plan in plans:
         at, gain = plan.space.at, "-" if plan.gain is None else f"{plan.gain:.3g}"
