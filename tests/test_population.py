@@ -339,6 +339,7 @@ def test_real_smollm2_scores_as_one_by_one() -> None:
 MEMORY = """
 import sys
 from pathlib import Path
+import torch
 from lineament.population.members import GaussianMembers
 from lineament.population.population import Population
 from lineament.settings.presets import resolve
@@ -352,6 +353,8 @@ def peak():
 problem = LanguageModelProblem(resolve("lm", "quick", []), seed=0)
 batch = problem.sample("words", 16, Streams(0).generator("batch"))
 population = Population(problem, batch, memory_bytes=int(sys.argv[1]))
+with torch.no_grad():
+    problem.loss(batch.rows(slice(0, 1)))  # weights that lie in a mapped file come into memory when they are first read
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 before = peak()
 population.score(GaussianMembers(problem.parameters, Streams(0), range(12), 0.01))
@@ -365,4 +368,4 @@ def test_peak_memory_stays_within_the_budget() -> None:
     done = subprocess.run([sys.executable, "-c", MEMORY, str(budget)], capture_output=True, text=True, check=True)
     used, chunk = map(int, done.stdout.split())
     assert 1 <= chunk < 12
-    assert used < 1.25 * budget  # the allocator keeps some freed blocks
+    assert used < budget  # all twelve at once take 118 MB

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lineament.errors import LineamentError
-from lineament.files.reading import read_json
+from lineament.files.reading import pieces, read_json
 from lineament.files.writing import write_json
 from lineament.measurements.recording.analysis import DEFINITIONS
 from lineament.records import Record
 from lineament.settings.plain import digest
 
-FILE = "analyzed.json"
+FILE, PIECE_BYTES = "analyzed.json", 2**22
 
 
 def analysis_key(options: str, files: Mapping[str, Path | None], beside: Path) -> str:
@@ -61,6 +61,8 @@ def _contents(folder: Path, beside: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_relative_to(beside):
-            with path.open("rb") as stream:
-                found[str(path.relative_to(folder))] = hashlib.file_digest(stream, "blake2b").hexdigest()
+            content = hashlib.blake2b()
+            for piece in pieces(path, PIECE_BYTES):
+                content.update(piece)
+            found[str(path.relative_to(folder))] = content.hexdigest()
     return found
