@@ -11,7 +11,7 @@ from test_recordings import recording
 
 from lineament import cli
 from lineament.commands.recordings import command
-from lineament.commands.recordings.earlier import FILE
+from lineament.commands.recordings.earlier import FILE, remember
 from lineament.measurements.recording.analysis import analyze_recording
 from lineament.records import Record
 
@@ -71,6 +71,20 @@ def test_what_changed_or_is_damaged_is_analyzed_again(
     change(rows)
     assert cli.main(["advise", str(rows), *MORE]) == 0
     assert len(made) == 2
+
+
+def test_a_record_that_was_replaced_before_a_kill_is_not_taken_for_the_earlier_one(
+    made: list[str], rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["analyze", str(rows), *MORE, "--seed", "1"]) == 0
+    with monkeypatch.context() as killed:
+        killed.setattr(command, "_write", lambda *_: (_ for _ in ()).throw(MemoryError))
+        killed.setattr(command, "remember", lambda folder, known: known or remember(folder, known))
+        assert (
+            cli.main(["analyze", str(rows), *MORE, "--seed", "2"]) != 0
+        )  # its record stands where the first one's did
+    assert cli.main(["analyze", str(rows), *MORE, "--seed", "1"]) == 0
+    assert len(made) == 3
 
 
 def test_other_options_and_companions_are_other_analyses(made: list[str], rows: Path, tmp_path: Path) -> None:

@@ -129,13 +129,15 @@ def analyzed(flags: AnalysisFlags) -> list[Record]:
         delete_leftovers(flags.folder)  # of an analysis that was killed
         keys = {place: _key(flags, options, place) for place in recordings}
         earlier = earlier_analyses(flags.folder, keys.values())
+        remember(flags.folder, earlier)  # the others' records are about to be replaced
         for number, (target, seed, path) in enumerate(recordings):
             label = f"{target}, seed {seed}"
             # tests take nearly all of the time, and how much is known when they begin
             progress = partial(show, label) if sources else counted(show, whole, label, number, len(recordings))
-            known = earlier.get(keys[target, seed, path])
-            records[path] = known or analyze_recording(Trajectory(path), target, seed, options, companions, progress)
-            records[path].save(folder.records)
+            if (known := earlier.get(keys[target, seed, path])) is None:
+                known = analyze_recording(Trajectory(path), target, seed, options, companions, progress)
+                known.save(folder.records)
+            records[path] = known
             show(label, ENDED, 1, 1)
         remember(flags.folder, {keys[place]: records[place[2]] for place in recordings})
         own = list(records.values())

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from lineament.errors import LineamentError
 from lineament.files.reading import pieces, read_json
@@ -46,21 +45,20 @@ def earlier_analyses(folder: Path, keys: Iterable[str]) -> dict[str, Record]:
                 record = Record.load(path)
             except (LineamentError, OSError):
                 continue
-            if record.name == name and record.definitions == DEFINITIONS:
+            if record.name == name:
                 found[key] = record
     return found
 
 
 def remember(folder: Path, made: Mapping[str, Record]) -> None:
     """Write which record was made from which key."""
-    body: dict[str, Any] = {key: record.name for key, record in made.items()}
-    write_json(folder / FILE, body)
+    write_json(folder / FILE, {key: record.name for key, record in made.items()})
 
 
 def _contents(folder: Path, beside: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_relative_to(beside):
+        if path.is_file() and not path.resolve().is_relative_to(beside.resolve()):
             content = hashlib.blake2b()
             for piece in pieces(path, PIECE_BYTES):
                 content.update(piece)
