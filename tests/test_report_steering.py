@@ -37,7 +37,6 @@ from lineament.report.sections.steering.cosine import cosine_picture
 from lineament.report.sections.steering.dose import dose_picture
 from lineament.report.sections.steering.draws import draws_picture
 from lineament.report.sections.steering.equal_kl import effect_picture
-from lineament.report.sections.steering.layers import ranges
 from lineament.report.sections.steering.linearity import linearity_picture
 from lineament.report.sections.steering.section import SECTION
 from lineament.report.sections.steering.tables import (
@@ -47,6 +46,7 @@ from lineament.report.sections.steering.tables import (
     collateral_table,
 )
 from lineament.report.series import Line, Picture, data_table, undefined_notes
+from lineament.settings.words import ranges
 
 PICTURES = (cosine_picture, draws_picture, linearity_picture, dose_picture, effect_picture)
 FACTOR = float(np.mean([1 + shift for _, shift in SEEDS]))

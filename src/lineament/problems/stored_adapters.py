@@ -93,6 +93,11 @@ class StoredAdapter:
         shapes = [(name, tuple(tensor.shape)) for name, tensor in zip(self.names, self.tensors, strict=True)]
         return Space("lora_factors", sum(tensor.numel() for tensor in self.tensors), layout_hash(shapes))
 
+    @property
+    def base_model(self) -> str | None:
+        """The base model that the configuration names, if it names one."""
+        return self.config.get("base_model_name_or_path") or None
+
     def theta(self) -> Tensor:
         """Return all factors as one vector, (n_params,)."""
         return torch.cat([tensor.reshape(-1) for tensor in self.tensors])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -21,6 +21,17 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
     last = {key: key.rpartition(".")[2] for key in keys}
     parts = list(last.values())
     return {key: part if parts.count(part) == 1 else key for key, part in last.items()}
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write ascending numbers, such as those of layers, runs of them as first-last: 1-4, 7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def value_words(value: Any) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lineament.errors import InputError
 from lineament.files.reading import shown
+from lineament.settings.words import ranges
 from lineament.steering.directions import cosine
 from lineament.steering.vector import SteeringVector, VectorTags
 
@@ -95,8 +96,8 @@ def _require_alike(parts: Mapping[str, SteeringVector]) -> None:
                 )
         if other.layers != one.layers:
             common = sorted(set(one.layers) & set(other.layers))
-            way = f"keep layers that both have ({_listed(common)})" if common else "make them at the same layers"
-            raise InputError(f"{first} has layers {_listed(one.layers)} and {name} {_listed(other.layers)}; {way}.")
+            way = f"keep layers that both have ({ranges(common)})" if common else "make them at the same layers"
+            raise InputError(f"{first} has layers {ranges(one.layers)} and {name} {ranges(other.layers)}; {way}.")
 
 
 def _require_length(given: Tensor, names: Sequence[str], layer: int) -> None:
@@ -145,14 +146,3 @@ def _tags(tags: Sequence[VectorTags], made_of: str) -> VectorTags:
 def _in_words(names: Sequence[str], weights: Sequence[float], orthogonal: bool) -> str:
     listed = " ".join(f"{weight:+g} {name}" for name, weight in zip(names, weights, strict=True))
     return f"{listed}{', made orthogonal in this order' if orthogonal else ''}"
-
-
-def _listed(layers: Sequence[int]) -> str:
-    """Write layers as ranges: 1-4, 7."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -109,7 +109,7 @@ def _next(flags: Adapters, stored: Mapping[str, StoredAdapter], spectra: Mapping
         return [f"lineament adapters {quote(str(flags.out))}"]
     folders = [quote(str(folder)) for folder in flags.folders]
     if len(folders) == 2:
-        bases = {str(one.config.get("base_model_name_or_path") or "MODEL") for one in stored.values()}
+        bases = {one.base_model or "MODEL" for one in stored.values()}
         base = bases.pop() if len(bases) == 1 else "MODEL"
         return [f"lineament compose {' '.join(folders)} --model {quote(base)} --data A.jsonl --data B.jsonl"]
     first = next(iter(spectra.values()))
@@ -127,7 +127,7 @@ def _show(
     made: Made | None,
 ) -> None:
     """Print figures, as JSON or in words and tables, and write the page; all by adapters' names."""
-    bases = {name: one.config.get("base_model_name_or_path") for name, one in stored.items()}
+    bases = {name: one.base_model for name, one in stored.items()}
     differing = differing_bases(bases)
     body = json_body(flags.share, dict(zip(stored, flags.folders, strict=True)), spectra, comparison)
     body["notes"] = [differing] if differing else []

@@ -53,10 +53,10 @@ def read_adapters(flags: Compose) -> tuple[StoredAdapter, StoredAdapter]:
             require_finite(adapter)
         except InputError as error:
             raise InputError(f"{folder}: {error}") from None
-    bases = [named_base(one) for one in (first, second)]
-    if all(bases) and not _alike(*bases):
+    one, other = first.base_model, second.base_model
+    if one and other and not _alike(one, other):
         raise InputError(
-            f"{flags.first} says that its base model is {bases[0]}, and {flags.second} that it is {bases[1]}. Adapters "
+            f"{flags.first} says that its base model is {one}, and {flags.second} that it is {other}. Adapters "
             "of different bases cannot be added. If both mean the same model, write one name into both "
             "adapter_config.json (base_model_name_or_path)."
         )
@@ -72,11 +72,6 @@ def read_data(flags: Compose) -> tuple[LabelledData, LabelledData]:
     return found
 
 
-def named_base(adapter: StoredAdapter) -> str:
-    """Return the base model that an adapter names; empty where it names none."""
-    return str(adapter.config.get("base_model_name_or_path") or "")
-
-
 def _alike(one: str, other: str) -> bool:
     """Compare names of models: a folder here may be a copy of what has the same name elsewhere."""
     return Path(one).name.lower() == Path(other).name.lower()
@@ -88,7 +83,7 @@ def base_of(flags: Compose, adapters: Sequence[StoredAdapter]) -> tuple[str, tup
     Raises:
         InputError: neither --model nor the adapters name one.
     """
-    named = next(filter(None, map(named_base, adapters)), "")
+    named = next((one.base_model for one in adapters if one.base_model), "")
     if not flags.model and not named:
         raise InputError("The adapters do not name their base model; name it with --model.")
     if flags.model and named and not _alike(flags.model, named):

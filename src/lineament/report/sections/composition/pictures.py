@@ -92,30 +92,19 @@ def _along(record: Record, side: str) -> Panel:
         Line("measured", "measured", "interference", Style(BLUE, width=3), scales, measured),
         Line("predicted", "base alone: c² A'HB", "predicted", Style(VERMILLION, "dot"), scales, predicted, "plain"),
         Line("both", "base and half-way", "predicted", Style(VERMILLION, "dash"), scales, both, "plain"),
-        Line(
-            "null",
-            "random singular vectors",
-            "null",
-            Style(GREY, symbol="x", open=True),
-            [1.0] * len(nulls["measured"]),
-            nulls["measured"],
-            "dots",
-        ),
-        Line(
-            "null middle",
-            "the same, foretold half-way",
-            "null",
-            Style(GREY, symbol="square", open=True),
-            [1.0] * len(nulls["middle"]),
-            nulls["middle"],
-            "dots",
-        ),
+        _null_line("null", "random singular vectors", "x", nulls["measured"]),
+        _null_line("null middle", "the same, foretold half-way", "square", nulls["middle"]),
         Line("middle", "half-way, with its interval", "predicted", square, [1.0], middle, "dots"),
         reference_line("zero", "no interference", [0, scales[-1]], Estimate(0.0), Style(BLACK, "dot", width=1)),
     ]
     title = f"{LETTERS[side]}'s data, {data_name(record, side)}"
     y_title = "interference (nats per target token)"
     return Panel(title, "scale c of both", y_title, lines, fraction=False, ticks=scales, x_name="scale")
+
+
+def _null_line(key: str, name: str, symbol: str, draws: Sequence[Estimate]) -> Line:
+    """Draw what draws of the null come to at equal scales of 1."""
+    return Line(key, name, "null", Style(GREY, symbol=symbol, open=True), [1.0] * len(draws), draws, "dots")
 
 
 def _draws(record: Record, side: str, kind: str) -> list[Estimate]:

@@ -8,7 +8,7 @@ from lineament.claims.steering import STEP_MATCHES_CAA
 from lineament.claims.steering_details import is_true
 from lineament.records import Quantity, Record
 from lineament.report.estimates import Estimate, correlation, estimate, mean_null, null_of, number, select
-from lineament.report.sections.steering.layers import best_layer_text, ends, layer_ticks, layers_of, ranges
+from lineament.report.sections.steering.layers import best_layer_text, ends, layer_ticks, layers_of
 from lineament.report.sections.steering.names import WEIGHT_STEPS
 from lineament.report.series import (
     BLACK,
@@ -23,6 +23,7 @@ from lineament.report.series import (
     reference_line,
     vertical_range,
 )
+from lineament.settings.words import ranges
 
 SHIFTS = {"jacobian": "Jacobian", "finite": "finite"}
 CLAIMED = ("raw", "jacobian")

@@ -53,14 +53,3 @@ def layer_ticks(layers: Sequence[int]) -> list[int]:
 def ends(layers: Sequence[int]) -> list[float]:
     """Return places a little beyond the outermost layers, so that lines across reach past their dots."""
     return [layers[0] - 0.3, layers[-1] + 0.3]
-
-
-def ranges(layers: Sequence[int]) -> str:
-    """Write ascending layers, runs of them as first-last."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
