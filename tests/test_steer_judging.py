@@ -218,7 +218,7 @@ def noise_judge(seed: int, n_layers: int, n: int = 16) -> Noise:
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer_sweep, "activation_size", lambda *_: 1.0)
+    monkeypatch.setattr(layer_sweep, "activation_sizes", lambda *given: dict.fromkeys(given[-1].layers, 1.0))
     monkeypatch.setattr(AtBudget, "calibrated", lambda *_: Calibration(1.0, 0.05, 32.0))
 
 

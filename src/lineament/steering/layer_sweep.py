@@ -66,11 +66,11 @@ class Sweep:
     n_reported: int
 
 
-def activation_size(problem: Problem, judge: Judge, vector: SteeringVector, layer: int) -> float:
-    """Return the root-mean-square norm of the activations at a layer, at the last token of the judge's rows."""
-    reader = problem_reader(problem, Place((layer,), vector.tags.site))
-    rows = judge.rows.last_target()
-    return float(group_sums(reader, rows, torch.zeros(len(rows), dtype=torch.long), 1).rms_norms[0])
+def activation_sizes(problem: Problem, rows: Batch, vector: SteeringVector) -> dict[int, float]:
+    """Map a vector's layers to the root-mean-square norm of the activations there, at the rows' last positions."""
+    reader = problem_reader(problem, Place(vector.layers, vector.tags.site))
+    sizes = group_sums(reader, rows, torch.zeros(len(rows), dtype=torch.long), 1).rms_norms
+    return dict(zip(vector.layers, sizes.tolist(), strict=True))
 
 
 def coefficient_at_kl(
@@ -85,8 +85,7 @@ def coefficient_at_kl(
     Raises:
         InputError: the vector is zero at all of its layers.
     """
-    reader = problem_reader(problem, Place(vector.layers, vector.tags.site))
-    sizes = group_sums(reader, rows, torch.zeros(len(rows), dtype=torch.long), 1).rms_norms
+    sizes = torch.tensor(list(activation_sizes(problem, rows, vector).values()), dtype=torch.float64)
     norms = torch.stack([vector.directions[layer].norm() for layer in vector.layers])
     if not norms.max() > 0:
         raise InputError("the vector is zero at all of its layers, so there is nothing to add.")
@@ -183,15 +182,16 @@ def sweep_layers(
             if len(vector.layers) < 2
             else "a sweep compares several layers; give two or more."
         )
-    vector.only(*layers)
+    vector = vector.only(*layers)
     chooses, reports = (judge.subset(index) for index in halves_of(judge.positive, judge.groups))
     begins("scores without the vector")
     base, base_reports = chooses.scores(), reports.scores()
+    sizes = activation_sizes(judge.problem, chooses.rows.last_target(), vector)
     chosen_on, random, near = dict[int, AtKl](), dict[int, float](), dict[int, float]()
     for layer in layers:
         begins(f"layer {layer}")
         one = vector.only(layer)
-        at = AtBudget(chooses, neutral, one, kl, activation_size(judge.problem, chooses, one, layer))
+        at = AtBudget(chooses, neutral, one, kl, sizes[layer])
         chosen_on[layer] = at.measured(base)
         near[layer] = chosen_on[layer].calibration.coefficient or FIRST_SHARE * at.unit_dose
         if n_random:
@@ -202,7 +202,8 @@ def sweep_layers(
     if best is not None:
         begins(f"layer {best} on the other half of the rows")
         one = vector.only(best)
-        at = AtBudget(reports, neutral, one, kl, activation_size(judge.problem, reports, one, best))
+        size = activation_sizes(judge.problem, reports.rows.last_target(), one)[best]
+        at = AtBudget(reports, neutral, one, kl, size)
         found = chosen_on[best].calibration
         assert found.coefficient is not None
         reported = AtKl(found, reports.effect(base_reports, reports.scores(one, found.coefficient)))

@@ -21,7 +21,7 @@ from lineament.steering.effects import Calibration
 from lineament.steering.formats import read_vector
 from lineament.steering.held_out import require_new
 from lineament.steering.judging import AnswerJudge
-from lineament.steering.layer_sweep import AtBudget, activation_size
+from lineament.steering.layer_sweep import AtBudget, activation_sizes
 from lineament.steering.steered import steered
 from lineament.steering.vector import SteeringVector
 
@@ -103,7 +103,8 @@ def _at_one_layer(bench: Bench, layer: int, step: Step) -> tuple[list[str | Tabl
     """Measure dose by dose and at the KL budget; return what is to be printed, and what to type next."""
     flags, one, judge = bench.flags, bench.vector.only(layer), bench.judge
     step("rows without the vector", 1)
-    at = AtBudget(judge, bench.neutral, one, flags.kl, activation_size(bench.loaded.problem, judge, one, layer))
+    size = activation_sizes(bench.loaded.problem, judge.rows.last_target(), one)[layer]
+    at = AtBudget(judge, bench.neutral, one, flags.kl, size)
     base, before = unsteered(judge)
     bench.neutral.watch(lambda number: step(f"finding the dose at a KL of {flags.kl:g}, try {number}", 1))
     calibration = at.calibrated()
